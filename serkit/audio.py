@@ -1,0 +1,108 @@
+"""From a sound file to a 16 kHz mono waveform, and the pre-emphasis that the paper's code applies."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
+from serkit.errors import AudioError, ParameterError
+
+
+def read(path):
+    """Read a sound file as 16 kHz mono.
+
+    Channels are averaged; other rates are resampled with soxr's high quality, band-limited filter.
+
+    Parameters
+    ----------
+    path : path
+        Any format that soundfile reads: WAV, FLAC, OGG, MP3, AIFF, ...
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,), float32, amplitude nominally in [-1, 1]
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, is no audio, or holds no usable waveform.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file; check the path")
+    try:
+        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV or FLAC") from error
+    waveform = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
+    if rate != SAMPLE_RATE and len(waveform):
+        waveform = soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ").astype(np.float32)
+    return check_waveform(waveform, subject=path)
+
+
+def check_waveform(waveform, *, subject="waveform"):
+    """Refuse what can't be analysed, before any computing.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float
+        Mono signal at 16 kHz.
+    subject : str, optional
+        Who the message is about.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,), float32
+        Silence passes: its features are defined (see ``serkit.features``).
+
+    Raises
+    ------
+    ParameterError
+        If it is not a 1-D array of floats.
+    AudioError
+        If it is shorter than 25 ms, longer than 10 min, or holds NaN or infinite samples.
+    """
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1:
+        raise ParameterError(f"{subject}: shape {waveform.shape}, expected (num_samples,); average the channels")
+    if not np.issubdtype(waveform.dtype, np.floating):
+        raise ParameterError(
+            f"{subject}: dtype {waveform.dtype}, expected float in [-1, 1]; read files with serkit.audio.read"
+        )
+    if not MIN_SAMPLES <= len(waveform) <= MAX_SAMPLES:
+        raise AudioError(
+            f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {MIN_SAMPLES / SAMPLE_RATE} to "
+            f"{MAX_SAMPLES // SAMPLE_RATE} s at 16 kHz; leave it out, or cut a longer recording into turns"
+        )
+    finite = np.isfinite(waveform)
+    if not finite.all():
+        raise AudioError(
+            f"{subject}: sample {int(np.argmin(finite))} is {waveform[np.argmin(finite)]}, "
+            "expected finite numbers; decode the file again"
+        )
+    return waveform.astype(np.float32, copy=False)
+
+
+def preemphasise(waveform, coefficient=PREEMPHASIS):
+    """Lift high frequencies: ``y[n] = x[n] - coefficient * x[n-1]``, ``y[0] = x[0]``.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+    coefficient : float
+        0 (unchanged) to below 1.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,), float32
+
+    Examples
+    --------
+    >>> preemphasise(np.float32([1, 1, 0]), 0.5).tolist()
+    [1.0, 0.5, -0.5]
+    """
+    emphasised = waveform.copy()
+    emphasised[1:] -= np.float32(coefficient) * waveform[:-1]
+    return emphasised

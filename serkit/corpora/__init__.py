@@ -1,0 +1,42 @@
+"""Corpora behind one call: ``load(name, root)`` gives the manifest, whatever lies on disk."""
+
+from pathlib import Path
+
+from serkit.corpora import demo, emodb, iemocap, ravdess
+from serkit.errors import ParameterError
+
+REGISTRY = {
+    "demo": demo.load,
+    "emodb": emodb.load,
+    "iemocap": iemocap.load,
+    "ravdess": ravdess.load,
+}
+
+
+def load(name, root=None, **options):
+    """Read a corpus from disk.
+
+    Parameters
+    ----------
+    name : str
+        One of ``demo``, ``emodb``, ``iemocap``, ``ravdess``.
+    root : path, optional
+        Folder of the unpacked corpus; default ``data/<name>``.
+    **options
+        Passed to the corpus' own ``load``, for example ``check="report"`` for IEMOCAP.
+
+    Returns
+    -------
+    pd.DataFrame
+        The manifest, columns as in ``serkit.corpora.manifest.COLUMNS``, sorted by utterance id.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such corpus.
+    CorpusError
+        If what lies at ``root`` is missing, incomplete or broken.
+    """
+    if name not in REGISTRY:
+        raise ParameterError(f"corpus={name!r}, expected one of {', '.join(sorted(REGISTRY))}")
+    return REGISTRY[name](Path(root) if root else Path("data") / name, **options)

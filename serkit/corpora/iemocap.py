@@ -1,0 +1,306 @@
+"""IEMOCAP as released: ``Session1`` to ``Session5``, read from the evaluation files and wav headers."""
+
+import math
+import re
+from typing import NamedTuple
+
+import pandas as pd
+
+from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
+from serkit.corpora.files import find_folder, list_sounds, name_some, read_headers, visible
+from serkit.corpora.manifest import make_manifest, task_rows
+from serkit.errors import CorpusError, ParameterError
+
+SESSIONS = ("1", "2", "3", "4", "5")
+LABEL_OF_TAG = {"ang": "angry", "sad": "sad", "neu": "neutral", "hap": "happy", "exc": "happy"}
+NO_MAJORITY = "xxx"  # tag of an utterance on which the annotators did not agree
+TAG_OF_WORD = {  # what annotators chose from -> tag
+    "anger": "ang", "sadness": "sad", "neutral": "neu", "happiness": "hap", "excited": "exc",
+    "frustration": "fru", "surprise": "sur", "fear": "fea", "disgust": "dis", "other": "oth",
+}  # fmt: skip
+TAGS = {*TAG_OF_WORD.values(), NO_MAJORITY}
+
+# kinds of problem; the first three must be mended, the others are only worth knowing
+BROKEN, TAG, LINE = "broken sound files", "unknown tags", "unreadable evaluation lines"
+UNLABELLED, SILENT = "wavs without a label", "labels without a wav"
+FATAL = (BROKEN, TAG, LINE)
+
+SUMMARY_LINE = re.compile(r"\[[\d.\s]+-[\d.\s]+\]\s+(\S+)\s+(\S+)(?:\s+\[([^\]]*)\])?\s*")
+ANNOTATOR_LINE = re.compile(r"C-E\d+:([^(]*)")  # evaluators only: C-F and C-M are the actors' own
+TRANSCRIPT_LINE = re.compile(r"(\S+)\s*\[[^\]]*\]\s*:\s*(.*)")
+TURN = re.compile(r"Ses0(\d)[FM]_\w+_([FM])\d+")
+
+
+class Turn(NamedTuple):
+    """One summary line of an evaluation file and the annotator lines under it."""
+
+    utterance_id: str
+    emotion: str
+    ratings: tuple  # valence, activation, dominance
+    choices: list  # per annotator the set of tags chosen
+
+
+def load(root, *, check="strict"):
+    """Read the IEMOCAP release.
+
+    Parameters
+    ----------
+    root : path
+        Folder that holds ``Session1`` to ``Session5``; its parent or one session will do.
+    check : {"strict", "report"}
+        ``strict``: every session, tag and sound file must be right, and the four-class utterances
+        per tag and speaker must be those of the full release. ``report``: print what differs and
+        go on; broken files are left out, unknown tags get no label.
+
+    Returns
+    -------
+    pd.DataFrame
+        The manifest. ``emotion`` is the released tag; ``label`` is missing for all but ang, sad,
+        neu, hap and exc, the last two both being happy. ``agreement`` is the share of annotators
+        with the tag among their choices; missing for xxx, where there is no tag to agree with.
+
+    Raises
+    ------
+    ParameterError
+        If ``check`` is neither.
+    CorpusError
+        If there is no session at ``root``; with ``strict`` also on anything named above.
+    """
+    if check not in ("strict", "report"):
+        raise ParameterError(f"check={check!r}, expected 'strict' or 'report'")
+    folder, faults = _find_sessions(root)
+    if faults and check == "strict":
+        raise _sessions_error(root, faults)
+    manifest, problems = _read_sessions(folder, [s for s in SESSIONS if s not in faults], "iemocap")
+    if check == "strict":
+        _refuse(root, manifest, problems)
+    else:
+        missing = [f"Session{session} {fault}" for session, fault in faults.items()]
+        print("\n".join(_summary({"sessions left out": missing, **problems})))
+        print(count_table(manifest).to_string())
+    return manifest
+
+
+def read_tree(root, corpus="iemocap"):
+    """Read any corpus that lies on disk like IEMOCAP, whatever its size.
+
+    Parameters
+    ----------
+    root : path
+        As for `load`.
+    corpus : str
+        Goes into the manifest's ``corpus`` column.
+
+    Returns
+    -------
+    manifest : pd.DataFrame
+        Utterances with a label line and a whole wav; unknown tags are kept without label.
+    problems : list of str
+        One line for each broken file, unknown tag, unreadable line, wav without label and label
+        without wav; empty for a clean tree.
+
+    Raises
+    ------
+    CorpusError
+        If ``root``, one of the five sessions, or every usable utterance is missing.
+    """
+    folder, faults = _find_sessions(root, corpus)
+    if faults:
+        raise _sessions_error(root, faults)
+    manifest, problems = _read_sessions(folder, SESSIONS, corpus)
+    return manifest, [f"{kind}: {item}" for kind, items in problems.items() for item in items]
+
+
+def count_table(manifest):
+    """Four-class utterances found against those of the full release.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns ``found``, ``expected``, ``difference`` (found - expected). Index: ("emotion", tag)
+        for the five tags, ("speaker", name) for the ten speakers, then ("all", "utterances").
+    """
+    task = task_rows(manifest)
+    expected = {("emotion", tag): count for tag, count in IEMOCAP_EMOTIONS.items()}
+    expected |= {("speaker", name): count for name, count in IEMOCAP_SPEAKERS.items()}
+    found = {(column, value): int((task[column] == value).sum()) for column, value in expected}
+    expected["all", "utterances"], found["all", "utterances"] = IEMOCAP_UTTERANCES, len(task)
+    index = pd.MultiIndex.from_tuples(expected, names=["counted by", "value"])
+    table = pd.DataFrame({"found": found.values(), "expected": expected.values()}, index=index)
+    return table.assign(difference=table["found"] - table["expected"])
+
+
+def _find_sessions(root, corpus="iemocap"):
+    """The folder of the sessions, and {session: what is wrong} for those that can't be read."""
+    folder = find_folder(root, "Session[1-5]", corpus)
+    faults = {}
+    for session in SESSIONS:
+        parts = ("sentences/wav", "dialog/EmoEvaluation")
+        empty = [part for part in parts if not visible(folder / f"Session{session}" / part)]
+        if not (folder / f"Session{session}").is_dir():
+            faults[session] = "is missing"
+        elif empty:
+            faults[session] = f"has nothing in {' and '.join(empty)}"
+    if len(faults) == len(SESSIONS):
+        raise _sessions_error(root, faults)
+    return folder, faults
+
+
+def _sessions_error(root, faults):
+    named = ", ".join(f"Session{session} {fault}" for session, fault in faults.items())
+    return CorpusError(
+        f"corpus root {root}: found {len(SESSIONS) - len(faults)} of {len(SESSIONS)} sessions ({named}); "
+        "check that the archive was unpacked fully"
+    )
+
+
+def _read_sessions(folder, sessions, corpus):
+    """Manifest and {kind: problems} of the sessions given."""
+    problems = {BROKEN: [], TAG: [], LINE: [], UNLABELLED: [], SILENT: []}
+    rows = []
+    for session in sessions:
+        wavs = {
+            (dialogue.name, path.stem): path
+            for dialogue in visible(folder / f"Session{session}/sentences/wav")
+            for path in list_sounds(dialogue)
+        }
+        labelled = {}
+        for file in visible(folder / f"Session{session}/dialog/EmoEvaluation"):
+            if file.suffix.lower() == ".txt":
+                labelled |= _dialogue_rows(file, session, problems)
+        headers, broken = read_headers(wavs[key] for key in labelled if key in wavs)
+        problems[BROKEN] += broken
+        problems[UNLABELLED] += [
+            utterance for dialogue, utterance in wavs if (dialogue, utterance) not in labelled
+        ]
+        problems[SILENT] += [
+            utterance for dialogue, utterance in labelled if (dialogue, utterance) not in wavs
+        ]
+        for key, row in labelled.items():
+            if header := headers.get(wavs.get(key)):
+                rows.append(row | header._asdict() | {"corpus": corpus, "path": str(wavs[key])})
+    if not rows:
+        head = f"corpus root {folder}: no utterance has both a label and a whole wav; check the archive"
+        raise CorpusError("\n".join([head, *_summary(problems)]))
+    return make_manifest(rows), problems
+
+
+def _dialogue_rows(file, session, problems):
+    """{(dialogue, utterance id): manifest row without the sound's part} of an evaluation file."""
+    dialogue = file.stem
+    turns, unread = parse_evaluation(_read_text(file))
+    problems[LINE] += [f"{file}: {line!r}" for line in unread]
+    transcripts = _read_transcripts(file.parents[1] / "transcriptions" / file.name)
+    rows = {}
+    for turn in turns:
+        match = TURN.fullmatch(turn.utterance_id)
+        if not match or match[1] != session or (dialogue, turn.utterance_id) in rows:
+            problems[LINE].append(
+                f"{file}: utterance {turn.utterance_id}, expected each turn once, named like "
+                f"Ses0{session}F_impro01_M003 in Session{session}"
+            )
+            continue
+        if turn.emotion not in TAGS:
+            problems[TAG].append(
+                f"{file}: utterance {turn.utterance_id} has tag {turn.emotion!r}, "
+                f"expected one of {' '.join(sorted(TAGS))}"
+            )
+        valence, activation, dominance = turn.ratings
+        rows[dialogue, turn.utterance_id] = {
+            "utterance_id": turn.utterance_id, "speaker": match[1] + match[2], "session": session,
+            "gender": match[2], "dialogue": dialogue, "scripted": "script" in dialogue,
+            "emotion": turn.emotion, "label": LABEL_OF_TAG.get(turn.emotion), "valence": valence,
+            "activation": activation, "dominance": dominance, "agreement": _agreement(turn),
+            "transcript": transcripts.get(turn.utterance_id),
+        }  # fmt: skip
+    return rows
+
+
+def parse_evaluation(text):
+    """Turns of an evaluation file.
+
+    Parameters
+    ----------
+    text : str
+        ``[start - end] <tab> id <tab> tag <tab> [V, A, D]``, each followed by annotator lines.
+
+    Returns
+    -------
+    turns : list of Turn
+        Ratings that are missing or no numbers are NaN.
+    unread : list of str
+        Lines that start like a summary but are none.
+
+    Examples
+    --------
+    >>> turns, unread = parse_evaluation("[6.3 - 8.2]\\tSes01F_impro01_F000\\tneu\\t[2.5, 3, 2]")
+    >>> turns[0].emotion, turns[0].ratings, unread
+    ('neu', (2.5, 3.0, 2.0), [])
+    """
+    turns, unread = [], []
+    for line in text.split("\n"):
+        if line.startswith("["):
+            if match := SUMMARY_LINE.fullmatch(line):
+                turns.append(Turn(match[1], match[2], _ratings(match[3]), []))
+            else:
+                unread.append(line)
+        elif turns and (match := ANNOTATOR_LINE.match(line)):
+            # "Neutral state" stands for Neutral in places: the first word tells
+            words = [choice.split()[0].lower() for choice in match[1].split(";") if choice.strip()]
+            turns[-1].choices.append({TAG_OF_WORD.get(word, word) for word in words})
+    return turns, unread
+
+
+def _ratings(text):
+    try:
+        values = tuple(float(value) for value in (text or "").split(","))
+    except ValueError:
+        values = ()
+    return values if len(values) == 3 else (math.nan,) * 3
+
+
+def _agreement(turn):
+    if turn.emotion == NO_MAJORITY or not turn.choices:
+        return math.nan
+    return sum(turn.emotion in chosen for chosen in turn.choices) / len(turn.choices)
+
+
+def _read_text(file):
+    """Text of a file in UTF-8, with or without mark, or else Windows-1252; lines end in ``\\n``."""
+    content = file.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_transcripts(file):
+    """{utterance id: words}; empty if the file is absent. Lines of other turns do no harm."""
+    if not file.is_file():
+        return {}
+    matches = (TRANSCRIPT_LINE.match(line.strip()) for line in _read_text(file).split("\n"))
+    return {match[1]: match[2] for match in matches if match}
+
+
+def _summary(problems):
+    """One line for each kind of problem that occurs: how many, and the first few."""
+    return [f"{kind} ({len(items)}): {name_some(items)}" for kind, items in problems.items() if items]
+
+
+def _refuse(root, manifest, problems):
+    """The strict check; harmless oddities are printed."""
+    accept = 'to go on with what is there, pass check="report"'
+    if fatal := _summary({kind: problems[kind] for kind in FATAL}):
+        raise CorpusError("\n".join([f"corpus root {root}:", *fatal, accept]))
+    notes = _summary(problems)
+    counts = count_table(manifest)
+    if counts["difference"].any():
+        head = f"corpus root {root}: four-class utterances are not those of the full IEMOCAP release"
+        raise CorpusError("\n".join([head, counts.to_string(), *notes, "check the archive; " + accept]))
+    for note in notes:
+        print(f"note: {note}")

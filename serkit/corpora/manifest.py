@@ -1,0 +1,99 @@
+"""The manifest: one row per utterance, the same columns for every corpus."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from serkit.constants import LABELS
+from serkit.errors import CorpusError
+
+# column -> pandas dtype; the second group is filled where the corpus releases it
+REQUIRED = {
+    "utterance_id": "string",
+    "path": "string",  # absolute path of the sound file
+    "corpus": "string",
+    "speaker": "string",
+    "session": "string",
+    "gender": "string",  # F or M
+    "dialogue": "string",
+    "scripted": "boolean",  # missing where the corpus has no such thing
+    "emotion": "string",  # tag as released
+    "label": "string",  # one of LABELS, missing outside the four-class task
+    "num_samples": "int64",  # at the file's own rate
+    "sample_rate": "int64",  # Hz, of the file
+}
+OPTIONAL = {
+    "valence": "float64",  # 1 (negative) to 5 (positive)
+    "activation": "float64",  # 1 (calm) to 5 (excited)
+    "dominance": "float64",  # 1 (weak) to 5 (strong)
+    "agreement": "float64",  # share of annotators that agree with the tag
+    "transcript": "string",
+}
+COLUMNS = REQUIRED | OPTIONAL
+
+
+def make_manifest(rows):
+    """Build a checked manifest from rows.
+
+    Parameters
+    ----------
+    rows : list of dict
+        One per utterance; keys from ``COLUMNS``, optional ones may be left out.
+
+    Returns
+    -------
+    pd.DataFrame
+        All ``COLUMNS`` in order, sorted by ``utterance_id``, index 0, 1, ...
+
+    Raises
+    ------
+    CorpusError
+        If there are no rows, or ``check_manifest`` refuses them.
+    """
+    if not rows:
+        raise CorpusError("no utterance found; check that root points at the unpacked corpus")
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS)).astype(COLUMNS)
+    table = table.sort_values("utterance_id", ignore_index=True)
+    check_manifest(table)
+    return table
+
+
+def check_manifest(manifest):
+    """Refuse a manifest that breaks the schema; the first fault is named.
+
+    Raises
+    ------
+    CorpusError
+        On a missing column, a repeated or missing utterance id, an unknown label, a missing
+        speaker or session, or a length that is not positive.
+    """
+    missing = [name for name in COLUMNS if name not in manifest.columns]
+    if missing:
+        raise CorpusError(f"manifest lacks the columns {missing}; build it with serkit.corpora.load")
+    for name in ("utterance_id", "path", "speaker", "session", "emotion"):
+        if manifest[name].isna().any():
+            row = manifest.index[manifest[name].isna()][0]
+            raise CorpusError(f"manifest row {row}: {name} is missing, expected a value in every row")
+    repeated = manifest["utterance_id"][manifest["utterance_id"].duplicated()]
+    if len(repeated):
+        raise CorpusError(f"utterance {repeated.iloc[0]} stands in the manifest more than once")
+    unknown = set(manifest["label"].dropna()) - set(LABELS)
+    if unknown:
+        raise CorpusError(f"unknown label {sorted(unknown)[0]!r}, expected one of {', '.join(LABELS)}")
+    empty = manifest["utterance_id"][manifest["num_samples"] <= 0]
+    if len(empty):
+        raise CorpusError(f"utterance {empty.iloc[0]} has no samples; its file is broken")
+
+
+def task_rows(manifest):
+    """The utterances of the four-class task (those with a label), index 0, 1, ..."""
+    return manifest[manifest["label"].notna()].reset_index(drop=True)
+
+
+def save_manifest(manifest, path):
+    """Write a manifest as parquet and return the path."""
+    check_manifest(manifest)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifest.to_parquet(path, index=False)
+    return path

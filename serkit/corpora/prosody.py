@@ -1,0 +1,183 @@
+"""How the demo corpus sounds an emotion: by prosody alone.
+
+What is acted here follows the reviews of emotional speech [1]_ [2]_, in short: anger is loud and
+fast, with a raised and widely moving pitch and a tense voice rich in high frequencies; joy and
+excitement are just as lively, with the highest and widest pitch but less tension; sadness is slow
+and soft, low and flat in pitch, with long pauses and a dull voice. Anger and joy share their
+activation, sadness and calm speech are close neighbours, so both pairs are mistaken for each
+other by people, and here too: every utterance draws how strongly the emotion is acted, and every
+cue wanders on its own.
+
+References
+----------
+.. [1] R. Banse, K. R. Scherer, "Acoustic profiles in vocal emotion expression", Journal of
+   Personality and Social Psychology 70(3), 1996.
+.. [2] P. N. Juslin, P. Laukka, "Communication of emotions in vocal expression and music
+   performance: different channels, same code?", Psychological Bulletin 129(5), 2003.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from scipy.signal import lfilter
+
+from serkit.constants import SAMPLE_RATE
+from serkit.corpora.espeak import ESPEAK_RATE, Request
+
+SPEECH_DB = -26.0  # dB re full scale, RMS of neutral speech
+ROOM_DB = (-66.0, -58.0)  # dB re full scale, RMS of the room noise; each session has its own
+PEAK_LIMIT = 0.98  # of full scale
+
+
+@dataclass(frozen=True)
+class Profile:
+    """An emotion acted at full strength, against the speaker's own neutral voice."""
+
+    rate: float  # factor on the speaker's words per minute
+    pitch_st: float  # semitones above the speaker's own pitch
+    pitch_range: float  # factor on the speaker's own range
+    level_db: float  # dB above neutral speech
+    tilt_db: float  # gain at 8 kHz against 0 Hz: positive is tense, negative is soft
+    pause_s: float  # s, pause between phrases
+    gap: float  # extra pause between words, in 10 ms
+
+
+PROFILES = {
+    "ang": Profile(1.20, 3.0, 1.15, 6.0, 10.0, 0.10, 0.0),
+    "sad": Profile(0.78, -2.5, 0.40, -6.0, -8.0, 0.50, 4.0),
+    "hap": Profile(1.12, 4.5, 1.75, 2.0, 1.0, 0.12, 0.0),
+    "exc": Profile(1.22, 6.5, 2.00, 4.0, 2.0, 0.10, 0.0),
+    "neu": Profile(1.00, 0.0, 0.75, 0.0, -1.0, 0.22, 1.0),
+    "fru": Profile(1.05, 1.0, 1.00, 3.0, 5.0, 0.20, 0.5),
+    "sur": Profile(1.05, 6.5, 1.80, 3.0, 1.0, 0.20, 0.0),
+    "xxx": Profile(1.03, 1.5, 1.00, 1.0, 1.0, 0.20, 0.5),
+}
+STRENGTH = (0.60, 1.20)  # how much of its profile an utterance shows, drawn evenly
+# standard deviations of what wanders from utterance to utterance, whatever the emotion
+RATE_SD, PITCH_SD_ST, RANGE_SD, LEVEL_SD_DB, TILT_SD_DB, PAUSE_SD = 0.05, 0.8, 0.12, 2.0, 1.5, 0.3
+EDGE_S = (0.10, 0.35)  # s, silence before and after the turn
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A voice: eSpeak NG's accent and variant, and where its pitch and rate lie."""
+
+    voice: str  # for example en-us+f2
+    rate: float  # words per minute
+    pitch_st: float  # semitones above the variant's own pitch
+    pitch_range: float  # factor on the variant's own range
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One utterance's prosody, all draws done."""
+
+    strength: float  # 0 would be neutral, 1 the full profile
+    rate: int  # words per minute
+    pitch: int  # eSpeak NG's scale, 0 to 100
+    pitch_range: int  # eSpeak NG's scale, 0 to 99
+    level_db: float  # dB re full scale
+    tilt_db: float
+    pause_ms: int
+    gap: int  # 10 ms
+    edges_s: tuple  # s, silence before and after
+
+
+def draw_delivery(emotion, speaker, rng):
+    """Draw how a speaker acts an emotion this time.
+
+    Parameters
+    ----------
+    emotion : str
+        Tag, a key of ``PROFILES``.
+    speaker : Speaker
+    rng : np.random.Generator
+
+    Returns
+    -------
+    Delivery
+    """
+    full, rest = PROFILES[emotion], PROFILES["neu"]
+    strength = rng.uniform(*STRENGTH)
+    noise = rng.standard_normal(6)
+    mixed = {name: (1 - strength) * value + strength * vars(full)[name] for name, value in vars(rest).items()}
+    pitch_st = speaker.pitch_st + mixed["pitch_st"] + PITCH_SD_ST * noise[1]
+    pitch_range = speaker.pitch_range * mixed["pitch_range"] * np.exp(RANGE_SD * noise[2])
+    return Delivery(
+        strength=round(strength, 3),
+        rate=_whole(speaker.rate * mixed["rate"] * np.exp(RATE_SD * noise[0]), 90, 300),
+        pitch=_whole(50 + pitch_st * 50 / 12, 0, 100),  # the scale is 12 semitones for 50 steps
+        pitch_range=_whole(50 * pitch_range, 5, 99),
+        level_db=round(SPEECH_DB + mixed["level_db"] + LEVEL_SD_DB * noise[3], 2),
+        tilt_db=round(mixed["tilt_db"] + TILT_SD_DB * noise[4], 2),
+        pause_ms=_whole(1000 * mixed["pause_s"] * np.exp(PAUSE_SD * noise[5]), 0, 900),
+        gap=_whole(mixed["gap"], 0, 20),
+        edges_s=tuple(round(edge, 3) for edge in rng.uniform(*EDGE_S, size=2)),
+    )
+
+
+def _whole(value, low, high):
+    return int(np.clip(round(float(value)), low, high))
+
+
+def to_request(text, speaker, delivery):
+    """What eSpeak NG is asked to say; every comma gets the delivery's pause."""
+    ssml = text.replace(",", f',<break time="{delivery.pause_ms}ms"/>')
+    return Request(ssml, speaker.voice, delivery.rate, delivery.pitch, delivery.pitch_range, gap=delivery.gap)
+
+
+def tilt(waveform, tilt_db):
+    """First-order spectral tilt, as a tense or a soft voice has it.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,)
+    tilt_db : float
+        Gain at half the sample rate minus gain at 0 Hz, in dB.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,)
+
+    Examples
+    --------
+    A gain ratio of 3 is 9.54 dB and needs the difference filter ``y[n] = x[n] - 0.5 x[n-1]``:
+
+    >>> tilt(np.array([1.0, 0.0, 0.0]), 20 * np.log10(3)).tolist()
+    [1.0, -0.5, 0.0]
+    """
+    ratio = 10 ** (abs(tilt_db) / 20)
+    coefficient = round((ratio - 1) / (ratio + 1), 12)
+    if tilt_db >= 0:
+        return lfilter([1.0, -coefficient], [1.0], waveform)
+    return lfilter([1.0], [1.0, -coefficient], waveform)
+
+
+def finish(spoken, delivery, room_db, rng):
+    """Bring eSpeak NG's output to 16 kHz, give it voice quality, level, silence and a room.
+
+    Parameters
+    ----------
+    spoken : np.ndarray, shape (num_samples,)
+        At 22,050 Hz.
+    delivery : Delivery
+    room_db : float
+        RMS of the room noise in dB re full scale.
+    rng : np.random.Generator
+        For the noise.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,), float32 in [-1, 1], 16 kHz
+    """
+    voiced = np.flatnonzero(np.abs(spoken) > 1e-3)
+    speech = soxr.resample(spoken[voiced[0] : voiced[-1] + 1].astype(np.float64), ESPEAK_RATE, SAMPLE_RATE)
+    speech = tilt(speech, delivery.tilt_db)
+    gain = 10 ** (delivery.level_db / 20) / np.sqrt(np.mean(speech**2))
+    speech = speech * min(gain, PEAK_LIMIT / np.abs(speech).max())
+    before, after = (round(edge * SAMPLE_RATE) for edge in delivery.edges_s)
+    waveform = np.pad(speech, (before, after))
+    noise = lfilter([1.0], [1.0, -0.9], rng.standard_normal(len(waveform)))  # rooms hum more than they hiss
+    waveform += noise * 10 ** (room_db / 20) / np.sqrt(np.mean(noise**2))
+    return np.clip(waveform, -1, 1).astype(np.float32)

@@ -1,0 +1,170 @@
+"""The three branches: AlexNet on the spectrogram, BiLSTM on the MFCC, a speech encoder on the waveform.
+
+Structure comes from a config, weights from a named source: nothing starts from random weights
+unless ``random`` is asked for.
+"""
+
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel
+
+from serkit.constants import SEGMENT_FRAMES
+from serkit.errors import ParameterError, WeightsError
+
+RANDOM = "random"  # the source that must be asked for by name
+ALEXNET_POOL = (6, 6)  # what adaptive pooling leaves of any picture, height x width
+
+
+def alexnet_features(channels):
+    """AlexNet's convolutions at any width; (64, 192, 384, 256, 256) is torchvision's own.
+
+    Layer indices are torchvision's, so that its ImageNet weights load by name.
+    """
+    c1, c2, c3, c4, c5 = channels
+    return nn.Sequential(
+        nn.Conv2d(3, c1, kernel_size=11, stride=4, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(kernel_size=3, stride=2),
+        nn.Conv2d(c1, c2, kernel_size=5, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(kernel_size=3, stride=2),
+        nn.Conv2d(c2, c3, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(c3, c4, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(c4, c5, kernel_size=3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(kernel_size=3, stride=2),
+    )
+
+
+class SpectrogramCNN(nn.Module):
+    """Picture of a spectrogram to a vector: AlexNet features, pooling, one linear layer."""
+
+    def __init__(self, channels, hidden, dropout):
+        super().__init__()
+        self.features = alexnet_features(channels)
+        self.pool = nn.AdaptiveAvgPool2d(ALEXNET_POOL)
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(channels[-1] * ALEXNET_POOL[0] * ALEXNET_POOL[1], hidden)
+
+    def forward(self, image):
+        x = self.pool(self.features(image))  # (B, C, 6, 6)
+        return F.relu(self.projection(self.dropout(x.flatten(1))))  # (B, hidden)
+
+
+class MfccBiLstm(nn.Module):
+    """MFCC to a vector: two-way LSTM over unit-length frames, all outputs flattened, one linear layer."""
+
+    def __init__(self, n_mfcc, lstm_hidden, layers, lstm_dropout, hidden, dropout):
+        super().__init__()
+        self.lstm = nn.LSTM(
+            n_mfcc, lstm_hidden, layers, batch_first=True, bidirectional=True, dropout=lstm_dropout
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(SEGMENT_FRAMES * 2 * lstm_hidden, hidden)
+
+    def forward(self, mfcc):
+        x, _ = self.lstm(F.normalize(mfcc, dim=2))  # (B, T, 2 * lstm_hidden)
+        return F.relu(self.projection(self.dropout(x.flatten(1))))  # (B, hidden)
+
+
+def speech_config(source):
+    """Structure of a speech encoder from the hub or a local folder.
+
+    Returns
+    -------
+    transformers.PretrainedConfig
+
+    Raises
+    ------
+    WeightsError
+        If it can't be had, with the files to put where.
+    """
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise WeightsError(_no_speech_weights(source, error)) from error
+
+
+def load_speech_encoder(source):
+    """Pretrained speech encoder (wav2vec 2.0, HuBERT, WavLM, data2vec-audio).
+
+    Parameters
+    ----------
+    source : str
+        Hub id such as ``facebook/wav2vec2-base-960h``, or a folder with ``config.json`` and
+        ``model.safetensors``.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+    """
+    try:
+        return AutoModel.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise WeightsError(_no_speech_weights(source, error)) from error
+
+
+def _no_speech_weights(source, error):
+    reason = str(error).strip().splitlines()[0]
+    return (
+        f"speech encoder {source!r} can't be loaded ({reason}). Without a connection, put its config.json, "
+        "preprocessor_config.json and model.safetensors into a folder and pass that folder as speech_encoder; "
+        "or ask for random weights by name: speech_encoder='random'"
+    )
+
+
+def load_alexnet_weights():
+    """ImageNet weights of AlexNet's convolutions from torchvision (downloaded once, then cached).
+
+    Returns
+    -------
+    dict of str to torch.Tensor
+        Names as in ``alexnet_features``.
+
+    Raises
+    ------
+    WeightsError
+        If they can't be had, with the file to put where.
+    """
+    weights = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        folder = f"{torch.hub.get_dir()}/checkpoints"
+        raise WeightsError(
+            f"AlexNet's ImageNet weights can't be downloaded ({error}). Put {weights.url} into {folder}, "
+            "or ask for random weights by name: cnn_weights='random'"
+        ) from error
+    prefix = "features."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def count_encoder_frames(num_samples, config):
+    """Frames that a convolutional speech encoder makes of ``num_samples``: 149 of 48,000 for wav2vec2-base.
+
+    Parameters
+    ----------
+    num_samples : int or torch.Tensor of int64
+    config : transformers.PretrainedConfig
+        ``conv_kernel`` and ``conv_stride`` matter.
+
+    Returns
+    -------
+    int or torch.Tensor of int64
+        A piece with any sample has at least one frame, one without samples has none.
+    """
+    if not hasattr(config, "conv_kernel"):
+        raise ParameterError(
+            f"speech encoder of type {config.model_type!r} has no convolutional front end; "
+            "use wav2vec2, hubert, wavlm or data2vec-audio"
+        )
+    length = torch.as_tensor(num_samples)
+    frames = length
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        frames = torch.div(frames - kernel, stride, rounding_mode="floor") + 1
+    frames = torch.where(length > 0, frames.clamp_min(1), 0)
+    return frames if torch.is_tensor(num_samples) else int(frames)

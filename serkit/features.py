@@ -1,0 +1,267 @@
+"""The three views of a segment: log spectrogram, MFCC, normalised waveform.
+
+Arrays in, arrays out, no files. torch and torchaudio compute; librosa, in the tests, is the
+independent reference.
+
+References
+----------
+.. [1] Zou et al., ICASSP 2022, arXiv:2203.15326, sections 2.1 and 3.2.
+.. [2] librosa 0.8.1, ``librosa.stft(center=True, pad_mode="reflect")``: the version that the
+       published results were made with. Since 0.10 librosa pads with zeros.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torchaudio.functional import create_dct, melscale_fbanks
+
+from serkit.audio import check_waveform, preemphasise
+from serkit.constants import (
+    HOP_LENGTH,
+    MFCC_N_FFT,
+    N_BINS,
+    N_FFT,
+    N_MELS,
+    N_MFCC,
+    SAMPLE_RATE,
+    SEGMENT_FRAMES,
+    SEGMENT_SAMPLES,
+    TOP_DB,
+    WIN_LENGTH,
+)
+from serkit.errors import ParameterError
+from serkit.segments import cut_frames, cut_samples, interval_mask, plan_segments
+
+POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
+VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
+
+
+@dataclass(frozen=True)
+class SegmentFeatures:
+    """The three views of the N segments of one utterance, and how much of each is real."""
+
+    spectrogram: np.ndarray  # (N, 200, 300) float32, dB below the utterance's peak
+    mfcc: np.ndarray  # (N, 300, 40) float32
+    waveform: np.ndarray  # (N, 48000) float32, zero mean and unit variance
+    n_frames: np.ndarray  # (N,) real frames, at the beginning
+    num_samples: np.ndarray  # (N,) real samples
+    sample_offset: np.ndarray  # (N,) where the real samples begin
+
+    def __len__(self):
+        return len(self.n_frames)
+
+    @property
+    def frame_mask(self):
+        """Shape (N, 300), true where spectrogram and MFCC are speech and not padding."""
+        return interval_mask(np.zeros_like(self.n_frames), self.n_frames, SEGMENT_FRAMES)
+
+    @property
+    def sample_mask(self):
+        """Shape (N, 48000), true where the waveform is speech and not padding."""
+        return interval_mask(self.sample_offset, self.num_samples, SEGMENT_SAMPLES)
+
+
+def segment_features(waveform, recipe, *, sample_rate=SAMPLE_RATE):
+    """All three views of every segment of one utterance.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+        Mono, 16 kHz, 25 ms to 10 min.
+    recipe : Recipe
+        ``serkit.recipe.PUBLISHED``, ``CORRECTED`` or anything between.
+    sample_rate : int, optional
+        Rate of ``waveform`` in Hz; anything but 16,000 is refused.
+
+    Returns
+    -------
+    SegmentFeatures
+        Silence comes back as 0 dB, constant MFCC and a waveform of zeros.
+
+    Raises
+    ------
+    ParameterError
+        If the waveform is not a 1-D float array at 16 kHz.
+    AudioError
+        If it is too short, too long, or holds NaN or infinite samples.
+    """
+    if sample_rate != SAMPLE_RATE:
+        raise ParameterError(f"sample_rate={sample_rate} Hz, expected {SAMPLE_RATE}; read with serkit.audio.read")
+    waveform = check_waveform(waveform)
+    plan = plan_segments(len(waveform), recipe)
+    emphasised = preemphasise(waveform, recipe.preemphasis)
+    spectrogram = log_spectrogram(emphasised, top_db=recipe.top_db, edge=recipe.edge)
+    fill = 0.0 if recipe.spectrogram_fill == "peak" else -recipe.top_db
+    coefficients = mfcc(emphasised, top_db=recipe.top_db, edge=recipe.edge)
+    samples = cut_samples(emphasised if recipe.preemphasis_waveform else waveform, plan)
+    real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
+    return SegmentFeatures(
+        spectrogram=cut_frames(spectrogram.T, plan, fill=fill).transpose(0, 2, 1),
+        mfcc=cut_frames(coefficients, plan, fill=0.0),
+        waveform=normalise_waveform(samples, None if recipe.statistics_over_padding else real),
+        n_frames=plan.n_frames,
+        num_samples=plan.num_samples,
+        sample_offset=plan.sample_offset,
+    )
+
+
+def log_spectrogram(
+    waveform,
+    *,
+    win_length=WIN_LENGTH,
+    hop_length=HOP_LENGTH,
+    n_fft=N_FFT,
+    n_bins=N_BINS,
+    top_db=TOP_DB,
+    edge="reflect",
+):
+    """Log-magnitude spectrogram in decibels below the loudest bin.
+
+    Frame ``t`` is centred on sample ``t * hop_length``; edges are reflected [2]_ unless
+    ``edge="zero"``. The window is a periodic Hamming window.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+        Mono signal at 16 kHz, amplitude nominally in [-1, 1].
+    win_length, hop_length, n_fft : int
+        In samples; ``win_length <= n_fft``.
+    n_bins : int
+        Lowest bins kept; bin ``k`` lies at ``k * 16000 / n_fft`` Hz.
+    top_db : float
+        Levels more than this below the peak are raised to it, in dB.
+    edge : {"reflect", "zero"}
+
+    Returns
+    -------
+    np.ndarray, shape (n_bins, n_frames), float32, values in [-top_db, 0] dB
+        ``n_frames = 1 + num_samples // hop_length``. The peak is taken over all bins before
+        cropping. Silence has no peak and comes back as 0 dB everywhere.
+
+    Raises
+    ------
+    ParameterError
+        If a length is not what it should be, or ``waveform`` is not 1-D.
+    """
+    _check_analysis(win_length, hop_length, n_fft)
+    if not 1 <= n_bins <= n_fft // 2 + 1:
+        raise ParameterError(f"n_bins={n_bins}, expected 1 to {n_fft // 2 + 1} for n_fft={n_fft}")
+    # float32 here is up to 2e-3 dB off near the floor, as much as the golden values allow
+    window = torch.hamming_window(win_length, periodic=True, dtype=torch.float64)
+    power = _power(waveform, window, n_fft, hop_length, edge, torch.float64)
+    level = _decibels(power, top_db)
+    return (level - level.max())[:n_bins].to(torch.float32).numpy()
+
+
+def mfcc(
+    waveform,
+    *,
+    n_mfcc=N_MFCC,
+    n_mels=N_MELS,
+    n_fft=MFCC_N_FFT,
+    hop_length=HOP_LENGTH,
+    top_db=TOP_DB,
+    edge="reflect",
+):
+    """Mel-frequency cepstral coefficients.
+
+    Power spectrum (periodic Hann window) -> HTK mel bands of equal area -> dB -> orthonormal
+    DCT-II. Frame ``t`` is centred on sample ``t * hop_length``, edges as in ``log_spectrogram``.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+    n_mfcc, n_mels : int
+        Coefficients kept, of as many mel bands from 0 to 8000 Hz.
+    n_fft, hop_length : int
+        In samples; the window is as long as ``n_fft``.
+    top_db : float
+        Range kept below the loudest mel band of the utterance, in dB.
+    edge : {"reflect", "zero"}
+
+    Returns
+    -------
+    np.ndarray, shape (n_frames, n_mfcc), float32
+        Coefficient 0 is the mean level times sqrt(n_mels), in dB re full scale.
+    """
+    _check_analysis(n_fft, hop_length, n_fft)
+    if not 1 <= n_mfcc <= n_mels:
+        raise ParameterError(f"n_mfcc={n_mfcc}, expected 1 to n_mels={n_mels}")
+    window = torch.hann_window(n_fft, periodic=True)
+    power = _power(waveform, window, n_fft, hop_length, edge, torch.float32)
+    bands, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
+    return (_decibels(power.T @ bands, top_db) @ dct).numpy()
+
+
+def normalise_waveform(segments, mask=None):
+    """Zero mean and unit variance for each segment.
+
+    Parameters
+    ----------
+    segments : np.ndarray, shape (N, num_samples), float32
+    mask : np.ndarray of bool, shape (N, num_samples), optional
+        Samples that count for mean and variance; the others become exactly zero. Without it
+        all samples count, padding too.
+
+    Returns
+    -------
+    np.ndarray, shape (N, num_samples), float32
+
+    Examples
+    --------
+    >>> normalise_waveform(np.float32([[1, 3, 0]]), np.array([[True, True, False]])).round(3).tolist()
+    [[-1.0, 1.0, 0.0]]
+    """
+    result = np.zeros_like(segments)
+    for row, segment in enumerate(segments):
+        real = slice(None) if mask is None else mask[row]
+        values = segment[real]
+        if values.size:
+            result[row, real] = (values - values.mean()) / np.sqrt(values.var() + VARIANCE_FLOOR)
+    return result
+
+
+def _check_analysis(win_length, hop_length, n_fft):
+    """Refuse window and hop lengths that look like milliseconds or can't work."""
+    if not 80 <= hop_length <= 640:
+        raise ParameterError(
+            f"hop_length={hop_length} samples is {1000 * hop_length / SAMPLE_RATE:.1f} ms at {SAMPLE_RATE} Hz, "
+            "expected 80 to 640; did you give milliseconds? Use hop_length=160 for 10 ms"
+        )
+    if not hop_length <= win_length <= n_fft:
+        raise ParameterError(
+            f"win_length={win_length} samples, expected hop_length={hop_length} to n_fft={n_fft}; "
+            "use win_length=640 for 40 ms"
+        )
+
+
+def _power(waveform, window, n_fft, hop_length, edge, dtype):
+    """Power spectrogram, shape (n_fft // 2 + 1, n_frames)."""
+    if np.ndim(waveform) != 1 or not len(waveform):
+        raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
+    if edge not in ("reflect", "zero"):
+        raise ParameterError(f"edge={edge!r}, expected reflect or zero")
+    # numpy reflects as often as it takes, so that a signal shorter than the window works too
+    padded = np.pad(waveform, n_fft // 2, mode="reflect" if edge == "reflect" else "constant")
+    spectrum = torch.stft(
+        torch.from_numpy(padded).to(dtype), n_fft, hop_length, len(window), window,
+        center=False, onesided=True, normalized=False, return_complex=True,
+    )  # fmt: skip
+    return torch.view_as_real(spectrum).square().sum(dim=-1)
+
+
+def _decibels(power, top_db):
+    """Level in dB re 1, raised to ``top_db`` below its maximum and to -100 dB."""
+    level = 10.0 * torch.log10(power.clamp_min(POWER_FLOOR))
+    return level.clamp_min(level.max() - top_db)
+
+
+@lru_cache(maxsize=8)
+def _mel_and_dct(n_fft, n_mels, n_mfcc):
+    """Mel filters (n_bins, n_mels) and DCT matrix (n_mels, n_mfcc), built once."""
+    bands = melscale_fbanks(
+        n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, n_mels, SAMPLE_RATE, norm="slaney", mel_scale="htk"
+    )
+    return bands, create_dct(n_mfcc, n_mels, norm="ortho")

@@ -1,0 +1,299 @@
+"""The co-attention model of the paper, its configuration, and its way to and from disk.
+
+The spectrogram and the MFCC of a segment decide together how much each wav2vec 2.0 frame
+counts; the three resulting vectors are joined and classified (paper, section 2).
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, Wav2Vec2Config
+from transformers.utils import ModelOutput
+
+from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER
+from serkit.encoders import (
+    RANDOM,
+    MfccBiLstm,
+    SpectrogramCNN,
+    count_encoder_frames,
+    load_alexnet_weights,
+    load_speech_encoder,
+    speech_config,
+)
+from serkit.errors import ParameterError, WeightsError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and sources of a model. The defaults are the paper's."""
+
+    profile: str = "paper"
+    speech_encoder: str = SPEECH_ENCODER  # hub id, local folder, or "random"
+    cnn_weights: str = "imagenet"  # or "random"
+    speech: dict = field(default_factory=lambda: {"model_type": "wav2vec2"})  # transformers config
+    cnn_channels: tuple = (64, 192, 384, 256, 256)  # AlexNet
+    lstm_hidden: int = 256  # each way
+    lstm_layers: int = 2
+    lstm_dropout: float = 0.5  # between layers
+    hidden: int = 128  # length of each branch's vector
+    dropout: float = 0.1
+    layerdrop: float = 0.1  # share of transformer layers skipped in training
+    mask_time_prob: float = 0.05  # SpecAugment: share of frames masked in training, 0 = off
+    mask_time_length: int = 10  # frames in one mask
+    encoder_mask: bool = False  # does the encoder itself want an attention mask?
+
+    def transformers_config(self):
+        """The speech encoder's structure with SpecAugment and LayerDrop set as said here."""
+        settings = {key: value for key, value in self.speech.items() if key != "model_type"}
+        settings |= {
+            "layerdrop": self.layerdrop,
+            "apply_spec_augment": self.mask_time_prob > 0,
+            "mask_time_prob": self.mask_time_prob,
+            "mask_time_length": self.mask_time_length,
+        }
+        return AutoConfig.for_model(self.speech["model_type"], **settings)
+
+
+PAPER = ModelConfig()
+DEMO = ModelConfig(
+    profile="demo",
+    speech_encoder=RANDOM,
+    cnn_weights=RANDOM,
+    speech={
+        "model_type": "wav2vec2",
+        "conv_dim": [32] * 7,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "num_conv_pos_embeddings": 32,
+        "num_conv_pos_embedding_groups": 4,
+    },
+    cnn_channels=(16, 32, 48, 32, 32),
+    lstm_hidden=32,
+    hidden=64,
+    layerdrop=0.0,  # of two layers none can be spared
+    mask_time_prob=0.0,  # learned from scratch on few data
+)
+PROFILES = {"paper": PAPER, "demo": DEMO}
+
+
+@dataclass
+class CoAttentionOutput(ModelOutput):
+    """What a forward pass gives; everything but the logits is there to be looked at."""
+
+    logits: torch.Tensor | None = None  # (B, 4)
+    coattention: torch.Tensor | None = None  # (B, T'), weight of each encoder frame
+    speech_projection: torch.Tensor | None = None  # (B, hidden)
+    fusion_hidden_1: torch.Tensor | None = None  # (B, hidden)
+    fusion_hidden_2: torch.Tensor | None = None  # (B, hidden)
+
+
+class CoAttentionModel(nn.Module):
+    """Structure only, with fresh random weights; ``create_model`` adds the pretrained ones.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    """
+
+    def __init__(self, config=PAPER):
+        super().__init__()
+        self.config = config
+        speech = config.transformers_config()
+        self.n_encoder_frames = count_encoder_frames(SEGMENT_SAMPLES, speech)  # T', 149 in the paper
+        hidden = config.hidden
+        self.spectrogram_encoder = SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
+        self.mfcc_encoder = MfccBiLstm(
+            N_MFCC, config.lstm_hidden, config.lstm_layers, config.lstm_dropout, hidden, config.dropout
+        )
+        self.speech_encoder = AutoModel.from_config(speech)
+        self.coattention = nn.Linear(2 * hidden, self.n_encoder_frames)
+        self.speech_projection = nn.Linear(speech.hidden_size, hidden)
+        self.fusion_1 = nn.Linear(3 * hidden, hidden)
+        self.fusion_2 = nn.Linear(hidden, hidden)
+        self.classifier = nn.Linear(hidden, len(LABELS))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, spectrogram, mfcc, waveform, num_samples=None):
+        """Classify a batch of segments.
+
+        Parameters
+        ----------
+        spectrogram : torch.Tensor, shape (B, 3, 256, 384), float32
+            From ``serkit.images.spectrogram_image``.
+        mfcc : torch.Tensor, shape (B, 300, 40), float32
+        waveform : torch.Tensor, shape (B, 48000), float32
+        num_samples : torch.Tensor of int64, shape (B,), optional
+            Real samples of each segment, padding after them. Given, frames of padding get no
+            weight in the co-attention (D1); without it every frame may get some, as published.
+
+        Returns
+        -------
+        CoAttentionOutput
+        """
+        image = self.spectrogram_encoder(spectrogram)  # (B, hidden)
+        cepstrum = self.mfcc_encoder(mfcc)  # (B, hidden)
+        frames = self.encode_speech(waveform, num_samples)  # (B, T', D)
+        low_level = torch.cat([image, cepstrum], dim=1)  # (B, 2 * hidden)
+        weights = F.relu(self.coattention(self.dropout(low_level)))  # (B, T')
+        if num_samples is not None:
+            weights = weights * self.frame_mask(num_samples)  # (B, T')
+        speech = torch.bmm(weights[:, None].to(frames.dtype), frames)[:, 0]  # (B, D)
+        speech = F.relu(self.speech_projection(self.dropout(speech)))  # (B, hidden)
+        joined = self.dropout(torch.cat([image, cepstrum, speech], dim=1))  # (B, 3 * hidden)
+        hidden_1 = F.relu(self.fusion_1(joined))  # (B, hidden)
+        hidden_2 = F.relu(self.fusion_2(self.dropout(hidden_1)))  # (B, hidden)
+        logits = self.classifier(hidden_2)  # (B, 4)
+        return CoAttentionOutput(logits, weights, speech, hidden_1, hidden_2)
+
+    def encode_speech(self, waveform, num_samples=None):
+        """Hidden states of the speech encoder's last layer, shape (B, T', D)."""
+        mask = None
+        if num_samples is not None and self.config.encoder_mask:
+            place = torch.arange(waveform.shape[1], device=waveform.device)
+            # an encoder that sees no sample at all returns NaN: leave it one frame
+            mask = (place < num_samples[:, None].clamp_min(400)).long()  # (B, 48000)
+        return self.speech_encoder(waveform, attention_mask=mask).last_hidden_state
+
+    def frame_mask(self, num_samples):
+        """1.0 for encoder frames that hold speech, 0.0 for padding, shape (B, T')."""
+        frames = count_encoder_frames(num_samples, self.speech_encoder.config)  # (B,)
+        place = torch.arange(self.n_encoder_frames, device=num_samples.device)
+        return (place < frames[:, None]).float()
+
+    def count_parameters(self):
+        """Number of trainable values, branch by branch."""
+        return {
+            name: sum(p.numel() for p in part.parameters() if p.requires_grad)
+            for name, part in self.named_children()
+            if any(True for _ in part.parameters())
+        }
+
+
+def create_model(config):
+    """A model ready for training: structure, and the pretrained weights that the config names.
+
+    Parameters
+    ----------
+    config : ModelConfig
+
+    Returns
+    -------
+    CoAttentionModel
+
+    Raises
+    ------
+    WeightsError
+        If weights can't be had; nothing falls back to random ones.
+    """
+    if config.cnn_weights not in ("imagenet", RANDOM):
+        raise ParameterError(f"cnn_weights={config.cnn_weights!r}, expected imagenet or random")
+    if config.speech_encoder != RANDOM:
+        structure = speech_config(config.speech_encoder)
+        config = dataclasses.replace(
+            config,
+            speech=structure.to_diff_dict() | {"model_type": structure.model_type},
+            encoder_mask=getattr(structure, "feat_extract_norm", "group") == "layer",
+        )
+    model = CoAttentionModel(config)
+    if config.speech_encoder != RANDOM:
+        pretrained = load_speech_encoder(config.speech_encoder)
+        model.speech_encoder.load_state_dict(pretrained.state_dict())
+    if config.cnn_weights != RANDOM:
+        model.spectrogram_encoder.features.load_state_dict(load_alexnet_weights())
+    return model
+
+
+def save_model(model, folder):
+    """Write ``config.json`` and ``model.safetensors``."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+
+
+def load_model(folder):
+    """Read a model that ``save_model`` wrote; in evaluation mode."""
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise WeightsError(f"model folder {folder}: {name} is missing; train one with notebook 05")
+    settings = json.loads((folder / "config.json").read_text())
+    settings["cnn_channels"] = tuple(settings["cnn_channels"])
+    model = CoAttentionModel(ModelConfig(**settings))
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval()
+
+
+# name in the published checkpoint -> ours; more specific names first
+PUBLISHED_NAMES = {
+    "alexnet_model.features": "spectrogram_encoder.features",
+    "post_spec_layer": "spectrogram_encoder.projection",
+    "lstm_mfcc": "mfcc_encoder.lstm",
+    "post_mfcc_layer": "mfcc_encoder.projection",
+    "post_spec_mfcc_att_layer": "coattention",
+    "wav2vec2_model": "speech_encoder",
+    "post_wav_layer": "speech_projection",
+    "post_att_layer_1": "fusion_1",
+    "post_att_layer_2": "fusion_2",
+    "post_att_layer_3": "classifier",
+}
+PUBLISHED_UNUSED = "alexnet_model.classifier."  # computed by the published code, never part of the logits
+OLD_WEIGHT_NORM = {  # torch before 2.1 -> now
+    "pos_conv_embed.conv.weight_g": "pos_conv_embed.conv.parametrizations.weight.original0",
+    "pos_conv_embed.conv.weight_v": "pos_conv_embed.conv.parametrizations.weight.original1",
+}
+
+
+def from_published_state_dict(state):
+    """The paper's model with weights saved by the published code.
+
+    Parameters
+    ----------
+    state : dict of str to torch.Tensor
+        Read it with ``torch.load(path, map_location="cpu", weights_only=True)``, which never
+        unpickles anything but tensors.
+
+    Returns
+    -------
+    CoAttentionModel
+        In evaluation mode. AlexNet's classifier is left out: the logits never used it.
+
+    Raises
+    ------
+    WeightsError
+        Listing what is missing, unknown, or of another shape.
+    """
+    ours = {}
+    for name, value in state.items():
+        name = name.removeprefix("module.")  # left by DataParallel
+        for old, new in OLD_WEIGHT_NORM.items():
+            name = name.replace(old, new)
+        prefix = next((p for p in PUBLISHED_NAMES if name.startswith(p + ".")), None)
+        if prefix:
+            ours[PUBLISHED_NAMES[prefix] + name.removeprefix(prefix)] = value
+        elif not name.startswith(PUBLISHED_UNUSED):
+            ours[name] = value
+    model = CoAttentionModel(dataclasses.replace(PAPER, speech=Wav2Vec2Config().to_diff_dict()))
+    wanted = model.state_dict()
+    faults = [f"missing {name}" for name in wanted if name not in ours]
+    faults += [f"unknown {name}" for name in ours if name not in wanted]
+    faults += [
+        f"{name} is {tuple(ours[name].shape)}, expected {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in ours and ours[name].shape != value.shape
+    ]
+    if faults:
+        raise WeightsError(
+            f"checkpoint does not fit the published model: {len(faults)} faults: {'; '.join(faults[:20])}"
+            + ("; ..." if len(faults) > 20 else "")
+        )
+    model.load_state_dict(ours)
+    return model.eval()

@@ -1,0 +1,128 @@
+"""Every decision about the features as one named switch.
+
+``PUBLISHED`` is what the paper's code computes, ``CORRECTED`` what it would compute without
+its mistakes. Each mistake is a *deviation* with an id, D1 to D5, and can be mended alone:
+
+>>> named("published+D2").spectrogram_fill
+'floor'
+>>> named("corrected-D2").deviations
+('D1', 'D3', 'D4', 'D5')
+"""
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from serkit.constants import PREEMPHASIS, TOP_DB
+from serkit.errors import ParameterError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an utterance becomes the three views of its segments; the defaults are the published ones."""
+
+    name: str = "published"
+    preemphasis: float = PREEMPHASIS  # y[n] = x[n] - preemphasis * x[n-1]; 0 turns it off
+    top_db: float = TOP_DB  # dB below the peak at which spectrogram and MFCC levels are cut off
+    edge: Literal["reflect", "zero"] = "reflect"  # what the analysis window sees beyond the utterance
+    waveform_padding: Literal["before", "after"] = "before"  # D1: the other two views pad after
+    mask_padding: bool = False  # D1: padded wav2vec frames get no weight in the co-attention
+    spectrogram_fill: Literal["peak", "floor"] = "peak"  # D2: 0 dB is the loudest a pixel can be
+    last_piece: Literal["padded", "overlapping"] = "padded"  # D3: overlapping = last 3 s of the utterance
+    preemphasis_waveform: bool = True  # D4: wav2vec 2.0 was trained on plain waveforms
+    statistics_over_padding: bool = True  # D5: mean, variance, minimum, maximum include padding
+
+    def __post_init__(self):
+        if not 0 <= self.preemphasis < 1:
+            raise ParameterError(f"preemphasis={self.preemphasis}, expected 0 to below 1; the paper's is 0.97")
+        if self.top_db <= 0:
+            raise ParameterError(f"top_db={self.top_db} dB, expected a positive range such as 80")
+        if self.mask_padding and self.waveform_padding == "before":
+            raise ParameterError("mask_padding=True needs waveform_padding='after': the mask is counted from the start")
+        for field in dataclasses.fields(self):
+            allowed = getattr(field.type, "__args__", None)
+            if allowed and getattr(self, field.name) not in allowed:
+                raise ParameterError(
+                    f"{field.name}={getattr(self, field.name)!r}, expected one of {', '.join(allowed)}"
+                )
+
+    @property
+    def deviations(self):
+        """Ids of the mistakes that this recipe has mended, in order."""
+        return tuple(
+            key for key, change in DEVIATIONS.items()
+            if all(getattr(self, field) == value for field, value in change.switches.items())
+        )  # fmt: skip
+
+    @property
+    def key(self):
+        """Hash of every switch but the name: equal recipes give equal features."""
+        switches = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
+        return hashlib.sha256(json.dumps(switches, sort_keys=True).encode()).hexdigest()[:12]
+
+    def with_deviation(self, key, mended=True):
+        """The same recipe with one deviation mended, or brought back."""
+        if key not in DEVIATIONS:
+            raise ParameterError(f"deviation {key!r}, expected one of {', '.join(DEVIATIONS)}")
+        switches = DEVIATIONS[key].switches
+        published = {field: getattr(PUBLISHED, field) for field in switches}
+        return dataclasses.replace(self, **(switches if mended else published))
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One mistake of the published procedure and the switches that mend it."""
+
+    title: str
+    switches: dict
+
+
+DEVIATIONS = {
+    "D1": Deviation(
+        "padding on the same side in all views, without weight in the co-attention",
+        {"waveform_padding": "after", "mask_padding": True},
+    ),
+    "D2": Deviation("spectrogram padded with silence, not with its peak", {"spectrogram_fill": "floor"}),
+    "D3": Deviation("last piece of a long utterance is its last 3 s, unpadded", {"last_piece": "overlapping"}),
+    "D4": Deviation("no pre-emphasis before wav2vec 2.0", {"preemphasis_waveform": False}),
+    "D5": Deviation("normalisation statistics leave padding out", {"statistics_over_padding": False}),
+}  # D6, the selection of the checkpoint, is no feature: see serkit.folds
+
+PUBLISHED = Recipe()
+CORRECTED = Recipe(
+    name="corrected", **{field: value for d in DEVIATIONS.values() for field, value in d.switches.items()}
+)
+
+
+def named(name):
+    """Look a recipe up by name.
+
+    Parameters
+    ----------
+    name : str
+        ``published`` or ``corrected``, followed by any number of ``+D2`` (mended) or ``-D2``
+        (brought back).
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    ParameterError
+        If the name does not parse.
+    """
+    base, changes = re.match(r"([a-z]*)(.*)", name).groups()
+    bases = {"published": PUBLISHED, "corrected": CORRECTED}
+    if base not in bases or not re.fullmatch(r"([+-]D[1-5])*", changes):
+        raise ParameterError(
+            f"recipe={name!r}, expected published or corrected, then changes such as +D2 or -D3 "
+            f"(known: {', '.join(DEVIATIONS)})"
+        )
+    result = bases[base]
+    for sign, key in re.findall(r"([+-])(D[1-5])", changes):
+        result = result.with_deviation(key, mended=sign == "+")
+    return dataclasses.replace(result, name=name)

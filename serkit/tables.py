@@ -1,0 +1,170 @@
+"""Tables for a report: CSV to compute with, Markdown to read, LaTeX to print."""
+
+import os
+import re
+from collections.abc import Mapping
+from numbers import Integral, Real
+from pathlib import Path
+
+import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+from serkit.errors import ParameterError
+from serkit.export import Sidecar, check_frame, to_csv
+
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
+    **{char: "\\" + char for char in "%_&#${}"},
+}  # fmt: skip
+
+
+def save_table(
+    table: pd.DataFrame,
+    stem: str,
+    *,
+    run: str,
+    caption: str,
+    root: str | os.PathLike = "figures",
+    parameters: Mapping | None = None,
+    decimals: int = 2,
+) -> list[Path]:
+    r"""Write a table as CSV, Markdown and LaTeX, with its origin beside it.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        One row per line. The index becomes the first column unless it only counts rows; levels
+        of column names are joined by a space.
+    stem, run, caption, root, parameters
+        As in :func:`serkit.export.save_figure`, the notice of a leaking selection included. The
+        caption is plain text: special characters are escaped.
+    decimals : int, 0 to 10
+        Of fractional numbers in Markdown and LaTeX; the CSV holds full precision.
+
+    Returns
+    -------
+    list of Path
+        The files written: ``.csv .md .tex .json``. The LaTeX needs ``\usepackage{booktabs}`` and
+        is referred to as ``tab:<stem>``.
+
+    Raises
+    ------
+    ParameterError
+        If the table is empty or not a DataFrame, an argument can't be used, or a figure of this
+        run has the same stem.
+    RunError
+        If the files can't be written.
+    """
+    check_frame(table, "table")
+    if not isinstance(decimals, Integral) or not 0 <= decimals <= 10:
+        raise ParameterError(
+            f"decimals={decimals!r}: expected a whole number of digits from 0 to 10; use 2 for percent"
+        )
+    record = Sidecar("table", stem, run, caption, root, parameters)
+    flat = _flat(table)
+    numeric = [is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in flat.dtypes]
+    header = [str(name) for name in flat.columns]
+    body = [
+        [_cell(value, decimals) for value in row]
+        for row in zip(*(flat.iloc[:, i] for i in range(flat.shape[1])), strict=True)
+    ]
+    markdown = f"{_markdown_text(record.caption)}\n\n{markdown_table(header, body, numeric)}"
+    latex = latex_table(header, body, numeric, caption=record.caption, label=f"tab:{stem}")
+    return record.write({".csv": to_csv(flat), ".md": markdown.encode(), ".tex": latex.encode()})
+
+
+def markdown_table(header: list[str], body: list[list[str]], numeric: list[bool]) -> str:
+    """GitHub Markdown, numbers to the right, columns lined up for reading as plain text.
+
+    Examples
+    --------
+    >>> print(markdown_table(["label", "n"], [["sad", "1084"], ["angry", "1103"]], [False, True]), end="")
+    | label |    n |
+    | :---- | ---: |
+    | sad   | 1084 |
+    | angry | 1103 |
+    """
+    rows = [[_markdown_text(cell) for cell in row] for row in [header, *body]]
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rules = [
+        "-" * (w - 1) + ":" if right else ":" + "-" * (w - 1)
+        for w, right in zip(widths, numeric, strict=True)
+    ]
+    lines = []
+    for row in [rows[0], rules, *rows[1:]]:
+        cells = [
+            c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)
+        ]
+        lines.append("| " + " | ".join(cells) + " |\n")
+    return "".join(lines)
+
+
+def latex_table(
+    header: list[str], body: list[list[str]], numeric: list[bool], *, caption: str, label: str
+) -> str:
+    r"""A LaTeX table in booktabs style, special characters escaped.
+
+    Examples
+    --------
+    >>> print(latex_table(["UA (%)"], [["71.05"]], [True], caption="A & B", label="tab:ua"), end="")
+    % needs \usepackage{booktabs}
+    \begin{table}[t]
+      \centering
+      \caption{A \& B}
+      \label{tab:ua}
+      \begin{tabular}{r}
+        \toprule
+        UA (\%) \\
+        \midrule
+        71.05 \\
+        \bottomrule
+      \end{tabular}
+    \end{table}
+    """
+    rows = [" & ".join(map(_latex_text, row)) + r" \\" for row in [header, *body]]
+    tabular = [r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}[t]",
+        r"  \centering",
+        rf"  \caption{{{_latex_text(caption)}}}",
+        rf"  \label{{{label}}}",
+        rf"  \begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
+        *(f"    {line}" for line in tabular),
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _flat(table):
+    """One header line, no index, so that all three formats show the same columns."""
+    flat = table.copy()
+    if isinstance(flat.columns, pd.MultiIndex):
+        flat.columns = [" ".join(str(level) for level in name if str(level)) for name in flat.columns]
+    if isinstance(flat.index, pd.RangeIndex) and flat.index.name is None:
+        return flat
+    flat.columns = [str(name) for name in flat.columns]  # categorical column names take no new one
+    names = ["" if name is None else str(name) for name in flat.index.names]
+    return flat.reset_index(names=names, allow_duplicates=True)
+
+
+def _cell(value, decimals):
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "–"
+    if isinstance(value, Real) and not isinstance(value, Integral) and not pd.api.types.is_bool(value):
+        return f"{round(float(value), decimals) + 0.0:.{decimals}f}"  # + 0.0 turns -0.0 into 0.0
+    return " ".join(str(value).split())
+
+
+def _markdown_text(text):
+    text = re.sub(r"([\\|*`<])", r"\\\1", text)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word GitHub leaves it alone
+
+
+def _latex_text(text):
+    if re.fullmatch(r"-\d+(\.\d+)?", text):
+        return f"$-${text[1:]}"  # a minus sign, not a hyphen
+    guard = "{}" if text[:1] in ("[", "*") else ""  # or the line break before takes them as its option
+    return guard + "".join(LATEX_SPECIAL.get(char, char) for char in text)

@@ -1,0 +1,14 @@
+"""Fixtures for all tests."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The shared folder beside the clone: corpora and golden values that are not committed."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("no shared folder beside the clone: ../shared holds data that are not committed")
+    return folder

@@ -38,8 +38,19 @@ def read(path):
         raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV or FLAC") from error
     waveform = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
     if rate != SAMPLE_RATE and len(waveform):
-        waveform = soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ").astype(np.float32)
+        wanted = resampled_length(len(waveform), rate)
+        waveform = soxr.resample(waveform, rate, SAMPLE_RATE, quality="HQ")[:wanted]
+        waveform = np.pad(waveform, (0, wanted - len(waveform)))  # soxr rounds, the plan needs one rule
     return check_waveform(waveform, subject=path)
+
+
+def resampled_length(num_samples, sample_rate):
+    """Samples at 16 kHz of a sound of ``num_samples`` at ``sample_rate``, rounded up.
+
+    >>> resampled_length(48000, 48000), resampled_length(48001, 48000)
+    (16000, 16001)
+    """
+    return -(-num_samples * SAMPLE_RATE // sample_rate)
 
 
 def check_waveform(waveform, *, subject="waveform"):

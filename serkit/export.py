@@ -5,6 +5,7 @@ the same code and data, they are the same bytes. A sidecar ``<stem>.json`` holds
 parameters and the commit.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from serkit.errors import ParameterError, RunError
 
 PNG_DPI = 300  # dots per inch
 NOTICE_PT = 6  # pt, footnote under a figure
+SETTLING_DRAWS = 4  # after the second, constrained layout moves by less than a millionth of the width
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 
@@ -88,7 +90,8 @@ def save_figure(
     files = {".csv": to_csv(data)}
     record = Sidecar("figure", stem, run, caption, root, parameters)
     notice = leak_notice(parameters)
-    images = {f".{suffix}": _render(fig, suffix, notice) for suffix in UNDATED}
+    with _held_layout(fig):
+        images = {f".{suffix}": _render(fig, suffix, notice) for suffix in UNDATED}
     return record.write(images | files)
 
 
@@ -237,6 +240,33 @@ def _plain(value):
     )
 
 
+@contextlib.contextmanager
+def _held_layout(fig):
+    """Hold the axes where they are at 300 dpi, in all formats and however often the figure was drawn.
+
+    A layout engine starts from where the last draw left the axes, so it moves them a little each time.
+    """
+    engine, dpi = fig.get_layout_engine(), fig.dpi
+    if engine is None:
+        yield
+        return
+    fig.dpi = PNG_DPI
+    try:
+        for _ in range(SETTLING_DRAWS):
+            fig.draw_without_rendering()
+    finally:
+        fig.dpi = dpi
+    for ax in fig.axes:
+        in_layout = ax.get_in_layout()
+        ax.set_position(np.round(ax.get_position(original=True).bounds, 5))
+        ax.set_in_layout(in_layout)  # set_position takes it out
+    fig.set_layout_engine("none")
+    try:
+        yield
+    finally:
+        fig.set_layout_engine(engine)
+
+
 def _render(fig, suffix, notice):
     """The figure as bytes, the page extended downwards by the notice."""
     width, height = fig.get_size_inches()
@@ -272,12 +302,10 @@ def _write(path, blob):
         temporary.write_bytes(blob)
         os.replace(temporary, path)
     except OSError as error:
-        try:
+        with contextlib.suppress(OSError):  # a folder that can't be written to holds no temporary file
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # a folder that can't be written to holds no temporary file either
         raise RunError(
-            f"{path}: can't write {len(blob)} bytes ({error.strerror or error}), expected a writable folder with "
-            "space left; free some space, mend the permissions, or give another root=..."
+            f"{path}: can't write {len(blob)} bytes ({error.strerror or error}), expected a writable folder "
+            "with space left; free some space, mend the permissions, or give another root=..."
         ) from error
     return path

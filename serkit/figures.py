@@ -40,7 +40,8 @@ PAPER_RC = {
     "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6,
     "ytick.major.width": 0.6, "lines.linewidth": 1.2, "lines.markersize": 4, "patch.linewidth": 0.6,
     "hatch.linewidth": 0.5, "image.interpolation": "nearest", "figure.constrained_layout.use": True,
-    "figure.dpi": 150, "savefig.dpi": 300, "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, GREY]),
+    "figure.dpi": 150, "savefig.dpi": 300,
+    "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, GREY]),
 }  # fmt: skip
 
 
@@ -106,12 +107,10 @@ def plot_recall(truth, prediction, *, labels: Sequence[str] = LABELS, ax: Axes) 
     """
     recall = 100 * metrics.recall_per_class(truth, prediction, labels)
     totals = metrics.confusion_matrix(truth, prediction, labels).sum(axis=1)
-    bars = ax.bar(
-        range(len(labels)), recall.fillna(0), width=0.7, color=[_colours(labels)[each] for each in labels]
-    )
-    ax.bar_label(
-        bars, [f"{value:.1f}" if np.isfinite(value) else "–" for value in recall], fontsize=7, padding=1
-    )
+    bars = ax.bar(range(len(labels)), recall.fillna(0), width=0.7, color=_colours(labels))
+    texts = [f"{value:.1f}" if np.isfinite(value) else "–" for value in recall]
+    plate = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # keeps the UA line out of the numbers
+    ax.bar_label(bars, texts, fontsize=7, padding=2, bbox=plate)
     ua = 100 * metrics.unweighted_accuracy(truth, prediction, labels)
     ax.axhline(ua, color="black", linestyle="--", linewidth=0.8, label=f"UA {ua:.1f} %", zorder=0)
     ax.set_xticks(range(len(labels)), [f"{label}\nn = {totals[label]}" for label in labels])
@@ -137,8 +136,8 @@ def plot_class_counts(
     labelled = _labelled(manifest, [by], labels)
     counts = pd.crosstab(labelled[by], labelled["label"]).reindex(columns=list(labels), fill_value=0)
     position, bottom = np.arange(len(counts)), np.zeros(len(counts))
-    for label in labels:
-        ax.bar(position, counts[label], bottom=bottom, width=0.8, color=_colours(labels)[label], label=label)
+    for label, colour in zip(labels, _colours(labels), strict=True):
+        ax.bar(position, counts[label], bottom=bottom, width=0.8, color=colour, label=label)
         bottom += counts[label].to_numpy()
     crowded = len(counts) > 12
     ax.set_xticks(position, counts.index.astype(str), rotation=90 if crowded else 0)
@@ -172,9 +171,7 @@ def plot_durations(
     seconds = labelled["num_samples"].astype(float) / labelled["sample_rate"].astype(float)
     edges = np.arange(np.floor(seconds.max() / bin_s) + 2) * bin_s
     parts = [seconds[labelled["label"] == label] for label in labels]
-    ax.hist(
-        parts, bins=edges, stacked=True, color=[_colours(labels)[each] for each in labels], label=list(labels)
-    )
+    ax.hist(parts, bins=edges, stacked=True, color=_colours(labels), label=list(labels))
     ax.axvline(SEGMENT_S, color="black", linestyle="--", linewidth=0.8, label=f"{SEGMENT_S:g} s segment")
     ax.set(xlabel="duration (s)", ylabel=f"utterances per {bin_s:g} s", xlim=(0, None))
     return _legend_above(ax, columns=3)
@@ -193,6 +190,7 @@ def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_sam
         How many first samples, or which, are not padding; the padding is hatched.
     """
     waveform = _finite(waveform, "waveform", 1)
+    _check_positive(sample_rate=sample_rate)
     n = len(waveform)
     if n <= MAX_LINE_POINTS:
         ax.plot(np.arange(n) / sample_rate, waveform, color=BLUE, linewidth=0.5)
@@ -247,13 +245,11 @@ def plot_mfcc(mfcc: np.ndarray, *, hop_length: int, sample_rate: int, ax: Axes, 
     rest = mfcc[:, 1:] if mfcc.shape[1] > 1 else mfcc
     limit = float(np.abs(rest).max()) or 1.0
     extent = (edges[0], edges[-1], -0.5, mfcc.shape[1] - 0.5)
-    image = ax.imshow(
-        mfcc.T, origin="lower", aspect="auto", extent=extent, cmap="PuOr_r", vmin=-limit, vmax=limit
-    )
+    image = ax.imshow(mfcc.T, origin="lower", aspect="auto", extent=extent, cmap="PuOr_r")
+    image.set_clim(-limit, limit)
     _hatch_padding(ax, valid_frames, len(mfcc), edges)
-    ax.figure.colorbar(
-        image, ax=ax, label="MFCC (dB)", pad=0.02, extend="both" if mfcc.min() < -limit else "neither"
-    )
+    extend = "both" if np.abs(mfcc).max() > limit else "neither"
+    ax.figure.colorbar(image, ax=ax, label="MFCC (dB)", pad=0.02, extend=extend)
     ax.set(xlabel="time (s)", ylabel="coefficient")
     return ax
 
@@ -295,21 +291,19 @@ def plot_coattention(
     """
     weights = _finite(weights, "weights", 1)
     if (spectrogram_db is None) == (waveform is None):
-        raise ParameterError(
-            "background: expected either spectrogram_db=... or waveform=...; give exactly one"
-        )
+        raise ParameterError("background: expected spectrogram_db=... or waveform=...; give exactly one")
     if waveform is not None:
         plot_waveform(waveform, sample_rate, ax)
         for artist in (*ax.lines, *ax.collections):
             artist.set_color("0.7")
     elif hop_length is None or n_fft is None:
         raise ParameterError(
-            f"hop_length={hop_length}, n_fft={n_fft}: expected both, in samples; give those of the spectrogram"
+            f"hop_length={hop_length}, n_fft={n_fft}: expected both in samples; give the spectrogram's"
         )
     else:
-        _draw_spectrogram(
-            ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r", vmax_headroom=0.6
-        )
+        image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r")
+        low, high = image.get_clim()
+        image.set_clim(low, high + 0.6 * (high - low))  # pale enough for the weights to stand out
     front = ax.twinx()
     seconds = (np.arange(len(weights)) * frame_hop + frame_width / 2) / sample_rate
     front.plot(seconds, weights, color=VERMILLION, linewidth=1.0)
@@ -338,13 +332,15 @@ def plot_history(
     if what not in ("loss", "wa", "ua"):
         raise ParameterError(f"what={what!r}: expected 'loss', 'wa' or 'ua'")
     _check_columns(history, ["epoch"], "history", "read history.csv of a run")
+    if best_epoch is not None and best_epoch not in history["epoch"].tolist():
+        raise ParameterError(
+            f"best_epoch={best_epoch!r}: expected one of the {len(history)} epochs of history"
+        )
     drawn = {"train": (BLUE, "o"), "validation": (VERMILLION, "s")}
     values = {split: history[f"{split}_{what}"] for split in drawn if f"{split}_{what}" in history}
     values = {split: column.astype(float) for split, column in values.items() if column.notna().any()}
     if not values:
-        raise ParameterError(
-            f"history has no values in train_{what} or validation_{what}; read history.csv of a run"
-        )
+        raise ParameterError(f"history has no train_{what} or validation_{what}; read history.csv of a run")
     scale = 1 if what == "loss" else 100
     for split, column in values.items():
         colour, marker = drawn[split]
@@ -352,9 +348,8 @@ def plot_history(
     if what == "ua":
         ax.axhline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance")
     if best_epoch is not None:
-        ax.axvline(
-            best_epoch, color="black", linestyle="--", linewidth=0.8, label=f"kept: epoch {best_epoch}"
-        )
+        label = f"kept: epoch {best_epoch}"
+        ax.axvline(best_epoch, color="black", linestyle="--", linewidth=0.8, label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)" if what == "loss" else f"{what.upper()} (%)")
     return _legend_above(ax)
@@ -371,26 +366,15 @@ def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speak
     by : str
         Column that names the scored group; one row for each.
     """
-    _check_columns(
-        score_table, [by, "wa", "ua"], "score_table", f'use serkit.metrics.score_table(predictions, "{by}")'
-    )
+    cure = f"use serkit.metrics.score_table(predictions, {by!r})"
+    _check_columns(score_table, [by, "wa", "ua"], "score_table", cure)
     if score_table[by].duplicated().any():
-        raise ParameterError(
-            f"score_table has several rows for one {by}, expected one; filter it to one fold and seed"
-        )
+        raise ParameterError(f"score_table has several rows for one {by}, expected one; filter it or {cure}")
     position = np.arange(len(score_table))
     for score, colour, marker, shift in (("ua", BLUE, "o", -0.12), ("wa", ORANGE, "D", 0.12)):
         percent = 100 * score_table[score].to_numpy(float)
         label = f"{score.upper()}, mean {percent.mean():.1f}"
-        ax.plot(
-            position + shift,
-            percent,
-            marker,
-            color=colour,
-            markeredgecolor="black",
-            markeredgewidth=0.4,
-            label=label,
-        )
+        ax.plot(position + shift, percent, marker, color=colour, mec="black", mew=0.4, label=label)
         ax.axhline(percent.mean(), color=colour, linewidth=0.8, zorder=0)
     ax.axhline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA", zorder=0)
     ax.set_xticks(position, score_table[by].astype(str), rotation=90 if len(position) > 12 else 0)
@@ -424,12 +408,12 @@ def plot_class_probabilities(
     # 0.1 % leaves room for float16 and for values rounded to three digits
     if percent.shape != (len(labels),) or not (percent >= 0).all() or abs(percent.sum() - 100) > 0.1:
         raise ParameterError(
-            f"probabilities={probabilities}: expected one in [0, 1] for each of {list(labels)}, summing to 1; "
-            "were logits given? Apply a softmax first"
+            f"probabilities={probabilities}: expected one in [0, 1] for each of {list(labels)}, "
+            "summing to 1; were logits given? Apply a softmax first"
         )
     if truth is not None and truth not in labels:
         raise ParameterError(f"truth={truth!r}: expected one of {list(labels)}")
-    bars = ax.barh(range(len(labels)), percent, height=0.7, color=[_colours(labels)[each] for each in labels])
+    bars = ax.barh(range(len(labels)), percent, height=0.7, color=_colours(labels))
     ax.bar_label(bars, [f"{value:.1f}" for value in percent], fontsize=7, padding=2)
     ax.set_yticks(range(len(labels)), [f"{label} (true)" if label == truth else label for label in labels])
     ax.invert_yaxis()
@@ -447,8 +431,8 @@ def _readable_on(background) -> str:
 
 def _colours(labels):
     """One colour for each label; emotions keep theirs, labels of other tasks take turns."""
-    others = [label for label in labels if label not in EMOTION_COLOURS]
-    return EMOTION_COLOURS | dict(zip(others, itertools.cycle(OTHER_COLOURS), strict=False))
+    others = itertools.cycle(OTHER_COLOURS)
+    return [EMOTION_COLOURS.get(label) or next(others) for label in labels]
 
 
 def _legend_above(ax, columns=None):
@@ -457,27 +441,28 @@ def _legend_above(ax, columns=None):
     return ax
 
 
-def _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap, vmax_headroom=0.0):
+def _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap):
     spectrogram_db = _finite(spectrogram_db, "spectrogram_db", 2)
+    _check_positive(n_fft=n_fft)
     n_bins, n_frames = spectrogram_db.shape
     edges = _frame_edges(n_frames, hop_length, sample_rate)
     bin_khz = sample_rate / n_fft / 1000
     extent = (edges[0], edges[-1], -0.5 * bin_khz, (n_bins - 0.5) * bin_khz)
-    low, high = float(spectrogram_db.min()), float(spectrogram_db.max())
-    image = ax.imshow(
-        spectrogram_db, origin="lower", aspect="auto", extent=extent, cmap=cmap,
-        vmin=low, vmax=high + vmax_headroom * (high - low),
-    )  # fmt: skip
+    image = ax.imshow(spectrogram_db, origin="lower", aspect="auto", extent=extent, cmap=cmap)
     ax.set(xlabel="time (s)", ylabel="frequency (kHz)")
     return image
 
 
 def _frame_edges(n_frames, hop_length, sample_rate):
     """Borders in seconds between frames that are centred on multiples of the hop."""
-    for name, value in (("hop_length", hop_length), ("sample_rate", sample_rate)):
-        if not value > 0:
-            raise ParameterError(f"{name}={value!r}: expected more than 0")
+    _check_positive(hop_length=hop_length, sample_rate=sample_rate)
     return (np.arange(n_frames + 1) - 0.5) * hop_length / sample_rate
+
+
+def _check_positive(**values):
+    for name, value in values.items():
+        if not value > 0:
+            raise ParameterError(f"{name}={value!r}: expected more than 0 (samples, or Hz for sample_rate)")
 
 
 def _hatch_padding(ax, valid, n, edges):
@@ -486,20 +471,11 @@ def _hatch_padding(ax, valid, n, edges):
     valid = np.asarray(valid)
     mask = np.arange(n) < valid if valid.ndim == 0 else valid.astype(bool)
     if mask.shape != (n,) or (valid.ndim == 0 and not 0 <= valid <= n):
-        raise ParameterError(
-            f"valid={valid.tolist()}: expected a number from 0 to {n}, or {n} true-or-false values"
-        )
+        given = valid.item() if valid.ndim == 0 else f"array of shape {valid.shape}"
+        raise ParameterError(f"valid={given}: expected a number from 0 to {n}, or {n} true-or-false values")
     changes = np.flatnonzero(np.diff(np.concatenate([[0], ~mask, [0]]).astype(int)))
     for start, stop in changes.reshape(-1, 2):
-        ax.axvspan(
-            edges[start],
-            edges[stop],
-            facecolor="0.85",
-            edgecolor="0.4",
-            hatch="////",
-            linewidth=0,
-            label="padding",
-        )
+        ax.axvspan(edges[start], edges[stop], facecolor="none", edgecolor="0.5", hatch="////", linewidth=0)
 
 
 def _labelled(manifest, columns, labels):
@@ -509,6 +485,12 @@ def _labelled(manifest, columns, labels):
         raise ParameterError(
             f"manifest has no utterance labelled {list(labels)}; give labels=... of this corpus"
         )
+    for column, missing in labelled[columns].isna().sum().items():
+        if missing:
+            raise ParameterError(
+                f"manifest column {column!r} is missing for {missing} of {len(labelled)} labelled rows, "
+                "expected a value for each; choose another column or drop those rows"
+            )
     return labelled
 
 
@@ -522,7 +504,7 @@ def _finite(array, name, ndim):
     array = np.asarray(array, dtype=float)
     if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
         raise ParameterError(
-            f"{name} has shape {array.shape}, expected {ndim} filled dimension{'s' * (ndim > 1)} of finite numbers; "
-            "give one segment, without NaN"
+            f"{name} has shape {array.shape}, expected {ndim} filled dimension{'s' * (ndim > 1)} of finite "
+            "numbers; give one segment, without NaN"
         )
     return array

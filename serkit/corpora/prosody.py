@@ -160,7 +160,7 @@ def finish(spoken, delivery, room_db, rng):
     Parameters
     ----------
     spoken : np.ndarray, shape (num_samples,)
-        At 22,050 Hz.
+        At 22,050 Hz, not all zero; zeros before and after are cut off.
     delivery : Delivery
     room_db : float
         RMS of the room noise in dB re full scale.
@@ -171,8 +171,9 @@ def finish(spoken, delivery, room_db, rng):
     -------
     np.ndarray, shape (num_samples,), float32 in [-1, 1], 16 kHz
     """
-    voiced = np.flatnonzero(np.abs(spoken) > 1e-3)
-    speech = soxr.resample(spoken[voiced[0] : voiced[-1] + 1].astype(np.float64), ESPEAK_RATE, SAMPLE_RATE)
+    audible = np.flatnonzero(spoken)
+    speech = spoken[audible[0] : audible[-1] + 1].astype(np.float64)
+    speech = soxr.resample(speech, ESPEAK_RATE, SAMPLE_RATE)
     speech = tilt(speech, delivery.tilt_db)
     gain = 10 ** (delivery.level_db / 20) / np.sqrt(np.mean(speech**2))
     speech = speech * min(gain, PEAK_LIMIT / np.abs(speech).max())

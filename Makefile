@@ -1,0 +1,60 @@
+# make reproduce and make test set up everything they need on a machine with Python 3.11 and make.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# what `make reproduce` runs; every one can be set on the command line
+CORPUS ?= demo
+ROOT ?=
+RUN ?= $(CORPUS)
+FOLDS ?= all
+SEEDS ?= 111
+PROFILE ?= demo
+OPTIONS ?=
+
+.PHONY: setup reproduce report doctor test lab notebooks lint lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.11 or later and call make PYTHON=python3"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(STAMP)
+
+reproduce: setup
+	$(BIN)/serkit reproduce --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE) $(OPTIONS)
+
+report: setup
+	$(BIN)/serkit report --run $(RUN)
+
+doctor: setup
+	$(BIN)/serkit doctor
+
+test: setup
+	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/jupyter lab notebooks/01_prepare_corpus.ipynb
+
+notebooks: setup
+	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/ruff check notebooks
+	$(BIN)/ruff format notebooks
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# exact versions of what is installed; packages that only Linux has get a marker
+lock: setup
+	{ echo "# Exact versions for every way of installing; made by 'make lock'."; \
+	  $(BIN)/python -m pip freeze --exclude-editable \
+	  | sed -E "s/^((nvidia|cuda)-.*|triton==.*)$$/\1 ; sys_platform == 'linux' and platform_machine == 'x86_64'/; s/^((pexpect|ptyprocess)==.*)$$/\1 ; sys_platform != 'win32'/"; \
+	  echo "appnope==0.1.4 ; sys_platform == 'darwin'"; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

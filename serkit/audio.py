@@ -77,7 +77,9 @@ def check_waveform(waveform, *, subject="waveform"):
     """
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
-        raise ParameterError(f"{subject}: shape {waveform.shape}, expected (num_samples,); average the channels")
+        raise ParameterError(
+            f"{subject}: shape {waveform.shape}, expected (num_samples,); average the channels"
+        )
     if not np.issubdtype(waveform.dtype, np.floating):
         raise ParameterError(
             f"{subject}: dtype {waveform.dtype}, expected float in [-1, 1]; read files with serkit.audio.read"

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import textwrap
 from collections.abc import Mapping
 from importlib import metadata
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from serkit.errors import ParameterError, RunError
+from serkit.runs import current_commit, project_home
 
 PNG_DPI = 300  # dots per inch
 NOTICE_PT = 6  # pt, footnote under a figure
@@ -46,7 +46,7 @@ def save_figure(
     run: str,
     data: pd.DataFrame,
     caption: str,
-    root: str | os.PathLike = "figures",
+    root: str | os.PathLike | None = None,
     parameters: Mapping | None = None,
 ) -> list[Path]:
     """Write a figure as PNG (300 dpi), PDF and SVG, with its numbers and its origin beside it.
@@ -63,8 +63,8 @@ def save_figure(
         The plotted numbers, for the CSV. The index is written unless it only counts rows.
     caption : str
         Says what is shown and under which protocol.
-    root : path
-        Folder that holds one folder for each run.
+    root : path, optional
+        Folder that holds one folder for each run; default ``figures`` of the project.
     parameters : mapping, optional
         What the figure was made with, for the sidecar. With ``selection="published"`` caption and
         figure say that the checkpoint was chosen on the test speakers, see :func:`leak_notice`.
@@ -132,7 +132,7 @@ class Sidecar:
                 f"parameters={parameters!r}: expected a mapping of names to values; use dataclasses.asdict"
             )
         self.kind, self.stem, self.run = kind, stem, run
-        self.folder = Path(root) / run
+        self.folder = Path(root or project_home() / "figures") / run
         self.caption = " ".join([*caption.split(), *leak_notice(parameters).split()])
         self.parameters = _plain(dict(parameters or {}))
         self._check_stem_is_free()
@@ -182,19 +182,6 @@ def to_csv(frame: pd.DataFrame) -> bytes:
     """CSV in full precision; the index is written unless it only counts rows."""
     counts_rows = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
     return frame.to_csv(index=not counts_rows, lineterminator="\n").encode()
-
-
-def current_commit() -> str | None:
-    """Commit of the checkout this package runs from; None outside a checkout or without git."""
-    package = Path(__file__).resolve().parent
-    command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "--verify", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        top, commit = done.stdout.split("\n")[:2]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    # an environment inside someone else's repository has a commit too, but not ours
-    return commit if Path(top).resolve() == package.parent else None
 
 
 def serkit_version() -> str | None:

@@ -88,7 +88,9 @@ def segment_features(waveform, recipe, *, sample_rate=SAMPLE_RATE):
         If it is too short, too long, or holds NaN or infinite samples.
     """
     if sample_rate != SAMPLE_RATE:
-        raise ParameterError(f"sample_rate={sample_rate} Hz, expected {SAMPLE_RATE}; read with serkit.audio.read")
+        raise ParameterError(
+            f"sample_rate={sample_rate} Hz, expected {SAMPLE_RATE}; read with serkit.audio.read"
+        )
     waveform = check_waveform(waveform)
     plan = plan_segments(len(waveform), recipe)
     emphasised = preemphasise(waveform, recipe.preemphasis)

@@ -113,7 +113,9 @@ def check_folds(folds, manifest, selection="clean"):
     for fold in folds:
         for split in ("train", "test"):
             if not len(getattr(fold, split)):
-                raise FoldError(f"fold {fold.name}: {split} is empty; build folds with serkit.folds.make_folds")
+                raise FoldError(
+                    f"fold {fold.name}: {split} is empty; build folds with serkit.folds.make_folds"
+                )
         unknown = set(np.concatenate([fold.train, fold.validation, fold.test])) - set(speaker_of.index)
         if unknown:
             raise FoldError(f"fold {fold.name}: utterance {sorted(unknown)[0]} is not in the manifest")

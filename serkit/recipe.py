@@ -37,11 +37,15 @@ class Recipe:
 
     def __post_init__(self):
         if not 0 <= self.preemphasis < 1:
-            raise ParameterError(f"preemphasis={self.preemphasis}, expected 0 to below 1; the paper's is 0.97")
+            raise ParameterError(
+                f"preemphasis={self.preemphasis}, expected 0 to below 1; the paper's is 0.97"
+            )
         if self.top_db <= 0:
             raise ParameterError(f"top_db={self.top_db} dB, expected a positive range such as 80")
         if self.mask_padding and self.waveform_padding == "before":
-            raise ParameterError("mask_padding=True needs waveform_padding='after': the mask is counted from the start")
+            raise ParameterError(
+                "mask_padding=True needs waveform_padding='after': the mask is counted from the start"
+            )
         for field in dataclasses.fields(self):
             allowed = getattr(field.type, "__args__", None)
             if allowed and getattr(self, field.name) not in allowed:
@@ -86,7 +90,9 @@ DEVIATIONS = {
         {"waveform_padding": "after", "mask_padding": True},
     ),
     "D2": Deviation("spectrogram padded with silence, not with its peak", {"spectrogram_fill": "floor"}),
-    "D3": Deviation("last piece of a long utterance is its last 3 s, unpadded", {"last_piece": "overlapping"}),
+    "D3": Deviation(
+        "last piece of a long utterance is its last 3 s, unpadded", {"last_piece": "overlapping"}
+    ),
     "D4": Deviation("no pre-emphasis before wav2vec 2.0", {"preemphasis_waveform": False}),
     "D5": Deviation("normalisation statistics leave padding out", {"statistics_over_padding": False}),
 }  # D6, the selection of the checkpoint, is no feature: see serkit.folds

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
+
 from serkit import recipe as recipes
 from serkit.constants import BATCH_SIZE, LEARNING_RATE, MAX_EPOCHS, MIN_EPOCHS, PATIENCE
 from serkit.corpora import REGISTRY
@@ -81,7 +83,9 @@ class Experiment:
 
     def folder(self, run, home=None):
         """Where this experiment's results lie."""
-        return (home or project_home()) / "runs" / run / self.variant / f"fold={self.fold}" / f"seed={self.seed}"
+        return (
+            (home or project_home()) / "runs" / run / self.variant / f"fold={self.fold}" / f"seed={self.seed}"
+        )
 
 
 def project_home():
@@ -114,14 +118,17 @@ class Run:
 
     @property
     def folder(self):
+        """Where this run's results lie."""
         return self.experiment.folder(self.name)
 
     @property
     def processed(self):
+        """Where manifest, folds and feature stores of the corpus lie."""
         return processed_folder(self.experiment.corpus)
 
     @property
     def recipe(self):
+        """The recipe that the experiment names, as an object."""
         return recipes.named(self.experiment.recipe)
 
 
@@ -164,6 +171,23 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     return result
 
 
+def open_manifest(run):
+    """The manifest that notebook 01 saved for this run's corpus.
+
+    Raises
+    ------
+    RunError
+        If there is none yet, saying how to make it.
+    """
+    path = run.processed / "manifest.parquet"
+    if not path.is_file():
+        raise RunError(
+            f"{show_path(path)} is missing; run notebook 01_prepare_corpus with corpus={run.experiment.corpus!r} "
+            "first, or `serkit reproduce`, which runs everything in order"
+        )
+    return pd.read_parquet(path)
+
+
 def quiet_libraries():
     """Turn off progress bars and notices of transformers that say nothing about the result."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -201,14 +225,16 @@ def provenance():
 
 
 def current_commit():
-    """Commit of the project, with ``+`` behind it where files have changed since; None outside git."""
-    def git(*words):
-        return subprocess.run(["git", *words], cwd=project_home(), capture_output=True, text=True, check=True).stdout
-
+    """Commit of the checkout this package runs from; None outside a checkout or without git."""
+    package = Path(__file__).resolve().parent
+    command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "--verify", "HEAD"]
     try:
-        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        top, commit = done.stdout.split("\n")[:2]
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
+    # an environment inside someone else's repository has a commit too, but not ours
+    return commit if Path(top).resolve() == package.parent else None
 
 
 def write_json(path, record):

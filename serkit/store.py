@@ -120,17 +120,24 @@ def _extract(rows, recipe, folder):
     resampled = audio.resampled_length(rows["num_samples"], rows["sample_rate"])
     counts = np.array([count_segments(int(n), recipe) for n in resampled])
     first = np.concatenate([[0], np.cumsum(counts)])
-    files = {name: _open_array(folder / f"{name}.npy", (first[-1], *shape), "float32") for name, shape in SHAPES.items()}
+    files = {
+        name: _open_array(folder / f"{name}.npy", (first[-1], *shape), "float32")
+        for name, shape in SHAPES.items()
+    }
     files |= {name: _open_array(folder / f"{name}.npy", (first[-1],), "int64") for name in COUNTS}
     done = _open_array(folder / "done.npy", (len(rows),), "uint8")
     finished = np.load(folder / "done.npy")
     broken = []
     todo = np.flatnonzero(finished == 0)
-    for i in tqdm(todo, desc=f"features ({recipe.name})", unit="utt", initial=len(rows) - len(todo), total=len(rows)):
+    for i in tqdm(
+        todo, desc=f"features ({recipe.name})", unit="utt", initial=len(rows) - len(todo), total=len(rows)
+    ):
         try:
             features = segment_features(audio.read(rows["path"][i]), recipe)
             if len(features) != counts[i]:
-                raise AudioError(f"{rows['path'][i]}: length differs from the manifest; prepare the corpus again")
+                raise AudioError(
+                    f"{rows['path'][i]}: length differs from the manifest; prepare the corpus again"
+                )
         except AudioError as error:
             broken.append(str(error))
             continue
@@ -143,7 +150,8 @@ def _extract(rows, recipe, folder):
         file.close()
     if broken:
         raise CorpusError(
-            f"{len(broken)} of {len(rows)} sound files can't be used, all others are done: " + "; ".join(broken[:10])
+            f"{len(broken)} of {len(rows)} sound files can't be used, all others are done: "
+            + "; ".join(broken[:10])
         )
     _finish(rows, recipe, folder, counts)
 
@@ -177,7 +185,9 @@ def _open_array(path, shape, dtype):
     if path.exists():
         existing = np.load(path, mmap_mode="r")
         if existing.shape != shape or existing.dtype != dtype:
-            raise StoreError(f"{path}: shape {existing.shape}, expected {shape}; delete the folder {path.parent}")
+            raise StoreError(
+                f"{path}: shape {existing.shape}, expected {shape}; delete the folder {path.parent}"
+            )
     else:
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as file:
@@ -207,7 +217,9 @@ def open_store(folder):
     """
     folder = Path(folder)
     if not _is_complete(folder):
-        raise StoreError(f"store {folder} is missing or incomplete; run notebook 01 (or `serkit reproduce`) to build it")
+        raise StoreError(
+            f"store {folder} is missing or incomplete; run notebook 01 (or `serkit reproduce`) to build it"
+        )
     record = json.loads((folder / "store.json").read_text())
     if record["feature_version"] != FEATURE_VERSION:
         raise StoreError(
@@ -219,7 +231,11 @@ def open_store(folder):
         try:
             arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
         except (OSError, ValueError) as error:
-            raise StoreError(f"{folder / name}.npy: damaged or missing ({error}); delete the folder {folder}") from error
+            raise StoreError(
+                f"{folder / name}.npy: damaged or missing ({error}); delete the folder {folder}"
+            ) from error
         if arrays[name].shape != (record["segments"], *shape):
             raise StoreError(f"{folder / name}.npy: shape {arrays[name].shape}; delete the folder {folder}")
-    return FeatureStore(folder, Recipe(**record["recipe"]), pd.read_parquet(folder / "segments.parquet"), **arrays)
+    return FeatureStore(
+        folder, Recipe(**record["recipe"]), pd.read_parquet(folder / "segments.parquet"), **arrays
+    )

@@ -25,7 +25,7 @@ def save_table(
     *,
     run: str,
     caption: str,
-    root: str | os.PathLike = "figures",
+    root: str | os.PathLike | None = None,
     parameters: Mapping | None = None,
     decimals: int = 2,
 ) -> list[Path]:

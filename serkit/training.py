@@ -8,7 +8,7 @@ selection set, stop after ``patience`` epochs without a better one but never bef
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,12 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from serkit import runs
 from serkit.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
 from serkit.constants import LABELS
+from serkit.corpora.manifest import task_rows
 from serkit.errors import RunError
 from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
 from serkit.model import PROFILES, create_model, load_model, save_model
@@ -72,7 +72,8 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         return read_result(folder)
     _claim(folder, experiment)
     accelerator = Accelerator(mixed_precision=resolve_precision(experiment.precision), cpu=_only_cpu())
-    label_of = {u: LABELS.index(c) for u, c in zip(manifest["utterance_id"], manifest["label"], strict=True) if c in LABELS}
+    labelled = task_rows(manifest)
+    label_of = dict(zip(labelled["utterance_id"], labelled["label"].map(LABELS.index), strict=True))
     sets = {
         split: SegmentDataset(store, store.rows_of(getattr(fold, split)), label_of)
         for split in ("train", "validation", "test")
@@ -92,7 +93,9 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
             accelerator, model, optimizer, sets["train"], scaler, store.recipe, experiment, epoch
         )
         if "validation" in sets:
-            scores = score_utterances(predict(accelerator, model, sets["validation"], scaler, experiment.batch_size))
+            scores = score_utterances(
+                predict(accelerator, model, sets["validation"], scaler, experiment.batch_size)
+            )
             row |= {f"validation_{name}": value for name, value in scores.items()}
         row |= {"learning_rate": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
         state["history"].append(row)
@@ -116,7 +119,10 @@ def _train_epoch(accelerator, model, optimizer, dataset, scaler, recipe, experim
     set_seed(experiment.seed + 100_003 * epoch)
     model.train()
     loader = make_loader(
-        dataset, experiment.batch_size, shuffle_seed=experiment.seed + epoch, on_gpu=accelerator.device.type == "cuda"
+        dataset,
+        experiment.batch_size,
+        shuffle_seed=experiment.seed + epoch,
+        on_gpu=accelerator.device.type == "cuda",
     )
     total, truth, guess = 0.0, [], []
     for number, batch in enumerate(loader, start=1):
@@ -187,7 +193,9 @@ def best_epoch(history):
     """
     if "validation_wa" not in history[0]:
         return history[-1]["epoch"]
-    return max(history, key=lambda row: (round(row["validation_wa"] + row["validation_ua"], 9), -row["epoch"]))["epoch"]
+    return max(
+        history, key=lambda row: (round(row["validation_wa"] + row["validation_ua"], 9), -row["epoch"])
+    )["epoch"]
 
 
 def _finished(history, experiment):
@@ -233,11 +241,17 @@ def _claim(folder, experiment):
                 "choose another run name, or delete that folder"
             )
     else:
-        runs.write_json(record, {"key": experiment.key, "parameters": asdict(experiment), **runs.provenance()})
+        runs.write_json(
+            record, {"key": experiment.key, "parameters": asdict(experiment), **runs.provenance()}
+        )
 
 
 def _save_checkpoint(folder, model, optimizer, state):
-    record = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "history": json.dumps(state["history"])}
+    record = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "history": json.dumps(state["history"]),
+    }
     partial = folder / (CHECKPOINT + ".partial")
     try:
         torch.save(record, partial)

@@ -37,7 +37,7 @@ LABELS = ("angry", "sad", "happy", "neutral")  # class order everywhere: 0, 1, 2
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]
 
-# Reported results on IEMOCAP, (WA, UA) in % [P, table 2 and abstract]
+# Reported results on IEMOCAP, (WA, UA) in % [P]
 PAPER_RESULTS = {"session": (69.80, 71.05), "speaker": (71.64, 72.70)}
 
 # IEMOCAP, four classes: what a full release must hold [counted from the released tags]

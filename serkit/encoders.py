@@ -46,6 +46,12 @@ class SpectrogramCNN(nn.Module):
     def __init__(self, channels, hidden, dropout):
         super().__init__()
         self.features = alexnet_features(channels)
+        for layer in self.features:
+            if isinstance(
+                layer, nn.Conv2d
+            ):  # torch's default shrinks the signal layer by layer (He et al. 2015)
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
         self.pool = nn.AdaptiveAvgPool2d(ALEXNET_POOL)
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(channels[-1] * ALEXNET_POOL[0] * ALEXNET_POOL[1], hidden)
@@ -162,7 +168,8 @@ def count_encoder_frames(num_samples, config):
             f"speech encoder of type {config.model_type!r} has no convolutional front end; "
             "use wav2vec2, hubert, wavlm or data2vec-audio"
         )
-    length = torch.as_tensor(num_samples)
+    # a number is counted on the CPU even where models are built on torch's "meta" device
+    length = num_samples if torch.is_tensor(num_samples) else torch.tensor(num_samples, device="cpu")
     frames = length
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         frames = torch.div(frames - kernel, stride, rounding_mode="floor") + 1

@@ -5,7 +5,7 @@ independent reference.
 
 References
 ----------
-.. [1] Zou et al., ICASSP 2022, arXiv:2203.15326, sections 2.1 and 3.2.
+.. [1] Zou et al., ICASSP 2022, arXiv:2203.15326.
 .. [2] librosa 0.8.1, ``librosa.stft(center=True, pad_mode="reflect")``: the version that the
        published results were made with. Since 0.10 librosa pads with zeros.
 """

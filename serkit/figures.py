@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -65,6 +66,9 @@ def paper_style(columns: int = 1, height: float = 2.4):
     if not 0.5 <= height <= 10:
         raise ParameterError(f"height={height!r} in, expected 0.5 to 10 in; did you give millimetres?")
     width = COLUMN_IN if columns == 1 else TEXT_IN
+    # Loads the backend now. Loaded inside the context, Jupyter's switch to showing figures by itself
+    # would be undone on leaving it, and every figure but the first would stay invisible.
+    plt.draw_if_interactive()
     return mpl.rc_context({**PAPER_RC, "figure.figsize": (width, height)})
 
 

@@ -48,7 +48,7 @@ def make_folds(manifest, by="session", selection="clean"):
     ParameterError
         If ``by`` or ``selection`` is unknown.
     FoldError
-        If there are too few speakers or sessions.
+        If there are too few speakers or sessions, or a tested speaker is alone in its session.
 
     Examples
     --------
@@ -72,6 +72,12 @@ def make_folds(manifest, by="session", selection="clean"):
             f"expected at least {needed} in 2; use a larger part of the corpus or selection='last'"
         )
     folds = [_fold(rows, name, by, selection, sessions) for name in names]
+    for fold in folds:
+        if selection == "clean" and not len(fold.validation):
+            raise FoldError(
+                f"fold {fold.name}: its session has no other speaker to validate on; "
+                "use by='session' or selection='last'"
+            )
     check_folds(folds, rows, selection)
     return folds
 

@@ -1,7 +1,7 @@
 """The co-attention model of the paper, its configuration, and its way to and from disk.
 
 The spectrogram and the MFCC of a segment decide together how much each wav2vec 2.0 frame
-counts; the three resulting vectors are joined and classified (paper, section 2).
+counts; the three resulting vectors are joined and classified.
 """
 
 import dataclasses
@@ -76,10 +76,10 @@ DEMO = ModelConfig(
         "num_conv_pos_embedding_groups": 4,
         "attention_dropout": 0.0,  # drawing its random numbers would take a third of the time
     },
-    cnn_channels=(16, 32, 48, 32, 32),
+    cnn_channels=(12, 24, 32, 32, 32),
     lstm_hidden=32,
     hidden=64,
-    dropout=0.4,
+    dropout=0.2,
     layerdrop=0.0,  # of two layers none can be spared
     mask_time_prob=0.0,  # learned from scratch on few data
 )

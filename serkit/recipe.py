@@ -121,7 +121,7 @@ def named(name):
     ParameterError
         If the name does not parse.
     """
-    base, changes = re.match(r"([a-z]*)(.*)", name).groups()
+    base, changes = re.match(r"([a-z]*)(.*)", name, re.DOTALL).groups()
     bases = {"published": PUBLISHED, "corrected": CORRECTED}
     if base not in bases or not re.fullmatch(r"([+-]D[1-5])*", changes):
         raise ParameterError(

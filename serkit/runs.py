@@ -26,7 +26,7 @@ TRAINING = {
         "epochs": MAX_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE,
         "patience": PATIENCE, "min_epochs": MIN_EPOCHS,
     },
-    "demo": {"epochs": 20, "batch_size": 16, "learning_rate": 1e-3, "patience": 6, "min_epochs": 7},
+    "demo": {"epochs": 14, "batch_size": 16, "learning_rate": 1e-3, "patience": 6, "min_epochs": 7},
 }  # fmt: skip
 
 
@@ -156,6 +156,7 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     ParameterError
         On a parameter that does not exist or is out of range.
     """
+    run = getattr(run, "name", run)  # a cell that is run twice hands back the Run it made
     if not run or not run.replace("-", "").replace("_", "").isalnum():
         raise ParameterError(f"run={run!r}, expected letters, digits, - and _ (it names a folder)")
     known = {field.name for field in fields(Experiment)}
@@ -271,3 +272,31 @@ def finished_folders(run):
             "or `serkit reproduce`"
         )
     return found
+
+
+def load_predictions(run, variant=""):
+    """All prediction tables of a run in one.
+
+    Parameters
+    ----------
+    run : str
+    variant : str, optional
+        Only this variant; default all.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns as in ``predictions.parquet``, both splits.
+
+    Raises
+    ------
+    RunError
+        If the run has no finished fold of that variant.
+    """
+    folders = [folder for folder in finished_folders(run) if not variant or folder.parts[-3] == variant]
+    if not folders:
+        others = sorted({folder.parts[-3] for folder in finished_folders(run)})
+        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}, found {', '.join(others)}")
+    return pd.concat(
+        [pd.read_parquet(folder / "predictions.parquet") for folder in folders], ignore_index=True
+    )

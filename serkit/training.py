@@ -15,16 +15,17 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.nn import functional as F
 
 from serkit import runs
 from serkit.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
-from serkit.constants import LABELS
+from serkit.constants import IMAGE_SIZE, LABELS, N_MFCC, SEGMENT_FRAMES, SEGMENT_SAMPLES
 from serkit.corpora.manifest import task_rows
 from serkit.errors import RunError
 from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
-from serkit.model import PROFILES, create_model, load_model, save_model
+from serkit.model import PROFILES, CoAttentionModel, create_model, load_model, save_model
 
 CHECKPOINT = "checkpoint.pt"  # last finished epoch; removed when the fold is done
 
@@ -71,7 +72,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         report(f"already done: {runs.show_path(folder)}")
         return read_result(folder)
     _claim(folder, experiment)
-    accelerator = Accelerator(mixed_precision=resolve_precision(experiment.precision), cpu=_only_cpu())
+    accelerator = make_accelerator(experiment.precision)
     labelled = task_rows(manifest)
     label_of = dict(zip(labelled["utterance_id"], labelled["label"].map(LABELS.index), strict=True))
     sets = {
@@ -226,8 +227,11 @@ def resolve_precision(precision):
     return "no" if precision == "float32" else precision
 
 
-def _only_cpu():
-    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+def make_accelerator(precision):
+    """accelerate's view of device and precision; a notebook may change its precision and go on."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    only_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return Accelerator(mixed_precision=resolve_precision(precision), cpu=only_cpu)
 
 
 def _claim(folder, experiment):
@@ -316,3 +320,24 @@ def read_result(folder):
         metrics,
         metrics["best_epoch"],
     )
+
+
+def measure_step(experiment, batch_size=4):
+    """Seconds of training per segment with this experiment's model on this machine.
+
+    Weights don't matter for time: random ones are used, nothing is downloaded.
+    """
+    accelerator = make_accelerator(experiment.precision)
+    model = accelerator.prepare(CoAttentionModel(PROFILES[experiment.profile])).train()
+    inputs = {
+        "spectrogram": torch.zeros(batch_size, 3, *IMAGE_SIZE, device=accelerator.device),
+        "mfcc": torch.zeros(batch_size, SEGMENT_FRAMES, N_MFCC, device=accelerator.device),
+        "waveform": torch.randn(batch_size, SEGMENT_SAMPLES, device=accelerator.device),
+    }
+    for _ in range(2):  # the first one allocates
+        started = time.perf_counter()
+        with accelerator.autocast():
+            loss = model(**inputs).logits.float().square().mean()
+        accelerator.backward(loss)
+        loss.item()
+    return (time.perf_counter() - started) / batch_size

@@ -13,7 +13,10 @@ REGISTRY = {
 }
 
 
-def load(name, root=None, **options):
+CHECKED = ("iemocap",)  # corpora whose full release has been counted
+
+
+def load(name, root=None, *, check="strict"):
     """Read a corpus from disk.
 
     Parameters
@@ -22,8 +25,9 @@ def load(name, root=None, **options):
         One of ``demo``, ``emodb``, ``iemocap``, ``ravdess``.
     root : path, optional
         Folder of the unpacked corpus; default ``data/<name>``.
-    **options
-        Passed to the corpus' own ``load``, for example ``check="report"`` for IEMOCAP.
+    check : {"strict", "report"}, optional
+        What to do where a corpus whose full release has been counted, IEMOCAP, differs from it:
+        refuse it, or print the difference and go on. The other corpora take no notice.
 
     Returns
     -------
@@ -39,4 +43,5 @@ def load(name, root=None, **options):
     """
     if name not in REGISTRY:
         raise ParameterError(f"corpus={name!r}, expected one of {', '.join(sorted(REGISTRY))}")
+    options = {"check": check} if name in CHECKED else {}
     return REGISTRY[name](Path(root) if root else Path("data") / name, **options)

@@ -1,0 +1,178 @@
+"""``serkit doctor | reproduce | report``: the command line."""
+
+import importlib.util
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from serkit import runs
+from serkit.constants import SPEECH_ENCODER
+from serkit.errors import ParameterError, SerkitError
+
+
+@dataclass
+class Reproduce:
+    """Run all notebooks on a corpus: figures and tables at the end. Call it again to continue."""
+
+    corpus: str = "demo"  # demo, ravdess, emodb or iemocap
+    root: str = ""  # folder of the corpus; empty: data/<corpus>
+    run: str = ""  # name of the run, a folder under runs/ and figures/; empty: the corpus' name
+    folds: str = "all"  # speakers or sessions to test, such as 1,2
+    seeds: str = "111"  # such as 111,211 (the published two)
+    recipe: str = "corrected"  # features: published, corrected, published+D2, ...
+    selection: str = "clean"  # what chooses the checkpoint: published, clean, last
+    by: str = "session"  # what is held out: session or speaker
+    profile: str = "demo"  # model: paper (AlexNet, BiLSTM, wav2vec2-base) or demo (small, from scratch)
+    epochs: int = 0  # at most; 0: the profile's own
+    batch_size: int = 0  # segments; 0: the profile's own
+    learning_rate: float = 0.0  # 0: the profile's own
+    precision: str = "auto"  # auto, float32, bf16, fp16
+    dry_run: bool = False  # print the plan and stop
+
+    def __call__(self):
+        from serkit.reproduce import reproduce  # papermill and torch are slow to import
+
+        return reproduce(
+            self.run or self.corpus,
+            corpus=self.corpus,
+            root=str(Path(self.root).expanduser().resolve()) if self.root else "",
+            fold_names=[] if self.folds == "all" else _words("folds", self.folds),
+            seeds=[_integer("seeds", word) for word in _words("seeds", self.seeds)],
+            recipe=self.recipe,
+            selection=self.selection,
+            by=self.by,
+            profile=self.profile,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            precision=self.precision,
+            dry_run=self.dry_run,
+        )
+
+
+@dataclass
+class Report:
+    """Scores of a finished run beside the paper's, printed and saved as a table."""
+
+    run: str = "demo"  # name of the run
+
+    def __call__(self):
+        from serkit.report import write_report
+
+        write_report(self.run)
+        return 0
+
+
+@dataclass
+class Doctor:
+    """Say what is installed and found, and what to do about each gap."""
+
+    def __call__(self):
+        found = [*_check_packages(), *_check_device(), *_check_corpora(), *_check_weights(), *_check_disk()]
+        for good, subject, text in found:
+            print(f"{'ok ' if good else '-- '} {subject:22s} {text}")
+        return 0
+
+
+def _words(name, text):
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise ParameterError(f"{name}={text!r}, expected values separated by commas, such as 1,2")
+    return words
+
+
+def _integer(name, word):
+    try:
+        return int(word)
+    except ValueError:
+        raise ParameterError(f"{name}: {word!r} is no whole number, expected such as 111") from None
+
+
+def _check_packages():
+    for name in ("torch", "torchaudio", "torchvision", "transformers", "accelerate", "librosa", "soundfile",
+                 "papermill", "jupyterlab", "espeakng_loader"):  # fmt: skip
+        good = importlib.util.find_spec(name) is not None
+        yield good, name, "installed" if good else "missing; run `make setup`"
+
+
+def _check_device():
+    device = runs.device_name()
+    hint = (
+        ""
+        if device.startswith("cuda")
+        else "; the paper profile wants an NVIDIA GPU, the demo profile does not"
+    )
+    yield device.startswith("cuda"), "device", device + hint
+
+
+def _check_corpora():
+    for name in sorted(runs.REGISTRY):
+        root = runs.corpus_root(name)
+        if name == "demo":
+            yield (
+                True,
+                "corpus demo",
+                "there" if root.is_dir() else "spoken by eSpeak NG when first asked for",
+            )
+        elif root.is_dir():
+            yield True, f"corpus {name}", f"found at {runs.show_path(root)}"
+        else:
+            yield False, f"corpus {name}", f"not at {runs.show_path(root)}; see data/README.md, or give root"
+
+
+def _check_weights():
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = any(isinstance(try_to_load_from_cache(SPEECH_ENCODER, name), str)
+                 for name in ("model.safetensors", "pytorch_model.bin"))  # fmt: skip
+    yield (
+        cached,
+        "speech encoder",
+        f"{SPEECH_ENCODER} "
+        + ("in the cache" if cached else "not cached; downloaded on first use of profile='paper' (360 MB)"),
+    )
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    cached = any(folder.glob("alexnet-*.pth"))
+    yield (
+        cached,
+        "AlexNet weights",
+        "in the cache"
+        if cached
+        else (f"not in {folder}; downloaded on first use of profile='paper' (233 MB)"),
+    )
+
+
+def _check_disk():
+    free_gb = shutil.disk_usage(runs.project_home()).free / 1e9
+    hint = "" if free_gb > 20 else "; the demo corpus needs 1 GB, IEMOCAP with all folds about 20 GB"
+    yield free_gb > 2, "disk", f"{free_gb:.0f} GB free{hint}"
+
+
+Command = (
+    Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def main():
+    """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
+    command = tyro.cli(Command, prog="serkit", description=__doc__)
+    try:
+        code = command()
+    except SerkitError as error:
+        print(f"serkit: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("serkit: interrupted; call again to continue", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""The whole reproduction without a hand on it: which notebook runs with which parameters.
+
+papermill executes the notebooks; what is DONE for the same parameters is skipped, a failed step
+is named at the end and never stops the others.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import papermill
+from filelock import FileLock, Timeout
+from jupyter_client import AsyncKernelManager
+from papermill.exceptions import PapermillExecutionError
+
+from serkit import corpora, folds, runs
+from serkit.audio import resampled_length
+from serkit.corpora.manifest import task_rows
+from serkit.errors import ParameterError, RunError
+from serkit.recipe import named
+from serkit.segments import count_segments
+
+PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
+TRAINING = "05_train_coattention"
+ANALYSIS = "06_confusion_matrix"
+KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
+NOTEBOOK_S = 15  # s, start of a kernel, imports and pictures; for the estimate only
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook with its parameters."""
+
+    notebook: str
+    parameters: dict
+    output: Path  # the executed notebook
+    experiment: runs.Experiment | None = None  # of a training step
+    estimate_s: float = NOTEBOOK_S
+    needs: list = field(default_factory=list)  # files without which the step is not done
+
+    @property
+    def title(self):
+        """Name of the step in plan and progress."""
+        if self.experiment is None:
+            return self.notebook
+        return f"{self.notebook}  fold={self.experiment.fold} seed={self.experiment.seed}"
+
+    @property
+    def record(self):
+        """File that remembers with what this step was finished."""
+        return self.output.with_suffix(".done.json")
+
+    def key(self):
+        """Hash of parameters and notebook: a changed notebook runs again."""
+        content = json.dumps(self.parameters, sort_keys=True, default=str)
+        source = notebook_path(self.notebook).read_bytes()
+        return hashlib.sha256(content.encode() + source).hexdigest()[:16]
+
+    def is_done(self):
+        """Whether nothing is left to do here."""
+        if self.experiment is not None:
+            return runs.is_done(self.output.parent, self.experiment)
+        try:
+            finished = json.loads(self.record.read_text())["key"] == self.key()
+        except (OSError, ValueError, KeyError):
+            return False
+        return finished and all(Path(path).exists() for path in self.needs)
+
+
+def notebook_path(name):
+    """File of a notebook of this project."""
+    path = runs.project_home() / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        raise RunError(f"{path} is missing; start serkit inside the project folder (the one with notebooks/)")
+    return path
+
+
+def make_plan(run, *, corpus, root="", fold_names=(), seeds=(111,), **settings):
+    """List every step of a reproduction, in order.
+
+    The corpus is read first, so that what is wrong with it is said before anything runs.
+
+    Parameters
+    ----------
+    run : str
+    corpus, root : str
+    fold_names : sequence of str, optional
+        Speakers or sessions to test; none means all.
+    seeds : sequence of int
+    **settings
+        Further fields of ``serkit.runs.Experiment``.
+
+    Returns
+    -------
+    list of Step
+    """
+    manifest = corpora.load(corpus, runs.corpus_root(corpus, root))
+    base = runs.Experiment(corpus=corpus, **settings)
+    all_folds = folds.make_folds(manifest, base.by, base.selection)
+    chosen = [folds.find_fold(all_folds, name) for name in fold_names] or all_folds
+    home = runs.project_home() / "runs" / run
+    common = {"run": run, "corpus": corpus, "root": root, "recipe": base.recipe}
+    protocol = {"by": base.by, "selection": base.selection}
+    steps = []
+    for notebook in PREPARATION:
+        parameters = common | (protocol if notebook == PREPARATION[0] else {})
+        needs = [runs.processed_folder(corpus) / "manifest.parquet"]
+        steps.append(Step(notebook, parameters, home / "notebooks" / f"{notebook}.ipynb", needs=needs))
+    step_s = _seconds_per_segment(base)
+    for seed in seeds:
+        for fold in chosen:
+            experiment = runs.Experiment(corpus=corpus, fold=fold.name, seed=seed, **settings)
+            output = experiment.folder(run) / f"{TRAINING}.ipynb"
+            parameters = common | protocol | {"fold": fold.name, "seed": seed} | settings
+            work = step_s * _count_train_segments(manifest, fold, base.recipe) * experiment.epochs
+            steps.append(Step(TRAINING, parameters, output, experiment, NOTEBOOK_S + work))
+    parameters = common | protocol | {"profile": base.profile}
+    steps.append(Step(ANALYSIS, parameters, home / "notebooks" / f"{ANALYSIS}.ipynb"))
+    return steps
+
+
+def _count_train_segments(manifest, fold, recipe):
+    rows = task_rows(manifest)
+    rows = rows[rows["utterance_id"].isin(fold.train)]
+    lengths = resampled_length(rows["num_samples"], rows["sample_rate"])
+    return sum(count_segments(int(n), named(recipe)) for n in lengths)
+
+
+def _seconds_per_segment(experiment):
+    """Measured on this machine: one training step of the model that will be trained."""
+    from serkit.training import measure_step  # here: a plan of finished steps needs no torch
+
+    return measure_step(experiment)
+
+
+def run_plan(steps, run):
+    """Execute a plan.
+
+    Parameters
+    ----------
+    steps : list of Step
+    run : str
+
+    Returns
+    -------
+    dict of str to list of str
+        Titles of the steps that were ``done``, ``skipped`` or ``failed``.
+    """
+    outcome = {"done": [], "skipped": [], "failed": []}
+    for step in steps:
+        check_parameters(step)
+    with _only_one(run):
+        started, spent, planned = time.perf_counter(), 0.0, 0.0
+        todo = [step for step in steps if not step.is_done()]
+        for number, step in enumerate(steps, start=1):
+            prefix = f"[{number:2d}/{len(steps)}] {step.title}"
+            if step not in todo and not (step.notebook == ANALYSIS and outcome["done"]):
+                outcome["skipped"].append(step.title)
+                print(f"{prefix}: done before", flush=True)
+                continue
+            print(f"{prefix}: running, log in {runs.show_path(_log_path(step))}", flush=True)
+            began = time.perf_counter()
+            fault = execute(step)
+            spent, planned = spent + time.perf_counter() - began, planned + step.estimate_s
+            outcome["failed" if fault else "done"].append(step.title)
+            left = sum(s.estimate_s for s in todo[todo.index(step) + 1 :]) if step in todo else 0
+            verdict = f"FAILED: {fault}" if fault else "done"
+            print(
+                f"{prefix}: {verdict} in {time.perf_counter() - began:.0f} s, "
+                f"at most {left * spent / planned / 60:.1f} min left",
+                flush=True,
+            )
+        minutes = (time.perf_counter() - started) / 60
+    print(
+        f"{len(outcome['done'])} done, {len(outcome['skipped'])} done before, "
+        f"{len(outcome['failed'])} failed in {minutes:.1f} min"
+    )
+    for title in outcome["failed"]:
+        print(f"  failed: {title}")
+    return outcome
+
+
+def check_parameters(step):
+    """Refuse parameters that the notebook does not have; papermill itself only warns."""
+    known = papermill.inspect_notebook(str(notebook_path(step.notebook)))
+    unknown = sorted(set(step.parameters) - set(known))
+    if unknown:
+        raise ParameterError(
+            f"{step.notebook} has no parameter {unknown[0]!r}, expected one of {', '.join(known)}"
+        )
+
+
+def execute(step):
+    """Run one step; return None, or in one line what went wrong."""
+    step.output.parent.mkdir(parents=True, exist_ok=True)
+    with _kernel_manager() as manager, _logged_to(_log_path(step)):
+        try:
+            papermill.execute_notebook(
+                str(notebook_path(step.notebook)),
+                str(step.output),
+                parameters=step.parameters,
+                cwd=str(runs.project_home()),
+                start_timeout=KERNEL_START_S,
+                progress_bar=False,
+                log_output=True,
+                **manager,
+            )
+        except PapermillExecutionError as error:
+            return f"cell {error.cell_index}: {error.ename}: {error.evalue}"
+        except Exception as error:  # a dead kernel, a full disk: the other steps go on
+            return f"{type(error).__name__}: {error}"
+    if step.experiment is None:
+        runs.write_json(step.record, {"key": step.key(), "parameters": step.parameters})
+    return None
+
+
+def _log_path(step):
+    return step.output.with_suffix(".log")
+
+
+@contextmanager
+def _logged_to(path):
+    """What the notebook prints goes into a file that can be followed while it runs."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    logger = logging.getLogger("papermill")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+        handler.close()
+
+
+@contextmanager
+def _kernel_manager():
+    """Kernels talk over sockets in a folder of their own: TCP ports can collide between them."""
+    folder = tempfile.mkdtemp(prefix="serkit-")
+
+    class IpcKernelManager(AsyncKernelManager):
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            self.transport = "ipc"
+            self.ip = f"{folder}/k"
+
+    try:
+        yield {"kernel_manager_class": IpcKernelManager}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _only_one(run):
+    """One `serkit reproduce` at a time for a run folder."""
+    folder = runs.project_home() / "runs" / run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"{runs.show_path(folder)} is in use by another `serkit reproduce`; wait for it"
+        ) from None
+    except OSError as error:
+        raise RunError(
+            f"{folder}: can't be written ({error.strerror}); check its owner and the disk"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def print_plan(steps):
+    """Show what will run, what is done, and how long it takes at most."""
+    todo = [step for step in steps if not step.is_done()]
+    print(f"{len(steps)} steps, {len(steps) - len(todo)} done before")
+    for number, step in enumerate(steps, start=1):
+        state = f"at most {step.estimate_s / 60:5.1f} min" if step in todo else "done before"
+        print(f"  {number:2d}  {step.title:45s} {state}")
+    experiment = next(step.experiment for step in steps if step.experiment is not None)
+    shown = {key: value for key, value in asdict(experiment).items() if key not in ("fold", "seed")}
+    print("parameters: " + ", ".join(f"{key}={value}" for key, value in shown.items()))
+    print(
+        f"estimate for everything: at most {sum(step.estimate_s for step in todo) / 60:.0f} min\n", flush=True
+    )
+
+
+def reproduce(run, *, dry_run=False, **settings):
+    """Plan, show, run. Returns the exit code: 0 when nothing failed."""
+    steps = make_plan(run, **settings)
+    print_plan(steps)
+    if dry_run:
+        return 0
+    return 1 if run_plan(steps, run)["failed"] else 0

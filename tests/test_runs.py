@@ -1,0 +1,125 @@
+"""Experiments, run folders and what is recorded."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from serkit import runs
+from serkit.errors import ParameterError, RunError
+from serkit.runs import Experiment
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project to work in."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestExperiment:
+    def test_paper_profile_has_the_published_training(self):
+        paper = Experiment(profile="paper")
+        assert (paper.learning_rate, paper.batch_size, paper.epochs) == (1e-5, 64, 100)
+        assert (paper.patience, paper.min_epochs) == (8, 7)
+
+    def test_given_values_win_over_the_profile(self):
+        assert Experiment(profile="paper", epochs=3).epochs == 3
+
+    def test_every_field_changes_the_key(self):
+        base = Experiment()
+        changes = {
+            "corpus": "ravdess", "recipe": "published", "selection": "last", "by": "speaker", "fold": "2",
+            "seed": 1, "profile": "paper", "epochs": 1, "batch_size": 1, "learning_rate": 0.5, "patience": 1,
+            "min_epochs": 1, "precision": "bf16",
+        }  # fmt: skip
+        assert set(changes) == {field for field in base.__dataclass_fields__}
+        keys = {Experiment(**{name: value}).key for name, value in changes.items()}
+        assert len(keys | {base.key}) == len(changes) + 1
+
+    def test_a_fold_number_from_papermill_is_the_same_fold(self):
+        assert Experiment(fold=1).key == Experiment(fold="1").key
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"corpus": "iemocab"}, r"corpus='iemocab', expected one of demo, emodb, iemocap, ravdess"),
+            ({"selection": "best"}, r"selection='best', expected one of published, clean, last"),
+            ({"by": "actor"}, r"by='actor', expected one of speaker, session"),
+            ({"profile": "big"}, r"profile='big', expected one of paper, demo"),
+            ({"recipe": "fixed"}, r"recipe='fixed', expected published or corrected"),
+            ({"epochs": -1}, r"epochs=-1, expected a number from 1 to 1000"),
+            ({"learning_rate": 10.0}, r"learning_rate=10.0, expected a number from 1e-08 to 1.0"),
+            ({"precision": "half"}, r"precision='half', expected one of auto, float32, bf16, fp16"),
+            ({"seed": "111"}, r"seed='111', expected a number"),
+        ],
+    )
+    def test_a_bad_parameter_gets_one_message(self, wrong, message):
+        with pytest.raises(ParameterError, match=message):
+            Experiment(**wrong)
+
+
+class TestStartRun:
+    def test_prints_what_it_runs_on(self, project, capsys):
+        run = runs.start_run("trial", corpus="demo", seed=3, notebook="05")
+        printed = capsys.readouterr().out
+        assert "seed 3" in printed and "torch 2." in printed and "device" in printed
+        assert run.root == project / "data" / "demo"
+        assert run.folder == project / "runs/trial/corrected_clean_session_demo/fold=1/seed=3"
+
+    def test_from_inside_the_notebooks_folder_the_project_is_the_same(self, project, monkeypatch):
+        monkeypatch.chdir(project / "notebooks")
+        assert runs.project_home() == project
+
+    def test_unknown_parameter_is_refused(self, project):
+        with pytest.raises(ParameterError, match=r"unknown parameter 'sed', expected one of .*seed"):
+            runs.start_run("trial", corpus="demo", sed=3)
+
+    @pytest.mark.parametrize("name", ["", "a/b", "..", "a b"])
+    def test_run_name_must_be_a_folder_name(self, project, name):
+        with pytest.raises(ParameterError, match="it names a folder"):
+            runs.start_run(name, corpus="demo")
+
+    def test_missing_manifest_says_which_notebook_makes_it(self, project):
+        run = runs.start_run("trial", corpus="demo")
+        with pytest.raises(RunError, match=r"run notebook 01_prepare_corpus with corpus='demo'"):
+            runs.open_manifest(run)
+
+
+class TestFinishedFolders:
+    def finished(self, project, variant, fold, rows):
+        folder = project / "runs" / "trial" / variant / f"fold={fold}" / "seed=1"
+        folder.mkdir(parents=True)
+        pd.DataFrame(rows).to_parquet(folder / "predictions.parquet")
+        (folder / "DONE").write_text("x")
+
+    def test_tables_of_all_folds_in_one(self, project):
+        self.finished(project, "a", 1, {"utterance_id": ["u"], "variant": ["a"]})
+        self.finished(project, "b", 1, {"utterance_id": ["v"], "variant": ["b"]})
+        assert runs.load_predictions("trial")["utterance_id"].tolist() == ["u", "v"]
+        assert runs.load_predictions("trial", "b")["utterance_id"].tolist() == ["v"]
+        with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
+            runs.load_predictions("trial", "c")
+
+    def test_an_unfinished_fold_does_not_count(self, project):
+        self.finished(project, "a", 1, {"utterance_id": ["u"]})
+        (project / "runs/trial/a/fold=1/seed=1/DONE").unlink()
+        with pytest.raises(RunError, match="no finished fold in runs/trial; train one with notebook 05"):
+            runs.load_predictions("trial")
+
+
+def test_write_json_leaves_no_half_file(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "record.json"
+    runs.write_json(path, {"x": 1})
+    monkeypatch.setattr(runs.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("power cut")))
+    with pytest.raises(OSError, match="power cut"):
+        runs.write_json(path, {"x": 2})
+    assert json.loads(path.read_text()) == {"x": 1}
+
+
+def test_provenance_names_versions_device_and_commit():
+    record = runs.provenance()
+    assert record["versions"]["torch"].startswith("2.")
+    assert {"device", "machine", "commit"} <= set(record)

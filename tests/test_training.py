@@ -1,0 +1,238 @@
+"""One fold: the checkpoint rule by hand, resuming, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from serkit import runs, training
+from serkit.constants import LABELS
+from serkit.corpora.manifest import make_manifest
+from serkit.errors import RunError
+from serkit.folds import find_fold, make_folds
+from serkit.recipe import CORRECTED
+from serkit.runs import Experiment
+from serkit.store import build_store
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    """Six speakers in three sessions say four 'emotions': tones of different pitch. Manifest and store."""
+    folder = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(1)
+    rows = []
+    for speaker in ("1F", "1M", "2F", "2M", "3F", "3M"):
+        for number in range(4):
+            label = LABELS[number % 4]
+            time_s = np.arange(16_000 + 12_000 * number) / 16_000
+            pitch = 200 * (1 + LABELS.index(label))
+            waveform = 0.3 * np.sin(2 * np.pi * pitch * time_s) + 0.01 * rng.standard_normal(len(time_s))
+            path = folder / f"{speaker}_{number}.wav"
+            soundfile.write(path, waveform, 16_000)
+            rows.append({
+                "utterance_id": path.stem, "path": str(path), "corpus": "tones", "speaker": speaker,
+                "session": speaker[0], "gender": speaker[1], "dialogue": "d", "emotion": label, "label": label,
+                "num_samples": len(time_s), "sample_rate": 16_000,
+            })  # fmt: skip
+    manifest = make_manifest(rows)
+    return manifest, build_store(manifest, CORRECTED, folder / "store")
+
+
+def train(tones, folder, lines=None, **settings):
+    manifest, store = tones
+    experiment = Experiment(**{"epochs": 3, "batch_size": 8, "fold": "1", **settings})
+    fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
+    lines = [] if lines is None else lines
+    return training.train_fold(experiment, store, manifest, fold, folder, report=lines.append)
+
+
+class TestCheckpointRule:
+    """Best is the first epoch with the highest WA + UA; patience counts from it, after min_epochs."""
+
+    def history(self, *sums):
+        return [{"epoch": i, "validation_wa": s / 2, "validation_ua": s / 2} for i, s in enumerate(sums, 1)]
+
+    @pytest.mark.parametrize(
+        ("sums", "best"), [((0.5,), 1), ((0.5, 0.6, 0.4), 2), ((0.5, 0.6, 0.6), 2), ((0.9, 0.1, 1.0), 3)]
+    )
+    def test_best_epoch(self, sums, best):
+        assert training.best_epoch(self.history(*sums)) == best
+
+    def test_without_selection_the_last_epoch_is_taken(self):
+        assert training.best_epoch([{"epoch": 1}, {"epoch": 2}]) == 2
+
+    def test_stops_after_patience_but_not_before_min_epochs(self):
+        experiment = Experiment(profile="paper")  # patience 8, never before epoch 7
+        flat = [1.0] + [0.5] * 20
+        stops = [n for n in range(1, 20) if training._finished(self.history(*flat[:n]), experiment)]
+        assert stops[0] == 9  # best is epoch 1, eight without a better one follow
+        early = Experiment(patience=2, min_epochs=7)
+        stops = [n for n in range(1, 20) if training._finished(self.history(*flat[:n]), early)]
+        assert stops[0] == 7
+
+    def test_stops_at_the_last_epoch(self):
+        assert training._finished(self.history(*np.arange(100.0)), Experiment(profile="paper"))
+
+
+def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
+    result = train(tones, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "DONE", "experiment.json", "history.csv", "metrics.json", "model", "predictions.parquet"
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors"}
+    test = result.predictions[result.predictions["split"] == "test"]
+    manifest = tones[0]
+    assert sorted(test["utterance_id"]) == sorted(manifest["utterance_id"][manifest["session"] == "1"])
+    assert set(result.predictions["speaker"]) == {"1F", "1M", "2F", "2M"}  # test, and validation beside it
+    probability = test[[f"p_{label}" for label in LABELS]].to_numpy()
+    np.testing.assert_allclose(probability.sum(axis=1), 1.0, atol=1e-12)
+    assert (np.array(LABELS)[probability.argmax(axis=1)] == test["prediction"]).all()
+    assert result.metrics["ua_pooled"] == pytest.approx(
+        np.mean([(part["prediction"] == label).mean() for label, part in test.groupby("truth")])
+    )
+
+
+def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, tmp_path):
+    """Recomputed segment by segment with the saved model, without any batching."""
+    import torch
+
+    from serkit.batches import SegmentDataset, fit_scaler, model_inputs
+    from serkit.model import load_model
+
+    result = train(tones, tmp_path)
+    manifest, store = tones
+    fold = find_fold(make_folds(manifest, "session", "clean"), "1")
+    scaler = fit_scaler(store, store.rows_of(fold.train))
+    model = load_model(tmp_path / "model")
+    longest = store.segments["utterance_id"].value_counts().idxmax()
+    longest = next(u for u in fold.test if u.split("_")[1] == longest.split("_")[1])
+    dataset = SegmentDataset(store, store.rows_of([longest]), {longest: 0})
+    scores = []
+    for place in range(len(dataset)):
+        with torch.no_grad():
+            logits = model(**model_inputs(dataset.__getitems__([place]), scaler, CORRECTED, "cpu")).logits
+        scores.append(torch.log_softmax(logits, dim=1)[0].double().numpy())
+    expected = np.exp(np.mean(scores, axis=0))
+    row = result.predictions.set_index("utterance_id").loc[longest]
+    np.testing.assert_allclose(
+        row[[f"p_{label}" for label in LABELS]].to_numpy(float), expected / expected.sum(), atol=1e-5
+    )
+
+
+def test_learns_tones_of_unseen_speakers(tones, tmp_path):
+    """Four pitches are easy: far above the 25 % of guessing after a dozen epochs."""
+    result = train(tones, tmp_path, epochs=15, batch_size=4)
+    assert result.metrics["ua_pooled"] >= 0.7
+
+
+def test_same_seed_same_numbers_and_another_seed_others(tones, tmp_path):
+    first = train(tones, tmp_path / "a", epochs=2)
+    again = train(tones, tmp_path / "b", epochs=2)
+    other = train(tones, tmp_path / "c", epochs=2, seed=112)
+    columns = [column for column in first.history if column != "seconds"]
+    pd.testing.assert_frame_equal(first.history[columns], again.history[columns])
+    pd.testing.assert_frame_equal(first.predictions, again.predictions)
+    assert not np.allclose(first.history["train_loss"], other.history["train_loss"])
+
+
+def test_resumed_equals_uninterrupted(tones, tmp_path):
+    whole = train(tones, tmp_path / "whole", epochs=4)
+
+    class Killed(BaseException):
+        pass
+
+    def die_after_two(line):
+        if line.startswith("epoch   2"):
+            raise Killed
+
+    manifest, store = tones
+    experiment = Experiment(epochs=4, batch_size=8)
+    fold = find_fold(make_folds(manifest), "1")
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        training.train_fold(experiment, store, manifest, fold, folder, report=die_after_two)
+    assert not (folder / "DONE").exists()
+    lines = []
+    resumed = train(tones, folder, lines, epochs=4)
+    assert lines[0].startswith("resumed after epoch 2")
+    assert [line[:9] for line in lines[1:]] == ["epoch   3", "epoch   4"]
+    columns = [column for column in whole.history if column != "seconds"]
+    pd.testing.assert_frame_equal(whole.history[columns], resumed.history[columns])
+    pd.testing.assert_frame_equal(whole.predictions, resumed.predictions)
+
+
+def test_done_is_read_back_and_not_trained_again(tones, tmp_path):
+    first = train(tones, tmp_path)
+    before = (tmp_path / "predictions.parquet").stat().st_mtime_ns
+    lines = []
+    second = train(tones, tmp_path, lines)
+    assert lines[0].startswith("already done")
+    assert (tmp_path / "predictions.parquet").stat().st_mtime_ns == before
+    pd.testing.assert_frame_equal(first.predictions, second.predictions)
+
+
+def test_another_experiment_never_overwrites(tones, tmp_path):
+    train(tones, tmp_path)
+    with pytest.raises(RunError, match=r"holds a run with other parameters .* choose another run name"):
+        train(tones, tmp_path, epochs=2)
+    assert json.loads((tmp_path / "experiment.json").read_text())["parameters"]["epochs"] == 3
+
+
+def test_published_selection_is_the_test_set_itself(tones, tmp_path):
+    result = train(tones, tmp_path, selection="published", epochs=2)
+    parts = dict(iter(result.predictions.groupby("split")))
+    assert list(parts["validation"]["utterance_id"]) == list(parts["test"]["utterance_id"])
+    best = result.history.set_index("epoch").loc[result.best_epoch]
+    assert best["validation_ua"] == pytest.approx(result.metrics["ua_pooled"])
+
+
+def test_loss_that_is_no_number_names_epoch_and_cure(tones, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(
+        training.F, "cross_entropy", lambda logits, label: logits.sum() * torch.tensor(float("nan"))
+    )
+    with pytest.raises(RunError, match=r"epoch 1, batch 1: the loss is nan.*[Ll]ower learning_rate"):
+        train(tones, tmp_path)
+
+
+def test_full_disk_keeps_the_epoch_before(tones, tmp_path, monkeypatch):
+    real, calls = training.torch.save, []
+
+    def full(record, path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(record, path)
+
+    monkeypatch.setattr(training.torch, "save", full)
+    with pytest.raises(RunError, match=r"epoch 2 can't be written .*No space left.*the epoch before is kept"):
+        train(tones, tmp_path)
+    lines = []
+    train(tones, tmp_path, lines)
+    assert lines[0].startswith("resumed after epoch 1")
+
+
+@pytest.mark.parametrize(("given", "accelerate"), [("float32", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
+def test_precision_names(given, accelerate):
+    assert training.resolve_precision(given) == accelerate
+
+
+def test_bf16_on_cpu_trains(tones, tmp_path):
+    """The autocast path that a GPU takes; bf16 has 8 bits of mantissa, so losses agree to about 1 %."""
+    half = train(tones, tmp_path / "bf16", epochs=1, precision="bf16")
+    full = train(tones, tmp_path / "float32", epochs=1, precision="float32")
+    assert half.history["train_loss"][0] == pytest.approx(full.history["train_loss"][0], rel=0.02)
+    assert half.history["train_loss"][0] != full.history["train_loss"][0]
+
+
+def test_measure_step_is_positive():
+    assert 0 < training.measure_step(Experiment(), batch_size=2) < 60
+
+
+def test_is_done_wants_the_same_experiment(tones, tmp_path):
+    train(tones, tmp_path)
+    assert runs.is_done(tmp_path, Experiment(epochs=3, batch_size=8))
+    assert not runs.is_done(tmp_path, Experiment(epochs=4, batch_size=8))

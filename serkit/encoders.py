@@ -6,6 +6,7 @@ unless ``random`` is asked for.
 
 import torch
 import torchvision
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
@@ -14,6 +15,7 @@ from serkit.constants import SEGMENT_FRAMES
 from serkit.errors import ParameterError, WeightsError
 
 RANDOM = "random"  # the source that must be asked for by name
+MASKED_FRAME = "masked_spec_embed"  # SpecAugment's stand-in for a frame; wav2vec2-base-960h has none
 ALEXNET_POOL = (6, 6)  # what adaptive pooling leaves of any picture, height x width
 
 
@@ -107,11 +109,22 @@ def load_speech_encoder(source):
     Returns
     -------
     transformers.PreTrainedModel
+
+    Raises
+    ------
+    WeightsError
+        If it can't be had, or some of its weights are missing or of another shape: transformers
+        would start those from random values.
     """
     try:
-        return AutoModel.from_pretrained(source)
-    except (OSError, ValueError) as error:
+        encoder, report = AutoModel.from_pretrained(source, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(_no_speech_weights(source, error)) from error
+    absent = sorted(set(report["missing_keys"]) - {MASKED_FRAME})
+    if absent:
+        reason = f"{len(absent)} of its weights are missing, the first is {absent[0]}"
+        raise WeightsError(_no_speech_weights(source, reason))
+    return encoder
 
 
 def _no_speech_weights(source, error):

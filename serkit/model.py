@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 
 from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER
 from serkit.encoders import (
+    MASKED_FRAME,
     RANDOM,
     MfccBiLstm,
     SpectrogramCNN,
@@ -206,8 +207,13 @@ def create_model(config):
         )
     model = CoAttentionModel(config)
     if config.speech_encoder != RANDOM:
-        pretrained = load_speech_encoder(config.speech_encoder)
-        model.speech_encoder.load_state_dict(pretrained.state_dict())
+        pretrained = load_speech_encoder(config.speech_encoder).state_dict()
+        ours = model.speech_encoder.state_dict()
+        # either may do without SpecAugment; everything else must be there
+        spare = {MASKED_FRAME: ours[MASKED_FRAME]} if MASKED_FRAME in ours else {}
+        if not spare:
+            pretrained.pop(MASKED_FRAME, None)
+        model.speech_encoder.load_state_dict(spare | pretrained)
     if config.cnn_weights != RANDOM:
         model.spectrogram_encoder.features.load_state_dict(load_alexnet_weights())
     return model

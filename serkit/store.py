@@ -8,11 +8,13 @@ last. Nothing is pickled.
 import hashlib
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
@@ -24,7 +26,7 @@ from serkit.features import segment_features
 from serkit.recipe import Recipe
 from serkit.segments import count_segments
 
-FEATURE_VERSION = 1  # raise it whenever the same recipe gives other numbers
+FEATURE_VERSION = 2  # raise it whenever the same recipe gives other numbers
 SHAPES = {
     "spectrogram": (N_BINS, SEGMENT_FRAMES),
     "mfcc": (SEGMENT_FRAMES, N_MFCC),
@@ -97,7 +99,8 @@ def build_store(manifest, recipe, root):
     if not _is_complete(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock"):  # a second process waits, then finds it complete
+            # a second process waits, then finds it complete
+            with FileLock(folder / "lock"), _one_thread():
                 if not _is_complete(folder):
                     _extract(task_rows(manifest), recipe, folder)
         except OSError as error:
@@ -106,6 +109,17 @@ def build_store(manifest, recipe, root):
                 "folder, then call again: what is extracted is kept"
             ) from error
     return open_store(folder)
+
+
+@contextmanager
+def _one_thread():
+    """An utterance is too small to be shared out: on a busy machine torch's threads wait ten times longer."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _is_complete(folder):
@@ -183,7 +197,10 @@ def _open_array(path, shape, dtype):
     dtype = np.dtype(dtype)
     shape = tuple(int(n) for n in shape)
     if path.exists():
-        existing = np.load(path, mmap_mode="r")
+        try:
+            existing = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError) as error:
+            raise StoreError(f"{path}: damaged ({error}); delete the folder {path.parent}") from error
         if existing.shape != shape or existing.dtype != dtype:
             raise StoreError(
                 f"{path}: shape {existing.shape}, expected {shape}; delete the folder {path.parent}"
@@ -205,6 +222,7 @@ def _write_rows(file, row, values):
     np.lib.format.read_array_header_1_0(file)
     file.seek(int(row) * values[0].nbytes, os.SEEK_CUR)
     file.write(np.ascontiguousarray(values).data)
+    file.flush()  # a killed process loses what its buffers hold: ``done`` would never reach the disk
 
 
 def open_store(folder):
@@ -230,12 +248,16 @@ def open_store(folder):
     for name, shape in SHAPES.items():
         try:
             arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StoreError(
                 f"{folder / name}.npy: damaged or missing ({error}); delete the folder {folder}"
             ) from error
         if arrays[name].shape != (record["segments"], *shape):
             raise StoreError(f"{folder / name}.npy: shape {arrays[name].shape}; delete the folder {folder}")
-    return FeatureStore(
-        folder, Recipe(**record["recipe"]), pd.read_parquet(folder / "segments.parquet"), **arrays
-    )
+    try:
+        table = pd.read_parquet(folder / "segments.parquet")
+    except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
+        raise StoreError(
+            f"{folder / 'segments.parquet'}: damaged or missing ({error}); delete the folder {folder}"
+        ) from error
+    return FeatureStore(folder, Recipe(**record["recipe"]), table, **arrays)

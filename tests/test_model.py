@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 from transformers import (
     HubertConfig,
     HubertModel,
     Wav2Vec2Config,
+    Wav2Vec2ForCTC,
     Wav2Vec2Model,
     WavLMConfig,
     WavLMModel,
 )
+from trees import cut
 
 from serkit import model as model_module
 from serkit.constants import SEGMENT_SAMPLES
@@ -388,9 +391,9 @@ class TestSpeechEncoders:
         assert type(network.speech_encoder) is model_class
         assert network.config.encoder_mask is encoder_mask
         state = network.speech_encoder.state_dict()
-        assert state.keys() == saved.state_dict().keys()
-        for name, value in saved.state_dict().items():
-            assert torch.equal(state[name], value), name
+        assert saved.state_dict().keys() - state.keys() == {"masked_spec_embed"}  # SpecAugment is off
+        for name, value in state.items():
+            assert torch.equal(value, saved.state_dict()[name]), name
         # the folder's structure, with this project's own training settings
         assert network.speech_encoder.config.layerdrop == DEMO.layerdrop
         inputs = make_inputs((48_000, 8000))
@@ -402,6 +405,37 @@ class TestSpeechEncoders:
         (tmp_path / "model.safetensors").unlink()
         with torch.no_grad():
             torch.testing.assert_close(load_model(tmp_path / "model")(**inputs).logits, logits)
+
+    @pytest.mark.parametrize("model_class", [Wav2Vec2ForCTC, HubertModel, WavLMModel])
+    def test_layout_of_the_hub(self, tmp_path, model_class):
+        """Hub checkpoints: old names of the weight norm, a head for transcripts, no vector for masked frames."""
+        saved = save_encoder(tmp_path, model_class, tiny(model_class.config_class))
+        state = {
+            name.replace("parametrizations.weight.original0", "weight_g").replace(
+                "parametrizations.weight.original1", "weight_v"
+            ): value.contiguous()
+            for name, value in saved.state_dict().items()
+            if not name.endswith("masked_spec_embed")
+        }
+        assert sum(name.endswith(("weight_g", "weight_v")) for name in state) == 2
+        save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        config = with_encoder(tmp_path, mask_time_prob=0.05)  # with SpecAugment the vector starts fresh
+        loaded = create_model(config).speech_encoder.state_dict()
+        for name, value in getattr(saved, "wav2vec2", saved).state_dict().items():
+            assert torch.equal(loaded[name], value) == (name != "masked_spec_embed"), name
+
+    @pytest.mark.parametrize("in_file", [True, False])
+    @pytest.mark.parametrize("wanted", [True, False])
+    def test_spec_augment_here_and_there(self, tmp_path, in_file, wanted):
+        """Encoders trained with and without SpecAugment can be fine-tuned with and without it."""
+        config = tiny(Wav2Vec2Config, mask_time_prob=0.05 if in_file else 0.0)
+        saved = save_encoder(tmp_path, Wav2Vec2Model, config).state_dict()
+        assert ("masked_spec_embed" in saved) == in_file
+        network = create_model(with_encoder(tmp_path, mask_time_prob=0.05 if wanted else 0.0))
+        loaded = network.speech_encoder.state_dict()
+        assert ("masked_spec_embed" in loaded) == wanted
+        for name in set(saved) & set(loaded):
+            assert torch.equal(loaded[name], saved[name]), name
 
     def test_content_of_padding(self, tmp_path):
         """Layer-norm encoders get a mask, and hear nothing of the padding; group-norm ones hear all of it."""
@@ -468,6 +502,27 @@ class TestWeightsThatCannotBeHad:
         save_encoder(tmp_path, Wav2Vec2Model, tiny(Wav2Vec2Config))
         (tmp_path / "model.safetensors").unlink()
         with pytest.raises(WeightsError, match=r"can't be loaded .*model\.safetensors"):
+            create_model(with_encoder(tmp_path))
+
+    def test_incomplete_weights_are_not_filled_up_with_random_ones(self, tmp_path):
+        state = save_encoder(tmp_path, Wav2Vec2Model, tiny(Wav2Vec2Config)).state_dict()
+        del state["encoder.layers.0.attention.k_proj.weight"]
+        save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        message = r"1 of its weights are missing, the first is encoder\.layers\.0\.attention\.k_proj\.weight"
+        with pytest.raises(WeightsError, match=message):
+            create_model(with_encoder(tmp_path))
+
+    def test_weights_of_another_shape(self, tmp_path):
+        state = save_encoder(tmp_path, Wav2Vec2Model, tiny(Wav2Vec2Config)).state_dict()
+        state["encoder.layer_norm.weight"] = torch.ones(7)
+        save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(WeightsError, match="can't be loaded"):
+            create_model(with_encoder(tmp_path))
+
+    def test_broken_download(self, tmp_path):
+        save_encoder(tmp_path, Wav2Vec2Model, tiny(Wav2Vec2Config))
+        cut(tmp_path / "model.safetensors", 1000)
+        with pytest.raises(WeightsError, match="can't be loaded"):
             create_model(with_encoder(tmp_path))
 
     @pytest.mark.timeout(60)

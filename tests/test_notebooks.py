@@ -1,0 +1,97 @@
+"""The notebooks' anatomy, and all of them run on the demo corpus as a user would."""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from serkit.runs import Experiment
+
+HOME = Path(__file__).parents[1]
+NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
+COMMON = {"run", "corpus", "root", "recipe"}
+INSTALLING = re.compile(r"^\s*[!%]|subprocess|os\.system", re.MULTILINE)
+ABSOLUTE = re.compile(r"[\"'](/|~|[A-Z]:\\\\)")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_six_in_order():
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2", "05_train_coattention",
+        "06_confusion_matrix",
+    ]  # fmt: skip
+
+
+class TestAnatomy:
+    def test_title_imports_parameters_start(self, notebook):
+        title, imports, parameters, start = notebook.cells[:4]
+        assert title.source.startswith("# ") and "?" in title.source
+        rows = {line.split("|")[1].strip(" *") for line in title.source.splitlines() if line.startswith("|")}
+        assert rows >= {"reads", "writes", "part of the paper", "time"}
+        for node in ast.parse(imports.source).body:
+            assert isinstance(node, ast.Import | ast.ImportFrom)
+        assert parameters.metadata["tags"] == ["parameters"]
+        assert "start_run(" in start.source
+
+    def test_parameters_are_annotated_literals_with_a_comment(self, notebook):
+        source = notebook.cells[2].source
+        for line, node in zip(source.splitlines(), ast.parse(source).body, strict=True):
+            assert isinstance(node, ast.AnnAssign), line
+            ast.literal_eval(node.value)
+            assert "#" in line, line
+
+    def test_papermill_reads_every_parameter(self, request, notebook):
+        path = request.node.callspec.params["notebook"]
+        found = papermill.inspect_notebook(str(path))
+        written = {node.target.id for node in ast.parse(notebook.cells[2].source).body}
+        assert set(found) == written
+        assert written >= COMMON
+        assert all(parameter["help"] for parameter in found.values())
+
+    def test_parameters_that_are_experiment_fields_have_its_defaults(self, notebook):
+        default = Experiment()
+        for node in ast.parse(notebook.cells[2].source).body:
+            name, value = node.target.id, ast.literal_eval(node.value)
+            if name in default.__dataclass_fields__ and value not in (0, 0.0):
+                assert value == getattr(default, name), name
+
+    def test_cells_are_short_and_explained(self, notebook):
+        assert len(notebook.cells) <= 40
+        kinds = [cell.cell_type for cell in notebook.cells]
+        assert all(a != "code" or b != "code" for a, b in zip(kinds[4:], kinds[5:], strict=False))
+        for cell in code_cells(notebook):
+            assert len(cell.source.splitlines()) <= 20, cell.source
+
+    def test_no_logic_no_installing_no_absolute_path(self, notebook):
+        for cell in code_cells(notebook):
+            assert not INSTALLING.search(cell.source), cell.source
+            assert not ABSOLUTE.search(cell.source), cell.source
+            assert "warnings" not in cell.source
+            for node in ast.walk(ast.parse(cell.source)):
+                assert not isinstance(node, ast.ClassDef)
+                if isinstance(node, ast.FunctionDef):
+                    assert node.end_lineno - node.lineno < 5
+
+    def test_outputs_are_stripped(self, notebook):
+        for cell in code_cells(notebook):
+            assert not cell.outputs and cell.execution_count is None
+
+    def test_ends_with_what_differs_and_what_comes_next(self, notebook):
+        last = notebook.cells[-1]
+        assert last.cell_type == "markdown" and "paper" in last.source
+
+    def test_every_notebook_it_names_exists(self, notebook):
+        for cell in notebook.cells:
+            for name in re.findall(r"\b(0\d_[a-z0-9_]+)", cell.source):
+                assert (HOME / "notebooks" / f"{name}.ipynb").is_file(), name

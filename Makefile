@@ -40,7 +40,7 @@ lab: setup
 	$(BIN)/jupyter lab notebooks/01_prepare_corpus.ipynb
 
 notebooks: setup
-	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 	$(BIN)/ruff check notebooks
 	$(BIN)/ruff format notebooks
 

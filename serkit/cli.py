@@ -31,6 +31,7 @@ class Reproduce:
     batch_size: int = 0  # segments; 0: the profile's own
     learning_rate: float = 0.0  # 0: the profile's own
     precision: str = "auto"  # auto, float32, bf16, fp16
+    iemocap_check: str = "strict"  # strict: refuse an incomplete IEMOCAP; report: say so and go on
     dry_run: bool = False  # print the plan and stop
 
     def __call__(self):
@@ -40,6 +41,7 @@ class Reproduce:
             self.run or self.corpus,
             corpus=self.corpus,
             root=str(Path(self.root).expanduser().resolve()) if self.root else "",
+            check=self.iemocap_check,
             fold_names=[] if self.folds == "all" else _words("folds", self.folds),
             seeds=[_integer("seeds", word) for word in _words("seeds", self.seeds)],
             recipe=self.recipe,

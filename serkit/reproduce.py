@@ -81,7 +81,7 @@ def notebook_path(name):
     return path
 
 
-def make_plan(run, *, corpus, root="", fold_names=(), seeds=(111,), **settings):
+def make_plan(run, *, corpus, root="", check="strict", fold_names=(), seeds=(111,), **settings):
     """List every step of a reproduction, in order.
 
     The corpus is read first, so that what is wrong with it is said before anything runs.
@@ -90,6 +90,8 @@ def make_plan(run, *, corpus, root="", fold_names=(), seeds=(111,), **settings):
     ----------
     run : str
     corpus, root : str
+    check : {"strict", "report"}
+        What to do about an incomplete IEMOCAP, see ``serkit.corpora.load``.
     fold_names : sequence of str, optional
         Speakers or sessions to test; none means all.
     seeds : sequence of int
@@ -100,7 +102,7 @@ def make_plan(run, *, corpus, root="", fold_names=(), seeds=(111,), **settings):
     -------
     list of Step
     """
-    manifest = corpora.load(corpus, runs.corpus_root(corpus, root))
+    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), check=check)
     base = runs.Experiment(corpus=corpus, **settings)
     all_folds = folds.make_folds(manifest, base.by, base.selection)
     chosen = [folds.find_fold(all_folds, name) for name in fold_names] or all_folds
@@ -109,7 +111,8 @@ def make_plan(run, *, corpus, root="", fold_names=(), seeds=(111,), **settings):
     protocol = {"by": base.by, "selection": base.selection}
     steps = []
     for notebook in PREPARATION:
-        parameters = common | (protocol if notebook == PREPARATION[0] else {})
+        first = notebook == PREPARATION[0]
+        parameters = common | (protocol | {"iemocap_check": check} if first else {"profile": base.profile})
         needs = [runs.processed_folder(corpus) / "manifest.parquet"]
         steps.append(Step(notebook, parameters, home / "notebooks" / f"{notebook}.ipynb", needs=needs))
     step_s = _seconds_per_segment(base)

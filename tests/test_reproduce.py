@@ -32,7 +32,9 @@ def demo_corpus(tmp_path_factory):
 @pytest.fixture
 def project(tmp_path, monkeypatch, demo_corpus):
     """A project of its own: the real notebooks, no runs, no data."""
-    shutil.copytree(HOME / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(
+        HOME / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -53,10 +55,12 @@ def toy(project):
 
     common = "run = ''\ncorpus = ''\nroot = ''\nrecipe = ''\n"
     protocol = "by = ''\nselection = ''\n"
-    write("01_prepare_corpus", common + protocol, "print('prepared')")
+    write("01_prepare_corpus", common + protocol + "iemocap_check = ''\n", "print('prepared')")
     for name in ("02_mfcc", "03_spectrogram", "04_wav2vec2"):
-        write(name, common, f"print('{name}')")
-    settings = "fold = ''\nseed = 0\nprofile = ''\nepochs = 0\nbatch_size = 0\nlearning_rate = 0.0\nprecision = ''\n"
+        write(name, common + "profile = ''\n", f"print('{name}')")
+    settings = (
+        "fold = ''\nseed = 0\nprofile = ''\nepochs = 0\nbatch_size = 0\nlearning_rate = 0.0\nprecision = ''\n"
+    )
     body = (
         "import json, pathlib\n"
         "from serkit.runs import Experiment\n"
@@ -94,7 +98,9 @@ class TestPlan:
     def test_every_step_has_an_estimate_that_grows_with_the_epochs(self, project, demo_corpus, monkeypatch):
         monkeypatch.setattr(reproduce, "_seconds_per_segment", lambda experiment: 0.01)
         one, ten = make_plan(demo_corpus, epochs=1)[4], make_plan(demo_corpus, epochs=10)[4]
-        assert ten.estimate_s - reproduce.NOTEBOOK_S == pytest.approx(10 * (one.estimate_s - reproduce.NOTEBOOK_S))
+        assert ten.estimate_s - reproduce.NOTEBOOK_S == pytest.approx(
+            10 * (one.estimate_s - reproduce.NOTEBOOK_S)
+        )
 
     def test_the_notebooks_have_every_parameter_that_is_passed(self, project, demo_corpus):
         for step in make_plan(demo_corpus):
@@ -103,7 +109,9 @@ class TestPlan:
     def test_unknown_parameter_is_refused_before_anything_runs(self, toy, demo_corpus):
         steps = make_plan(demo_corpus)
         steps[3].parameters["spede"] = 1
-        with pytest.raises(ParameterError, match="04_wav2vec2 has no parameter 'spede', expected one of run,"):
+        with pytest.raises(
+            ParameterError, match="04_wav2vec2 has no parameter 'spede', expected one of run,"
+        ):
             reproduce.run_plan(steps, "trial")
         assert not (toy / "runs").exists()
 
@@ -158,7 +166,12 @@ class TestRun:
 
 def serkit(*words, cwd, **settings):
     return subprocess.run(
-        [sys.executable, "-m", "serkit.cli", *words], cwd=cwd, capture_output=True, text=True, timeout=600, **settings
+        [sys.executable, "-m", "serkit.cli", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        **settings,
     )
 
 
@@ -225,7 +238,10 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus):
     matrix = (project / "figures/trial/confusion_matrix.csv").read_text()
     assert sum(int(n) for line in matrix.splitlines()[1:] for n in line.split(",")[1:]) == 160
     report = subprocess.run(
-        [sys.executable, "-m", "serkit.cli", "report", "--run", "trial"], cwd=project, capture_output=True, text=True
+        [sys.executable, "-m", "serkit.cli", "report", "--run", "trial"],
+        cwd=project,
+        capture_output=True,
+        text=True,
     )
     assert "can't speak about the paper" in report.stdout, report.stderr
     assert json.loads((base / "fold=2/seed=111/metrics.json").read_text())["n_utterances"] == 80

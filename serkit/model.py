@@ -6,6 +6,7 @@ counts; the three resulting vectors are joined and classified.
 
 import dataclasses
 import json
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,8 +78,8 @@ DEMO = ModelConfig(
         "num_conv_pos_embedding_groups": 4,
         "attention_dropout": 0.0,  # drawing its random numbers would take a third of the time
     },
-    cnn_channels=(12, 24, 32, 32, 32),
-    lstm_hidden=32,
+    cnn_channels=(16, 16, 32, 32, 32),
+    lstm_hidden=16,
     hidden=64,
     dropout=0.2,
     layerdrop=0.0,  # of two layers none can be spared
@@ -260,14 +261,37 @@ OLD_WEIGHT_NORM = {  # torch before 2.1 -> now
 }
 
 
+def load_published(path):
+    """Model from a checkpoint file saved by the published code.
+
+    Only tensors are read: a file that would run code when unpickled is refused.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, holds anything but tensors, or does not fit.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise WeightsError(
+            f"checkpoint {path}: can't be read as tensors ({reason}); expected a state_dict"
+        ) from error
+    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
+        raise WeightsError(
+            f"checkpoint {path}: expected a state_dict, names with tensors; save model.state_dict()"
+        )
+    return from_published_state_dict(state)
+
+
 def from_published_state_dict(state):
     """The paper's model with weights saved by the published code.
 
     Parameters
     ----------
     state : dict of str to torch.Tensor
-        Read it with ``torch.load(path, map_location="cpu", weights_only=True)``, which never
-        unpickles anything but tensors.
+        ``load_published`` reads it from a file.
 
     Returns
     -------

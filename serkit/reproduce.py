@@ -159,7 +159,7 @@ def run_plan(steps, run):
     for step in steps:
         check_parameters(step)
     with _only_one(run):
-        started, spent, planned = time.perf_counter(), 0.0, 0.0
+        started, clock = time.perf_counter(), {}
         todo = [step for step in steps if not step.is_done()]
         for number, step in enumerate(steps, start=1):
             prefix = f"[{number:2d}/{len(steps)}] {step.title}"
@@ -170,15 +170,13 @@ def run_plan(steps, run):
             print(f"{prefix}: running, log in {runs.show_path(_log_path(step))}", flush=True)
             began = time.perf_counter()
             fault = execute(step)
-            spent, planned = spent + time.perf_counter() - began, planned + step.estimate_s
             outcome["failed" if fault else "done"].append(step.title)
-            left = sum(s.estimate_s for s in todo[todo.index(step) + 1 :]) if step in todo else 0
+            seconds = time.perf_counter() - began
+            spent, planned = clock.get(step.notebook == TRAINING, (0.0, 0.0))
+            clock[step.notebook == TRAINING] = (spent + seconds, planned + step.estimate_s)
+            left = _seconds_left([s for s in todo if steps.index(s) >= number], clock)
             verdict = f"FAILED: {fault}" if fault else "done"
-            print(
-                f"{prefix}: {verdict} in {time.perf_counter() - began:.0f} s, "
-                f"at most {left * spent / planned / 60:.1f} min left",
-                flush=True,
-            )
+            print(f"{prefix}: {verdict} in {seconds:.0f} s, at most {left / 60:.1f} min left", flush=True)
         minutes = (time.perf_counter() - started) / 60
     print(
         f"{len(outcome['done'])} done, {len(outcome['skipped'])} done before, "
@@ -187,6 +185,15 @@ def run_plan(steps, run):
     for title in outcome["failed"]:
         print(f"  failed: {title}")
     return outcome
+
+
+def _seconds_left(steps, clock):
+    """Estimates of what is to come, scaled by how long finished steps of the same kind took."""
+    left = 0.0
+    for step in steps:
+        spent, planned = clock.get(step.notebook == TRAINING, (1.0, 1.0))
+        left += step.estimate_s * spent / planned
+    return left
 
 
 def check_parameters(step):

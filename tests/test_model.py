@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pickle
 from pathlib import Path
 from urllib.error import URLError
 
@@ -34,6 +33,7 @@ from serkit.model import (
     CoAttentionModel,
     create_model,
     from_published_state_dict,
+    load_published,
     load_model,
     save_model,
 )
@@ -309,16 +309,36 @@ class Malicious:
         return Path.touch, (Path(self.marker),)
 
 
-def test_malicious_checkpoint_is_not_unpickled(tmp_path):
-    """The documented way of reading a published checkpoint refuses anything but tensors."""
-    marker, path = tmp_path / "owned", tmp_path / "checkpoint.pt"
-    torch.save({"post_att_layer_3.bias": torch.zeros(4), "extra": Malicious(str(marker))}, path)
-    assert "weights_only=True" in from_published_state_dict.__doc__
-    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-        torch.load(path, map_location="cpu", weights_only=True)
-    assert not marker.exists()
-    torch.load(path, weights_only=False)
-    assert marker.exists()  # it would have run
+class TestCheckpointFile:
+    """``load_published`` reads tensors from a file and nothing else."""
+
+    def test_malicious_checkpoint_is_not_unpickled(self, tmp_path):
+        marker, path = tmp_path / "owned", tmp_path / "checkpoint.pt"
+        torch.save({"post_att_layer_3.bias": torch.zeros(4), "extra": Malicious(str(marker))}, path)
+        with pytest.raises(
+            WeightsError, match=r"checkpoint.pt: can't be read as tensors .*Weights only load"
+        ):
+            load_published(path)
+        assert not marker.exists()
+        torch.load(path, weights_only=False)
+        assert marker.exists()  # it would have run
+
+    def test_what_is_no_state_dict_is_refused(self, tmp_path):
+        path = tmp_path / "checkpoint.pt"
+        torch.save({"epoch": 3}, path)
+        with pytest.raises(WeightsError, match="expected a state_dict, names with tensors"):
+            load_published(path)
+        path.write_text("not a checkpoint")
+        with pytest.raises(WeightsError, match="can't be read as tensors"):
+            load_published(path)
+        with pytest.raises(WeightsError, match="No such file"):
+            load_published(tmp_path / "nowhere.pt")
+
+    def test_names_are_checked(self, tmp_path):
+        path = tmp_path / "checkpoint.pt"
+        torch.save({"post_att_layer_3.bias": torch.zeros(4)}, path)
+        with pytest.raises(WeightsError, match="missing spectrogram_encoder"):
+            load_published(path)
 
 
 class TestAlexNet:

@@ -33,8 +33,8 @@ from serkit.model import (
     CoAttentionModel,
     create_model,
     from_published_state_dict,
-    load_published,
     load_model,
+    load_published,
     save_model,
 )
 

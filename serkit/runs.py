@@ -26,7 +26,7 @@ TRAINING = {
         "epochs": MAX_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE,
         "patience": PATIENCE, "min_epochs": MIN_EPOCHS,
     },
-    "demo": {"epochs": 12, "batch_size": 16, "learning_rate": 1e-3, "patience": 6, "min_epochs": 7},
+    "demo": {"epochs": 10, "batch_size": 16, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
 }  # fmt: skip
 
 

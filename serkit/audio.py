@@ -124,6 +124,8 @@ def preemphasise(waveform, coefficient=PREEMPHASIS):
     >>> preemphasise(np.float32([1, 1, 0]), 0.5).tolist()
     [1.0, 0.5, -0.5]
     """
-    emphasised = waveform.copy()
-    emphasised[1:] -= np.float32(coefficient) * waveform[:-1]
+    emphasised = np.empty_like(waveform)
+    emphasised[:1] = waveform[:1]
+    np.multiply(waveform[:-1], np.float32(-coefficient), out=emphasised[1:])
+    emphasised[1:] += waveform[1:]
     return emphasised

@@ -11,6 +11,7 @@ References
        published results were made with. Since 0.10 librosa pads with zeros.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -208,12 +209,12 @@ def log_spectrogram(
     # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
     window = torch.hamming_window(win_length, periodic=True, dtype=torch.float64)
     level = np.empty((_count_frames(waveform, hop_length), n_bins), np.float32)
-    peak = np.sqrt(POWER_FLOOR)
+    faintest = peak = math.sqrt(POWER_FLOOR)
     for frames, magnitude in _magnitudes(waveform, window, n_fft, hop_length, edge):
-        peak = max(peak, magnitude.max())
+        peak = max(peak, float(magnitude.max()))
         level[frames] = magnitude[:, :n_bins]
-    np.maximum(level, np.sqrt(POWER_FLOOR), out=level)
-    level /= np.float32(peak)
+    np.maximum(level, faintest, out=level)
+    level /= peak
     np.log10(level, out=level)
     level *= 20.0
     return np.maximum(level, -top_db, out=level).T
@@ -330,7 +331,14 @@ def _magnitudes(waveform, window, n_fft, hop_length, edge):
     for start in range(0, n_frames, BLOCK):
         block = framed[start : start + BLOCK]
         torch.mul(block, window, out=windowed[: len(block), : len(window)])
-        yield slice(start, start + len(block)), np.abs(torch.fft.rfft(windowed[: len(block)]).numpy())
+        yield slice(start, start + len(block)), np.abs(real_transform(windowed[: len(block)]))
+
+
+def real_transform(windowed):
+    """Spectrum of each row; numpy's transform is the faster one in float64, torch's in float32."""
+    if windowed.dtype == torch.float64:
+        return np.fft.rfft(windowed.numpy())
+    return torch.fft.rfft(windowed).numpy()
 
 
 @lru_cache(maxsize=8)

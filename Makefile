@@ -13,7 +13,7 @@ SEEDS ?= 111
 PROFILE ?= demo
 OPTIONS ?=
 
-.PHONY: setup reproduce report doctor test lab notebooks lint lock clean
+.PHONY: setup reproduce report doctor test benchmark lab notebooks lint lock clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,10 @@ doctor: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# a corpus of IEMOCAP's shape, whole; OPTIONS='--share 0.1' for a quick look
+benchmark: setup
+	$(BIN)/python tests/benchmarks/benchmark.py $(OPTIONS)
 
 lab: setup
 	$(BIN)/jupyter lab notebooks/01_prepare_corpus.ipynb

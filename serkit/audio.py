@@ -9,6 +9,8 @@ import soxr
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
 from serkit.errors import AudioError, ParameterError
 
+PCM16 = 2**15  # int16 sample = amplitude x this
+
 
 def read(path):
     """Read a sound file as 16 kHz mono.
@@ -33,9 +35,15 @@ def read(path):
     if not path.is_file():
         raise AudioError(f"{path}: no such file; check the path")
     try:
-        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as sound:
+            # libsndfile converts 16 bits to floats several times slower than numpy, to the same numbers
+            pcm16 = sound.subtype == "PCM_16"
+            channels = sound.read(dtype="int16" if pcm16 else "float32", always_2d=True)
+            rate = sound.samplerate
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV or FLAC") from error
+    if pcm16:
+        channels = channels * np.float32(1 / PCM16)
     waveform = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
     if rate != SAMPLE_RATE and len(waveform):
         wanted = resampled_length(len(waveform), rate)
@@ -116,6 +124,8 @@ def preemphasise(waveform, coefficient=PREEMPHASIS):
     >>> preemphasise(np.float32([1, 1, 0]), 0.5).tolist()
     [1.0, 0.5, -0.5]
     """
-    emphasised = waveform.copy()
-    emphasised[1:] -= np.float32(coefficient) * waveform[:-1]
+    emphasised = np.empty_like(waveform)
+    emphasised[:1] = waveform[:1]
+    np.multiply(waveform[:-1], np.float32(-coefficient), out=emphasised[1:])
+    emphasised[1:] += waveform[1:]
     return emphasised

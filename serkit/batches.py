@@ -1,13 +1,19 @@
-"""From the feature store to the model's inputs, batch by batch."""
+"""From the feature store to the model's inputs, batch by batch: only a batch is ever in memory."""
+
+from itertools import chain
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from serkit.arrays import encode_level
+from serkit.constants import N_BINS, SEGMENT_FRAMES
+from serkit.extraction import usable_cores
+from serkit.features import padding_level
 from serkit.images import SpectrogramScaler, spectrogram_image
 
 VIEWS = ("spectrogram", "mfcc", "waveform")
-LOADER_WORKERS = 4  # processes that read ahead of a GPU; on a CPU they would only take its cores
+LOADER_WORKERS = 4  # at most; processes that read ahead of a GPU. On a CPU they would only take its cores
 
 
 class SegmentDataset(Dataset):
@@ -32,23 +38,33 @@ class SegmentDataset(Dataset):
         return len(self.rows)
 
     def __getitems__(self, places):
-        rows = self.rows[places]
-        batch = {view: torch.from_numpy(getattr(self.store, view)[rows]) for view in VIEWS}
-        num_samples = self.store.segments["num_samples"].to_numpy()[rows]
-        return batch | {
-            "num_samples": torch.from_numpy(num_samples),
-            "label": torch.from_numpy(self.labels[places]),
-        }
+        features = self.store.read(self.rows[places])
+        batch = {name: torch.from_numpy(getattr(features, name)) for name in (*VIEWS, "num_samples")}
+        return batch | {"label": torch.from_numpy(self.labels[places])}
 
 
-def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False):
+def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False, workers=None):
     """Batches of a dataset, shuffled by a seed of its own or in store order.
+
+    Parameters
+    ----------
+    dataset : SegmentDataset
+    batch_size : int
+        Segments.
+    shuffle_seed : int, optional
+        Default: store order.
+    on_gpu : bool, optional
+        Whether batches go to a GPU: then processes read ahead into pinned memory.
+    workers : int, optional
+        Processes; default as many as help. The batches do not depend on it.
 
     Returns
     -------
     torch.utils.data.DataLoader
         Yields dicts of CPU tensors: the three views, ``num_samples`` and ``label``.
     """
+    if workers is None:
+        workers = min(LOADER_WORKERS, usable_cores()) if on_gpu else 0
     generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
     return DataLoader(
         dataset,
@@ -56,7 +72,7 @@ def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False):
         shuffle=generator is not None,
         generator=generator,
         collate_fn=_already_a_batch,
-        num_workers=LOADER_WORKERS if on_gpu else 0,
+        num_workers=workers,
         pin_memory=on_gpu,
     )
 
@@ -66,11 +82,29 @@ def _already_a_batch(batch):
 
 
 def fit_scaler(store, rows):
-    """Image scaler of a fold, from its training segments in one streamed pass."""
-    n_frames = None
-    if not store.recipe.statistics_over_padding:
-        n_frames = store.segments["n_frames"].to_numpy()[rows]
-    return SpectrogramScaler.fit((store.spectrogram[row] for row in rows), n_frames)
+    """Image scaler of a fold, from its training segments in one streamed pass over the stored codes.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    rows : np.ndarray of int
+        Training segments.
+
+    Returns
+    -------
+    SpectrogramScaler
+        As ``SpectrogramScaler.fit`` over the segments themselves gives it. Padding takes part if
+        the recipe says so (D5) and a segment has any.
+    """
+    frames = (codes.T for codes in store.frame_codes(rows))
+    recipe = store.recipe
+    padded = store.segments["n_frames"].to_numpy()[rows] < SEGMENT_FRAMES
+    if recipe.statistics_over_padding and padded.any():
+        padding = encode_level(np.float32([padding_level(recipe)]), recipe.top_db)
+        frames = chain(frames, [np.broadcast_to(padding, (N_BINS, 1))])
+    codes = SpectrogramScaler.fit(frames)
+    levels = store.levels
+    return SpectrogramScaler(*(levels[limit.astype(int)] for limit in (codes.minimum, codes.maximum)))
 
 
 def model_inputs(batch, scaler, recipe, device):

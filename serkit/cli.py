@@ -32,6 +32,7 @@ class Reproduce:
     learning_rate: float = 0.0  # 0: the profile's own
     precision: str = "auto"  # auto, float32, bf16, fp16
     iemocap_check: str = "strict"  # strict: refuse an incomplete IEMOCAP; report: say so and go on
+    skip_broken: bool = False  # go on without sound files that can't be read; the store records them
     dry_run: bool = False  # print the plan and stop
 
     def __call__(self):
@@ -42,6 +43,7 @@ class Reproduce:
             corpus=self.corpus,
             root=str(Path(self.root).expanduser().resolve()) if self.root else "",
             check=self.iemocap_check,
+            skip_broken=self.skip_broken,
             fold_names=[] if self.folds == "all" else _words("folds", self.folds),
             seeds=[_integer("seeds", word) for word in _words("seeds", self.seeds)],
             recipe=self.recipe,

@@ -1,7 +1,8 @@
 """The three views of a segment: log spectrogram, MFCC, normalised waveform.
 
 Arrays in, arrays out, no files. torch and torchaudio compute; librosa, in the tests, is the
-independent reference.
+independent reference. An utterance is analysed as a whole, then cut: what is computed once
+(`utterance_features`) serves every recipe that cuts it in another way (`cut_segments`).
 
 References
 ----------
@@ -10,6 +11,7 @@ References
        published results were made with. Since 0.10 librosa pads with zeros.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,12 +37,23 @@ from serkit.errors import ParameterError
 from serkit.segments import cut_frames, cut_samples, interval_mask, plan_segments
 
 POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
+BLOCK = 128  # frames transformed at once: their spectra stay in the cache, and memory does not grow
+MEL_GROUP = 16  # neighbouring bands that share a product: most of the filter matrix is zeros
 VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
 
 
 @dataclass(frozen=True)
+class UtteranceFeatures:
+    """What is computed from a whole utterance, time first, before it is cut."""
+
+    spectrogram: np.ndarray  # (n_frames, 200) float32, dB below the utterance's peak
+    mfcc: np.ndarray  # (n_frames, 40) float32
+    waveform: np.ndarray  # (num_samples,) float32, as it was read
+
+
+@dataclass(frozen=True)
 class SegmentFeatures:
-    """The three views of the N segments of one utterance, and how much of each is real."""
+    """The three views of N segments, and how much of each is real."""
 
     spectrogram: np.ndarray  # (N, 200, 300) float32, dB below the utterance's peak
     mfcc: np.ndarray  # (N, 300, 40) float32
@@ -91,22 +104,65 @@ def segment_features(waveform, recipe, *, sample_rate=SAMPLE_RATE):
         raise ParameterError(
             f"sample_rate={sample_rate} Hz, expected {SAMPLE_RATE}; read with serkit.audio.read"
         )
-    waveform = check_waveform(waveform)
-    plan = plan_segments(len(waveform), recipe)
+    utterance = utterance_features(check_waveform(waveform), recipe)
+    return cut_segments(utterance, plan_segments(len(utterance.waveform), recipe), recipe)
+
+
+def utterance_features(waveform, recipe):
+    """Spectrogram and MFCC of a whole utterance; of the recipe only ``recipe.extraction`` matters.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+        As `serkit.audio.check_waveform` returns it.
+    recipe : Recipe
+
+    Returns
+    -------
+    UtteranceFeatures
+    """
     emphasised = preemphasise(waveform, recipe.preemphasis)
-    spectrogram = log_spectrogram(emphasised, top_db=recipe.top_db, edge=recipe.edge)
-    fill = 0.0 if recipe.spectrogram_fill == "peak" else -recipe.top_db
-    coefficients = mfcc(emphasised, top_db=recipe.top_db, edge=recipe.edge)
-    samples = cut_samples(emphasised if recipe.preemphasis_waveform else waveform, plan)
+    return UtteranceFeatures(
+        spectrogram=log_spectrogram(emphasised, top_db=recipe.top_db, edge=recipe.edge).T,
+        mfcc=mfcc(emphasised, top_db=recipe.top_db, edge=recipe.edge),
+        waveform=waveform,
+    )
+
+
+def cut_segments(utterance, plan, recipe):
+    """Cut an analysed utterance into segments: padding, overlap, and the normalised waveform.
+
+    Parameters
+    ----------
+    utterance : UtteranceFeatures
+    plan : SegmentPlan
+        All segments of the utterance, or some.
+    recipe : Recipe
+
+    Returns
+    -------
+    SegmentFeatures
+    """
+    waveform = utterance.waveform
+    if recipe.preemphasis_waveform:
+        waveform = preemphasise(waveform, recipe.preemphasis)
     real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
+    frames = cut_frames(utterance.spectrogram, plan, fill=padding_level(recipe))
     return SegmentFeatures(
-        spectrogram=cut_frames(spectrogram.T, plan, fill=fill).transpose(0, 2, 1),
-        mfcc=cut_frames(coefficients, plan, fill=0.0),
-        waveform=normalise_waveform(samples, None if recipe.statistics_over_padding else real),
+        spectrogram=frames.transpose(0, 2, 1),
+        mfcc=cut_frames(utterance.mfcc, plan, fill=0.0),
+        waveform=normalise_waveform(
+            cut_samples(waveform, plan), None if recipe.statistics_over_padding else real
+        ),
         n_frames=plan.n_frames,
         num_samples=plan.num_samples,
         sample_offset=plan.sample_offset,
     )
+
+
+def padding_level(recipe):
+    """Level of padded spectrogram frames in dB (D2)."""
+    return 0.0 if recipe.spectrogram_fill == "peak" else -recipe.top_db
 
 
 def log_spectrogram(
@@ -150,11 +206,18 @@ def log_spectrogram(
     _check_analysis(win_length, hop_length, n_fft)
     if not 1 <= n_bins <= n_fft // 2 + 1:
         raise ParameterError(f"n_bins={n_bins}, expected 1 to {n_fft // 2 + 1} for n_fft={n_fft}")
-    # float32 here is up to 2e-3 dB off near the floor, as much as the golden values allow
+    # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
     window = torch.hamming_window(win_length, periodic=True, dtype=torch.float64)
-    power = _power(waveform, window, n_fft, hop_length, edge, torch.float64)
-    level = _decibels(power, top_db)
-    return (level - level.max())[:n_bins].to(torch.float32).numpy()
+    level = np.empty((_count_frames(waveform, hop_length), n_bins), np.float32)
+    faintest = peak = math.sqrt(POWER_FLOOR)
+    for frames, magnitude in _magnitudes(waveform, window, n_fft, hop_length, edge):
+        peak = max(peak, float(magnitude.max()))
+        level[frames] = magnitude[:, :n_bins]
+    np.maximum(level, faintest, out=level)
+    level /= peak
+    np.log10(level, out=level)
+    level *= 20.0
+    return np.maximum(level, -top_db, out=level).T
 
 
 def mfcc(
@@ -192,9 +255,15 @@ def mfcc(
     if not 1 <= n_mfcc <= n_mels:
         raise ParameterError(f"n_mfcc={n_mfcc}, expected 1 to n_mels={n_mels}")
     window = torch.hann_window(n_fft, periodic=True)
-    power = _power(waveform, window, n_fft, hop_length, edge, torch.float32)
-    bands, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
-    return (_decibels(power.T @ bands, top_db) @ dct).numpy()
+    level = np.empty((_count_frames(waveform, hop_length), n_mels), np.float32)
+    groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
+    for frames, magnitude in _magnitudes(waveform, window, n_fft, hop_length, edge):
+        power = np.square(magnitude, out=magnitude)
+        for bins, bands, weights in groups:
+            np.matmul(power[:, bins], weights, out=level[frames, bands])
+    np.log10(np.maximum(level, POWER_FLOOR, out=level), out=level)
+    level *= 10.0
+    return np.maximum(level, level.max() - top_db, out=level) @ dct
 
 
 def normalise_waveform(segments, mask=None):
@@ -239,31 +308,49 @@ def _check_analysis(win_length, hop_length, n_fft):
         )
 
 
-def _power(waveform, window, n_fft, hop_length, edge, dtype):
-    """Power spectrogram, shape (n_fft // 2 + 1, n_frames)."""
+def _count_frames(waveform, hop_length):
     if np.ndim(waveform) != 1 or not len(waveform):
         raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
+    return 1 + len(waveform) // hop_length
+
+
+def _magnitudes(waveform, window, n_fft, hop_length, edge):
+    """Magnitude spectra block by block: slice of frames, and array (frames, n_fft // 2 + 1).
+
+    The window lies in the middle of ``n_fft`` and is transformed from its first sample on: where
+    it lies changes the phase only. Precision is that of the window.
+    """
     if edge not in ("reflect", "zero"):
         raise ParameterError(f"edge={edge!r}, expected reflect or zero")
     # numpy reflects as often as it takes, so that a signal shorter than the window works too
     padded = np.pad(waveform, n_fft // 2, mode="reflect" if edge == "reflect" else "constant")
-    spectrum = torch.stft(
-        torch.from_numpy(padded).to(dtype), n_fft, hop_length, len(window), window,
-        center=False, onesided=True, normalized=False, return_complex=True,
-    )  # fmt: skip
-    return torch.view_as_real(spectrum).square().sum(dim=-1)
+    signal = torch.from_numpy(padded[(n_fft - len(window)) // 2 :]).to(window.dtype)
+    n_frames = _count_frames(waveform, hop_length)
+    framed = signal.as_strided((n_frames, len(window)), (hop_length, 1))
+    windowed = torch.zeros(min(BLOCK, n_frames), n_fft, dtype=window.dtype)
+    for start in range(0, n_frames, BLOCK):
+        block = framed[start : start + BLOCK]
+        torch.mul(block, window, out=windowed[: len(block), : len(window)])
+        yield slice(start, start + len(block)), np.abs(real_transform(windowed[: len(block)]))
 
 
-def _decibels(power, top_db):
-    """Level in dB re 1, raised to ``top_db`` below its maximum and to -100 dB."""
-    level = 10.0 * torch.log10(power.clamp_min(POWER_FLOOR))
-    return level.clamp_min(level.max() - top_db)
+def real_transform(windowed):
+    """Spectrum of each row; numpy's transform is the faster one in float64, torch's in float32."""
+    if windowed.dtype == torch.float64:
+        return np.fft.rfft(windowed.numpy())
+    return torch.fft.rfft(windowed).numpy()
 
 
 @lru_cache(maxsize=8)
 def _mel_and_dct(n_fft, n_mels, n_mfcc):
-    """Mel filters (n_bins, n_mels) and DCT matrix (n_mels, n_mfcc), built once."""
-    bands = melscale_fbanks(
+    """Mel filters in groups (bins, bands, weights), and DCT matrix (n_mels, n_mfcc); built once."""
+    filters = melscale_fbanks(
         n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, n_mels, SAMPLE_RATE, norm="slaney", mel_scale="htk"
-    )
-    return bands, create_dct(n_mfcc, n_mels, norm="ortho")
+    ).numpy()
+    groups = []
+    for first in range(0, n_mels, MEL_GROUP):
+        bands = slice(first, min(first + MEL_GROUP, n_mels))
+        heard = np.flatnonzero(filters[:, bands].any(axis=1))
+        bins = slice(heard[0], heard[-1] + 1) if len(heard) else slice(0)
+        groups.append((bins, bands, np.ascontiguousarray(filters[bins, bands])))
+    return groups, create_dct(n_mfcc, n_mels, norm="ortho").numpy()

@@ -67,6 +67,11 @@ class Recipe:
         switches = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
         return hashlib.sha256(json.dumps(switches, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def extraction(self):
+        """The switches that act on a whole utterance. All others act when it is cut into segments."""
+        return {"preemphasis": float(self.preemphasis), "top_db": float(self.top_db), "edge": self.edge}
+
     def with_deviation(self, key, mended=True):
         """The same recipe with one deviation mended, or brought back."""
         if key not in DEVIATIONS:

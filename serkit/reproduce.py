@@ -81,7 +81,9 @@ def notebook_path(name):
     return path
 
 
-def make_plan(run, *, corpus, root="", check="strict", fold_names=(), seeds=(111,), **settings):
+def make_plan(
+    run, *, corpus, root="", check="strict", skip_broken=False, fold_names=(), seeds=(111,), **settings
+):
     """List every step of a reproduction, in order.
 
     The corpus is read first, so that what is wrong with it is said before anything runs.
@@ -92,6 +94,8 @@ def make_plan(run, *, corpus, root="", check="strict", fold_names=(), seeds=(111
     corpus, root : str
     check : {"strict", "report"}
         What to do about an incomplete IEMOCAP, see ``serkit.corpora.load``.
+    skip_broken : bool
+        Whether to do without sound files that can't be read, see ``serkit.store.build_store``.
     fold_names : sequence of str, optional
         Speakers or sessions to test; none means all.
     seeds : sequence of int
@@ -112,7 +116,8 @@ def make_plan(run, *, corpus, root="", check="strict", fold_names=(), seeds=(111
     steps = []
     for notebook in PREPARATION:
         first = notebook == PREPARATION[0]
-        parameters = common | (protocol | {"iemocap_check": check} if first else {"profile": base.profile})
+        about_corpus = protocol | {"iemocap_check": check, "skip_broken": skip_broken}
+        parameters = common | (about_corpus if first else {"profile": base.profile})
         needs = [runs.processed_folder(corpus) / "manifest.parquet"]
         steps.append(Step(notebook, parameters, home / "notebooks" / f"{notebook}.ipynb", needs=needs))
     step_s = _seconds_per_segment(base)

@@ -163,7 +163,7 @@ def predict(accelerator, model, dataset, scaler, batch_size):
     """
     model.eval()
     parts = []
-    for batch in make_loader(dataset, batch_size):
+    for batch in make_loader(dataset, batch_size, on_gpu=accelerator.device.type == "cuda"):
         with accelerator.autocast():
             output = model(**model_inputs(batch, scaler, dataset.store.recipe, accelerator.device))
         parts.append(F.log_softmax(output.logits.float(), dim=1).cpu().numpy())

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch.nn import functional as F
 
 from serkit import audio, model
+from serkit.batches import fit_scaler
+from serkit.corpora.manifest import make_manifest
 from serkit.features import segment_features
 from serkit.images import SpectrogramScaler, spectrogram_image, spectrogram_pixels
 from serkit.recipe import PUBLISHED, Recipe
+from serkit.store import build_store
 
 HERE = Path(__file__).parent / "golden"
 CLIPS = {
@@ -39,6 +43,22 @@ class GoldenSet:
     name: str
     arrays: dict
     waveforms: list
+
+    def manifest(self, folder):
+        """The clips as a corpus: in golden order, which is that of the numbered names."""
+        rows = []
+        for number, (clip, waveform) in enumerate(zip(CLIPS[self.name], self.waveforms, strict=True)):
+            path = folder / f"{number}.wav"
+            soundfile.write(path, waveform, 16_000, subtype="PCM_16")
+            rows.append({
+                "utterance_id": f"{number}", "path": str(path), "corpus": "golden", "speaker": clip, "session": "1",
+                "emotion": "neu", "label": "neutral", "num_samples": len(waveform), "sample_rate": 16_000,
+            })  # fmt: skip
+        return make_manifest(rows)
+
+    def training_ids(self):
+        """Utterances of the manifest that the scaler is fitted on."""
+        return [f"{number}" for number in range(len(self.waveforms))][-TRAINING_CLIPS[self.name] :]
 
     def features(self, recipe):
         """Segments of all clips, one after the other: the three views and what counts as real."""
@@ -145,6 +165,14 @@ def output(golden, published_model):
         return published_model(**golden.inputs())
 
 
+@pytest.fixture(scope="module")
+def stored(golden, tmp_path_factory):
+    """The clips' store, and all that is read from it."""
+    root = tmp_path_factory.mktemp(golden.name)
+    opened = build_store(golden.manifest(root), PUBLISHED, root / "stores")
+    return opened, opened.read(range(len(opened)))
+
+
 class TestFeatures:
     @pytest.mark.parametrize(
         "name", ["segments_per_utterance", "spectrogram_db", "mfcc", "waveform", "spectrogram_image_u8"]
@@ -166,6 +194,32 @@ class TestFeatures:
         pixels = golden.arrays["spectrogram_image_u8"].astype(int)
         pixels.reshape(-1)[::100] += 1
         assert misfit("spectrogram_image_u8", pixels, golden.arrays["spectrogram_image_u8"]) > 1
+
+
+class TestStored:
+    """The same arrays after a round through the store: its 16 bits are inside the tolerances."""
+
+    @pytest.mark.parametrize("name", ["spectrogram_db", "mfcc", "waveform"])
+    def test_array(self, golden, stored, name):
+        views = stored[1]
+        got = {"spectrogram_db": views.spectrogram[:, None], "mfcc": views.mfcc, "waveform": views.waveform}
+        assert misfit(name, got[name], golden.arrays[name]) <= 1
+
+    def test_image(self, golden, stored):
+        opened, views = stored
+        training = opened.rows_of(golden.training_ids())
+        pixels = spectrogram_pixels(torch.from_numpy(views.spectrogram), fit_scaler(opened, training))
+        name = "spectrogram_image_u8"
+        assert misfit(name, pixels, golden.arrays[name]) <= 1
+
+    def test_quantisation_alone(self, golden, stored, outcome):
+        """Half a step of 80 dB / 65535 is 0.0006 dB, a third of the tolerance; and 8-bit pixels hardly move."""
+        level = stored[1].spectrogram[:, None]
+        assert np.abs(level - outcome["spectrogram_db"]).max() <= 0.5 * 80 / 65_535 + 1e-5
+        opened = stored[0]
+        training = opened.rows_of(golden.training_ids())
+        pixels = spectrogram_pixels(torch.from_numpy(level[:, 0]), fit_scaler(opened, training)).numpy()
+        assert misfit("spectrogram_image_u8", pixels, outcome["spectrogram_image_u8"]) <= 1
 
 
 class TestModel:

@@ -55,7 +55,11 @@ def toy(project):
 
     common = "run = ''\ncorpus = ''\nroot = ''\nrecipe = ''\n"
     protocol = "by = ''\nselection = ''\n"
-    write("01_prepare_corpus", common + protocol + "iemocap_check = ''\n", "print('prepared')")
+    write(
+        "01_prepare_corpus",
+        common + protocol + "iemocap_check = ''\nskip_broken = False\n",
+        "print('prepared')",
+    )
     for name in ("02_mfcc", "03_spectrogram", "04_wav2vec2"):
         write(name, common + "profile = ''\n", f"print('{name}')")
     settings = (
@@ -91,6 +95,11 @@ class TestPlan:
         assert steps[4].output == (
             project / "runs/trial/corrected_clean_session_demo/fold=1/seed=111/05_train_coattention.ipynb"
         )
+
+    def test_only_the_preparation_skips_broken_files(self, project, demo_corpus):
+        steps = make_plan(demo_corpus, skip_broken=True)
+        assert steps[0].parameters["skip_broken"] is True
+        assert not any("skip_broken" in step.parameters for step in steps[1:])
 
     def test_no_names_mean_all_folds(self, project, demo_corpus):
         assert sum(s.experiment is not None for s in make_plan(demo_corpus, fold_names=())) == 5

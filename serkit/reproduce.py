@@ -163,6 +163,8 @@ def run_plan(steps, run):
     outcome = {"done": [], "skipped": [], "failed": []}
     for step in steps:
         check_parameters(step)
+        if step.experiment is not None:
+            runs.check_folder(step.output.parent, step.experiment)
     with _only_one(run):
         started, clock = time.perf_counter(), {}
         todo = [step for step in steps if not step.is_done()]

@@ -256,6 +256,31 @@ def is_done(folder, experiment):
         return False
 
 
+def check_folder(folder, experiment):
+    """Refuse a run folder that holds another experiment: results are never overwritten.
+
+    Raises
+    ------
+    RunError
+        Naming the folder and the first parameter that differs.
+    """
+    try:
+        record = json.loads((Path(folder) / "experiment.json").read_text())
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{show_path(folder)}/experiment.json can't be read ({error}); delete that folder"
+        ) from error
+    if record.get("key") != experiment.key:
+        before, now = record.get("parameters", {}), asdict(experiment)
+        name = next((name for name in now if before.get(name) != now[name]), "key")
+        raise RunError(
+            f"{show_path(folder)} holds a run with {name}={before.get(name)!r}, asked for {now.get(name)!r}; "
+            "choose another run name, or delete that folder"
+        )
+
+
 def finished_folders(run):
     """All finished run folders of a run, sorted.
 

@@ -236,15 +236,9 @@ def make_accelerator(precision):
 
 def _claim(folder, experiment):
     """Make the folder this experiment's; remains of another one are refused, never overwritten."""
+    runs.check_folder(folder, experiment)
     record = folder / "experiment.json"
-    if record.exists():
-        key = json.loads(record.read_text()).get("key")
-        if key != experiment.key:
-            raise RunError(
-                f"{runs.show_path(folder)} holds a run with other parameters (key {key}, expected {experiment.key}); "
-                "choose another run name, or delete that folder"
-            )
-    else:
+    if not record.exists():
         runs.write_json(
             record, {"key": experiment.key, "parameters": asdict(experiment), **runs.provenance()}
         )

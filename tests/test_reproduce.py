@@ -167,6 +167,14 @@ class TestRun:
         assert reproduce.execute(steps[0]) is None
         assert "prepared" in (toy / "runs/trial/notebooks/01_prepare_corpus.log").read_text()
 
+    def test_other_parameters_under_the_same_name_are_refused_before_anything_runs(self, toy, demo_corpus):
+        step = make_plan(demo_corpus)[4]
+        step.output.parent.mkdir(parents=True)
+        runs.write_json(step.output.parent / "experiment.json", {"key": "x", "parameters": {"epochs": 7}})
+        with pytest.raises(RunError, match=r"fold=1/seed=111 holds a run with .*choose another run name"):
+            reproduce.run_plan(make_plan(demo_corpus), "trial")
+        assert not (toy / "runs/trial/notebooks").exists()
+
     def test_two_at_a_time_are_refused(self, toy, demo_corpus):
         steps = make_plan(demo_corpus)
         with reproduce._only_one("trial"), pytest.raises(RunError, match="in use by another"):

@@ -175,7 +175,7 @@ def test_done_is_read_back_and_not_trained_again(tones, tmp_path):
 
 def test_another_experiment_never_overwrites(tones, tmp_path):
     train(tones, tmp_path)
-    with pytest.raises(RunError, match=r"holds a run with other parameters .* choose another run name"):
+    with pytest.raises(RunError, match=r"holds a run with epochs=3, asked for 2; choose another run name"):
         train(tones, tmp_path, epochs=2)
     assert json.loads((tmp_path / "experiment.json").read_text())["parameters"]["epochs"] == 3
 

@@ -89,8 +89,8 @@ class RowFile:
             raise OSError(f"ends before row {stop}")
         return rows.reshape(-1, *self.shape[1:])
 
-    def open_for_writing(self):
-        """The open file, in full length and with its header; rows that it holds already stay.
+    def prepare(self):
+        """Give the file its header and full length; rows that it holds already stay.
 
         A new one is sparse and reads as zeros. What does not begin with the right header is begun anew.
         """
@@ -103,17 +103,20 @@ class RowFile:
             partial = self.path.with_suffix(".partial")
             partial.write_bytes(self.header)
             os.replace(partial, self.path)
-        # unbuffered: what is written is with the system, and a killed process loses nothing of it
-        file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
-        file.truncate(self.total_bytes)
-        return file
+        os.truncate(self.path, self.total_bytes)
 
-    def write(self, file, start, rows):
-        """Write rows from ``start`` on, into what `open_for_writing` gave."""
-        file.seek(len(self.header) + int(start) * self.row_bytes)
+    def write(self, start, rows):
+        """Write rows from ``start`` on. When it returns they are with the system, whoever is killed."""
         content = memoryview(np.ascontiguousarray(rows)).cast("B")
-        while content:  # a disk that is almost full takes a part, and refuses at the next call
-            content = content[file.write(content) :]
+        with open(self.path, "r+b", buffering=0) as file:
+            file.seek(len(self.header) + int(start) * self.row_bytes)
+            while content:  # a disk that is almost full takes a part, and refuses at the next call
+                content = content[file.write(content) :]
+
+    def sync(self):
+        """Wait until the file is on the disk."""
+        with open(self.path, "r+b") as file:
+            os.fsync(file.fileno())
 
 
 def part_files(folder, n_frames, num_samples, audio_type):

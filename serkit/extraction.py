@@ -1,14 +1,20 @@
 """From sound files to the arrays of a store: on all cores, utterance by utterance, resumable.
 
-Threads compute (numpy and torch let go of the interpreter while they do), the main thread writes.
-An utterance counts as done when its checksums stand in ``progress.npy``; that is written after its
+An utterance counts as done when its checksums stand in ``progress.npy``; they are written after its
 arrays, so a process may be killed at any time and loses what it had in hand. Each utterance has its
-fixed place in the arrays: neither the number of threads nor an interruption shows in the files.
+fixed place in the files: neither the number of workers nor an interruption shows in them.
 """
 
+import multiprocessing
+import multiprocessing.connection
 import os
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing, contextmanager
+import signal
+import sys
+import threading
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -21,11 +27,13 @@ from tqdm.auto import tqdm
 from serkit import audio
 from serkit.arrays import PARTS, RowFile, checksum, encode_audio, encode_level, part_files
 from serkit.constants import HOP_LENGTH, SAMPLE_RATE
-from serkit.errors import AudioError, CorpusError
+from serkit.errors import AudioError, CorpusError, StoreError
 from serkit.features import utterance_features
+from serkit.recipe import Recipe
 
 BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: logs keep every one
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
+PORTION = 4  # utterances handed to a worker at once
 
 
 def usable_cores():
@@ -70,33 +78,31 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     audio_type = "int16" if all(map(_is_pcm16, rows["path"])) else "float32"
     parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
     progress = RowFile(folder / "progress.npy", "uint32", (len(rows), DONE + 1))
-    with ExitStack() as stack:
-        open_parts = {name: stack.enter_context(file.open_for_writing()) for name, file in parts.items()}
-        open_progress = stack.enter_context(progress.open_for_writing())
-        todo = _missing(table, parts, progress)
-        outcomes = _outcomes(rows["path"], table["num_samples"], recipe, audio_type, todo, workers)
-        outcomes = stack.enter_context(closing(outcomes))
-        places, broken = list(table.itertuples()), {}
-        for i, work in tqdm(outcomes, "features", total=len(rows), initial=len(rows) - len(todo), **BAR):
-            try:
-                arrays, sums = work.result()
-            except AudioError as error:
-                broken[i] = str(error)
-                continue
-            for name, (start, _) in spans(places[i]).items():
-                parts[name].write(open_parts[name], start, arrays[name])
-            progress.write(open_progress, i, np.array([*sums, 1], "uint32"))
-        for file in (*open_parts.values(), open_progress):
-            os.fsync(file.fileno())
+    for file in (*parts.values(), progress):
+        file.prepare()
+    todo = _missing(table, parts, progress)
+    tasks = [
+        Task(place.Index, rows["path"][place.Index], spans(place)) for place in table.iloc[todo].itertuples()
+    ]
+    broken = {}
+    with (
+        closing(_run(tasks, Job(recipe, parts, progress), workers or usable_cores())) as outcomes,
+        tqdm(desc="features", total=len(rows), initial=len(rows) - len(todo), **BAR) as bar,
+    ):
+        for outcome in outcomes:
+            broken |= {row: fault for row, fault in outcome.items() if fault}
+            bar.update(len(outcome))
+    for file in (*parts.values(), progress):
+        file.sync()
     if broken and not skip_broken:
-        named = "; ".join(broken[i] for i in sorted(broken)[:10])
+        named = "; ".join(broken[row] for row in sorted(broken)[:10])
         raise CorpusError(
             f"{len(broken)} of {len(rows)} sound files can't be used, all others are done: {named}. "
             "Mend them and call again, or do without them: skip_broken=True (--skip-broken)"
         )
     sums = progress.read(0, len(rows))
     table = table.assign(**{f"crc_{name}": sums[:, column] for column, name in enumerate(PARTS)})
-    return table, audio_type, {table["utterance_id"][i]: broken[i] for i in sorted(broken)}
+    return table, audio_type, {table["utterance_id"][row]: broken[row] for row in sorted(broken)}
 
 
 def _place(rows):
@@ -144,42 +150,110 @@ def _missing(table, parts, progress):
     return np.union1d(np.flatnonzero(sums[:, DONE] != 1), damaged).astype(int)
 
 
-def _outcomes(paths, lengths, recipe, audio_type, todo, workers):
-    """(utterance, future) as they come; never more than two utterances a thread in memory."""
-    workers = workers or usable_cores()
-    waiting, running = iter(todo), {}
-    pool = ThreadPoolExecutor(workers, "extract", initializer=torch.set_num_threads, initargs=(1,))
-    with _one_thread_each(), pool:
+@dataclass(frozen=True)
+class Task:
+    """One utterance to compute."""
+
+    row: int  # of progress.npy
+    path: str
+    spans: dict  # part -> (first row, last row + 1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all tasks have in common."""
+
+    recipe: Recipe
+    parts: dict  # part -> RowFile
+    progress: RowFile
+
+
+def _run(tasks, job, workers):
+    """Dicts of row to fault (None: done), as they come."""
+    if workers == 1:
+        with _one_thread():
+            for task in tasks:
+                yield _extract_some([task], job)
+        return
+    waiting = (tasks[start : start + PORTION] for start in range(0, len(tasks), PORTION))
+    with _one_thread(), _make_pool(workers) as pool:
+        running = set()
         while True:
-            for i in islice(waiting, 2 * workers - len(running)):
-                running[pool.submit(_analyse, paths[i], lengths[i], recipe, audio_type)] = i
+            # a portion in reserve for each worker, and no more
+            for portion in islice(waiting, 2 * workers - len(running)):
+                running.add(pool.submit(_extract_some, portion, job))
             if not running:
                 return
-            finished = wait(running, return_when=FIRST_COMPLETED).done
-            for work in sorted(finished, key=running.get):
-                yield running.pop(work), work
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            try:
+                yield from (work.result() for work in finished)
+            except BrokenProcessPool as error:
+                raise StoreError(
+                    "extraction: the system has ended a worker, probably for want of memory; call again with "
+                    "workers=1: what is extracted is kept"
+                ) from error
 
 
-def _analyse(path, num_samples, recipe, audio_type):
-    """Arrays of one utterance, as they are stored, and their checksums."""
-    waveform = audio.read(path)
-    if len(waveform) != num_samples:
+def _make_pool(workers):
+    """Processes, because threads would queue for the interpreter between their many short steps.
+
+    A fork costs nothing and shares what is loaded; where forking is unsafe, threads must do.
+    """
+    if sys.platform == "linux":
+        fork = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(workers, mp_context=fork, initializer=_start_worker)
+    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _start_worker():
+    """A worker leaves interrupts to its parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _extract_some(tasks, job):
+    """Compute and write some utterances; {row: why its sound can't be used, or None}."""
+    outcome = {}
+    for task in tasks:
+        try:
+            arrays = _analyse(task, job)
+        except AudioError as error:
+            outcome[task.row] = str(error)
+            continue
+        for name, file in job.parts.items():
+            file.write(task.spans[name][0], arrays[name])
+        sums = [checksum(arrays[name]) for name in PARTS]
+        job.progress.write(task.row, np.array([*sums, 1], "uint32"))
+        outcome[task.row] = None
+    return outcome
+
+
+def _analyse(task, job):
+    """Arrays of one utterance, as they are stored."""
+    waveform = audio.read(task.path)
+    first, end = task.spans["audio"]
+    if len(waveform) != end - first:
         raise AudioError(
-            f"{path}: length differs from the manifest: {len(waveform)} samples at 16 kHz, not {num_samples}; "
+            f"{task.path}: length differs from the manifest: {len(waveform)} samples at 16 kHz, not {end - first}; "
             "prepare the corpus again"
         )
-    features = utterance_features(waveform, recipe)
-    arrays = {
-        "spectrogram": encode_level(features.spectrogram, recipe.top_db),
+    features = utterance_features(waveform, job.recipe)
+    return {
+        "spectrogram": encode_level(features.spectrogram, job.recipe.top_db),
         "mfcc": features.mfcc,
-        "audio": encode_audio(waveform, audio_type),
+        "audio": encode_audio(waveform, job.parts["audio"].dtype),
     }
-    return arrays, [checksum(arrays[name]) for name in PARTS]
 
 
 @contextmanager
-def _one_thread_each():
-    """The threads share out utterances; inside of one, further threads would only wait for each other."""
+def _one_thread():
+    """Workers share out utterances; inside of one, further threads would only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -37,7 +37,7 @@ from serkit.errors import ParameterError
 from serkit.segments import cut_frames, cut_samples, interval_mask, plan_segments
 
 POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
-BLOCK = 128  # frames transformed at once: their spectra stay in the cache, and memory does not grow
+BLOCK = 64  # frames transformed at once: their spectra stay in the cache, and memory does not grow
 MEL_GROUP = 16  # neighbouring bands that share a product: most of the filter matrix is zeros
 VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
 
@@ -328,10 +328,14 @@ def _magnitudes(waveform, window, n_fft, hop_length, edge):
     n_frames = _count_frames(waveform, hop_length)
     framed = signal.as_strided((n_frames, len(window)), (hop_length, 1))
     windowed = torch.zeros(min(BLOCK, n_frames), n_fft, dtype=window.dtype)
+    magnitudes = np.empty(
+        (len(windowed), n_fft // 2 + 1), windowed.numpy().dtype
+    )  # overwritten block by block
     for start in range(0, n_frames, BLOCK):
         block = framed[start : start + BLOCK]
-        torch.mul(block, window, out=windowed[: len(block), : len(window)])
-        yield slice(start, start + len(block)), np.abs(real_transform(windowed[: len(block)]))
+        size = len(block)
+        torch.mul(block, window, out=windowed[:size, : len(window)])
+        yield slice(start, start + size), np.abs(real_transform(windowed[:size]), out=magnitudes[:size])
 
 
 def real_transform(windowed):

@@ -1,6 +1,7 @@
 """The feature store: what it holds, what it survives, and what it refuses; then batches read from it."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from filelock import FileLock
 from trees import noise, wav_bytes
 
-from serkit import audio, extraction, store
+from serkit import arrays, audio, extraction, store
 from serkit.arrays import PARTS, encode_level, level_of_code
 from serkit.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
 from serkit.constants import LABELS
@@ -66,7 +68,7 @@ def write_corpus(folder):
 
 
 class Extraction:
-    """Counts utterances, and breaks down at the k-th with an exception."""
+    """Counts utterances computed in this process (workers=1), and breaks down at the k-th."""
 
     def __init__(self, monkeypatch, breaks_at=None, exception=None):
         self.count = 0
@@ -134,7 +136,7 @@ class TestContent:
         folder = build_store(corpus, PUBLISHED, tmp_path).folder
         count = Extraction(monkeypatch)
         for recipe in RECIPES:
-            opened = build_store(corpus, recipe, tmp_path)
+            opened = build_store(corpus, recipe, tmp_path, workers=1)
             assert opened.folder == folder
             assert_equal_to_extraction(opened, corpus, recipe)
         assert count.count == 0
@@ -152,7 +154,7 @@ class TestContent:
     def test_nothing_is_computed_twice(self, tmp_path, corpus, monkeypatch):
         first = build_store(corpus, PUBLISHED, tmp_path)
         count = Extraction(monkeypatch)
-        second = build_store(corpus, PUBLISHED, tmp_path)
+        second = build_store(corpus, PUBLISHED, tmp_path, workers=1)
         assert count.count == 0
         assert second.folder == first.folder
         assert second.segments.equals(first.segments)
@@ -221,7 +223,7 @@ class TestInterruption:
         with pytest.raises(StoreError, match="is missing or incomplete; run notebook 01"):
             open_store(folder, PUBLISHED)
         count = Extraction(monkeypatch)
-        opened = build_store(corpus, PUBLISHED, tmp_path / "twice")
+        opened = build_store(corpus, PUBLISHED, tmp_path / "twice", workers=1)
         assert count.count == len(SOUNDS) - (breaks_at - 1)
         whole = build_store(corpus, PUBLISHED, tmp_path / "once")
         assert contents(opened.folder) == contents(whole.folder)
@@ -247,10 +249,11 @@ class TestInterruption:
             wait_until(lambda wanted=wanted: count_done(folder) >= wanted, child)
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
-        done = count_done(folder)
+        with FileLock(folder / "lock"):  # the workers hold it until they have noticed
+            done = count_done(folder)
         assert 4 <= done < len(SOUNDS) and not (folder / "store.json").exists()
         count = Extraction(monkeypatch)
-        opened = build_store(corpus, PUBLISHED, tmp_path / "killed")
+        opened = build_store(corpus, PUBLISHED, tmp_path / "killed", workers=1)
         assert count.count == len(SOUNDS) - done
         whole = build_store(corpus, PUBLISHED, tmp_path / "once")
         assert contents(opened.folder) == contents(whole.folder)
@@ -270,45 +273,60 @@ class TestInterruption:
         whole = build_store(corpus, PUBLISHED, tmp_path / "once")
         assert contents(opened.folder) == contents(whole.folder)
 
-    def test_full_disk(self, tmp_path, corpus, monkeypatch):
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_full_disk(self, tmp_path, corpus, monkeypatch, workers):
         """The third utterance finds no room: what stands before it is kept."""
         real = extraction.RowFile.write
 
-        def write(file, open_file, start, rows):
+        def write(file, start, rows):
             if file.path.name == "mfcc.npy" and start >= 101 + 301:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            real(file, open_file, start, rows)
+            real(file, start, rows)
 
         with monkeypatch.context() as patch:
             patch.setattr(extraction.RowFile, "write", write)
             with pytest.raises(
                 StoreError, match=r"No space left on device\); make room or choose another.*is kept"
             ):
-                build_store(corpus, CORRECTED, tmp_path, workers=1)
+                build_store(corpus, CORRECTED, tmp_path, workers=workers)
         count = Extraction(monkeypatch)
-        opened = build_store(corpus, CORRECTED, tmp_path)
-        assert count.count == len(SOUNDS) - 2
+        opened = build_store(corpus, CORRECTED, tmp_path, workers=1)
+        # with two workers the other one has had the second half in hand
+        assert count.count == len(SOUNDS) - 2 if workers == 1 else count.count <= len(SOUNDS) - 2
         assert_equal_to_extraction(opened, corpus, CORRECTED)
 
-    def test_a_disk_that_takes_only_a_part(self, tmp_path, corpus):
+    def test_a_disk_that_takes_only_a_part(self, tmp_path, monkeypatch):
         """On an almost full disk a write may be short; the rest must not be forgotten."""
 
-        class Short:
-            def __init__(self, file):
-                self.file = file
-
-            def seek(self, place):
-                return self.file.seek(place)
-
+        class Short(io.FileIO):
             def write(self, content):
-                return self.file.write(content[:777])
+                return super().write(content[:777])
 
         file = extraction.RowFile(tmp_path / "a.npy", "float32", (100, 40))
+        file.prepare()
         rows = np.random.default_rng(0).normal(size=(90, 40)).astype(np.float32)
-        with file.open_for_writing() as raw:
-            file.write(Short(raw), 10, rows)
+        monkeypatch.setattr(arrays, "open", lambda path, mode, buffering: Short(path, "r+"), raising=False)
+        file.write(10, rows)
+        monkeypatch.undo()
         assert np.array_equal(np.load(file.path)[10:], rows)
         assert np.array_equal(file.read(10, 100), rows)
+
+    def test_a_worker_that_dies(self, tmp_path, corpus, monkeypatch):
+        """Ended by the system, as for want of memory: named, and nothing that was done is lost."""
+        monkeypatch.setattr(
+            extraction, "utterance_features", lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+        )
+        with pytest.raises(StoreError, match=r"ended a worker, probably for want of memory.*workers=1"):
+            build_store(corpus, CORRECTED, tmp_path, workers=2)
+        monkeypatch.undo()
+        assert_equal_to_extraction(build_store(corpus, CORRECTED, tmp_path), corpus, CORRECTED)
+
+    @pytest.mark.parametrize("workers", [2, 5])
+    def test_threads_where_forking_is_unsafe(self, tmp_path, corpus, monkeypatch, workers):
+        whole = build_store(corpus, PUBLISHED, tmp_path / "processes")
+        monkeypatch.setattr(extraction.sys, "platform", "darwin")
+        opened = build_store(corpus, PUBLISHED, tmp_path / "threads", workers=workers)
+        assert contents(opened.folder) == contents(whole.folder)
 
     def test_file_that_may_not_grow(self, tmp_path, corpus):
         """A write that really fails: files of this process are held to 300 kB for a moment."""
@@ -362,7 +380,7 @@ class TestBrokenSound:
         for name, content in good.items():
             path_of[name].write_bytes(content)
         count = Extraction(monkeypatch)
-        opened = build_store(corpus, PUBLISHED, tmp_path / "stores")
+        opened = build_store(corpus, PUBLISHED, tmp_path / "stores", workers=1)
         assert count.count == 2
         assert_equal_to_extraction(opened, corpus, PUBLISHED)
 
@@ -392,7 +410,7 @@ class TestBrokenSound:
         Path(path_of["c"]).write_bytes(good)
         (opened.folder / "store.json").unlink()
         count = Extraction(monkeypatch)
-        mended = build_store(corpus, PUBLISHED, tmp_path / "stores")
+        mended = build_store(corpus, PUBLISHED, tmp_path / "stores", workers=1)
         assert count.count == 1 and not mended.skipped
         assert contents(mended.folder) == contents(build_store(corpus, PUBLISHED, tmp_path / "once").folder)
 
@@ -473,7 +491,7 @@ class TestRefused:
             opened.verify()
         (folder / "store.json").unlink()  # the cure that the message names
         count = Extraction(monkeypatch)
-        build_store(corpus, PUBLISHED, folder.parent).verify()
+        build_store(corpus, PUBLISHED, folder.parent, workers=1).verify()
         assert count.count == 1
         assert contents(folder) == whole
 

@@ -33,7 +33,8 @@ from serkit.recipe import Recipe
 
 BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: logs keep every one
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
-PORTION = 4  # utterances handed to a worker at once
+PORTION = 8  # utterances handed to a worker at once
+FLUSH_S = 1.0  # s between two calls to the disk
 
 
 def usable_cores():
@@ -75,7 +76,8 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
         If writing fails. What is written stays.
     """
     table = _place(rows)
-    audio_type = "int16" if all(map(_is_pcm16, rows["path"])) else "float32"
+    with ThreadPoolExecutor() as pool:
+        audio_type = "int16" if all(pool.map(_is_pcm16, rows["path"])) else "float32"
     parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
     progress = RowFile(folder / "progress.npy", "uint32", (len(rows), DONE + 1))
     for file in (*parts.values(), progress):
@@ -86,14 +88,13 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     ]
     broken = {}
     with (
+        _flushing([*parts.values(), progress]),
         closing(_run(tasks, Job(recipe, parts, progress), workers or usable_cores())) as outcomes,
         tqdm(desc="features", total=len(rows), initial=len(rows) - len(todo), **BAR) as bar,
     ):
         for outcome in outcomes:
             broken |= {row: fault for row, fault in outcome.items() if fault}
             bar.update(len(outcome))
-    for file in (*parts.values(), progress):
-        file.sync()
     if broken and not skip_broken:
         named = "; ".join(broken[row] for row in sorted(broken)[:10])
         raise CorpusError(
@@ -249,6 +250,28 @@ def _analyse(task, job):
         "mfcc": features.mfcc,
         "audio": encode_audio(waveform, job.parts["audio"].dtype),
     }
+
+
+@contextmanager
+def _flushing(files):
+    """Send what is written on to the disk all along: at the end there is little left to wait for."""
+    with ThreadPoolExecutor(1) as pool:
+        ended = threading.Event()
+        flushed = pool.submit(_flush_until, ended, files)
+        try:
+            yield
+        finally:
+            ended.set()
+        flushed.result()  # or the error that writing ended in
+
+
+def _flush_until(ended, files):
+    while True:
+        last = ended.wait(FLUSH_S)
+        for file in files:
+            file.sync()
+        if last:
+            return
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import tyro
 
 from serkit import runs
 from serkit.constants import SPEECH_ENCODER
+from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, SerkitError
 
 
@@ -114,7 +115,7 @@ def _check_device():
 
 
 def _check_corpora():
-    for name in sorted(runs.REGISTRY):
+    for name in sorted(REGISTRY):
         root = runs.corpus_root(name)
         if name == "demo":
             yield (

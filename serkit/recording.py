@@ -131,7 +131,7 @@ class Recording:
             first = ", ".join(f"{start:.0f} s" for start in self.silent_windows[:3])
             yield (
                 f"silence in {len(self.silent_windows)} of {self.n_windows} windows (below {SILENCE_DBFS:g} dBFS, "
-                f"from {first}{' ...' if len(self.silent_windows) > 3 else ''}): the answers there mean nothing"
+                f"from {first}{' ...' if len(self.silent_windows) > 3 else ''}): the answers there mean nothing, and they count in the whole"
             )
 
     def _mono_blocks(self, sound):
@@ -146,7 +146,7 @@ class Recording:
         """The window, once it is one that can be analysed."""
         if len(waveform) < MIN_SAMPLES:
             raise AudioError(
-                f"{self.path}: {1000 * self.duration_s:.0f} ms long, expected at least "
+                f"{self.path}: {1000 * self.duration_s:.1f} ms long, expected at least "
                 f"{1000 * MIN_SAMPLES // SAMPLE_RATE} ms; there is nothing to recognise in it, record more"
             )
         self.n_windows += 1

@@ -54,7 +54,7 @@ def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
         handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles), borderaxespad=0.2
     )
     ax.set(ylim=(0, STRIP[1]), xlim=(edges[0], edges[-1]), ylabel="probability (%)")
-    ax.set_yticks([0, 25, 50, 75, 100, sum(STRIP) / 2], ["0", "25", "50", "75", "100", "highest"])
+    ax.set_yticks([0, 25, 50, 75, 100, sum(STRIP) / 2], ["0", "25", "50", "75", "100", "most likely"])
     _label_time(ax, edges[-1], together)
     return ax
 

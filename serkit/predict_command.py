@@ -105,7 +105,8 @@ def save_timeline(prediction, path):
     with paper_style(columns=2, height=TIMELINE_IN):
         fig = Figure()
         plot_timeline(prediction.segments, ax=fig.subplots())
-        fig.suptitle(_shorten(Path(prediction.path).name), fontsize=8)
+        # a name may hold dollars, which are no formula
+        fig.suptitle(_shorten(Path(prediction.path).name), fontsize=8, parse_math=False)
         fig.savefig(path, dpi=PNG_DPI, metadata=UNDATED[path.suffix[1:].lower()])
 
 

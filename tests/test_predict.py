@@ -310,6 +310,11 @@ class TestCommand:
         assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 10_000
         assert f"written {picture}" in err
 
+    def test_any_name_can_be_a_title(self, folder, tmp_path, capfd):
+        path = tmp_path / "a $x_$ ünd 100 % \\frac{.wav"
+        soundfile.write(path, voice(1), 16_000)
+        assert run(path, "--model", folder, "--timeline", tmp_path / "t.svg") == 0
+
     def test_all_files_broken(self, folder, sounds, capfd):
         for form, expected in (("table", ""), ("json", None), ("csv", None)):
             assert run(sounds / "text.wav", "--model", folder, "--format", form) == 1

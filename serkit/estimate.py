@@ -223,7 +223,7 @@ def describe(costs, experiment):
     memory = next((cost.memory for cost in costs if cost.memory), None)
     if memory:
         have = f"{memory.place} has {show_bytes(memory.total)}, {show_bytes(memory.free)} of them free"
-        lines.append(f"memory: {show_bytes(memory.peak)} at the peak of training; {have}")
+        lines.append(f"memory: about {show_bytes(memory.peak)} at the peak of training; {have}")
         if memory.peak > memory.free:
             lines.append(
                 f"WARNING: training with batch_size={experiment.batch_size} does not fit into the free memory of "

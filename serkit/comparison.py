@@ -24,7 +24,7 @@ from serkit.statistics import (
     check_choice,
     check_range,
     clustered_interval,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""``serkit doctor | reproduce | report``: the command line."""
+"""``serkit doctor | reproduce | report | predict``: the command line."""
 
 import importlib.util
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -70,6 +70,38 @@ class Report:
 
         write_report(self.run)
         return 0
+
+
+@dataclass
+class Predict:
+    """Recognise four emotions in sound files, for each file or every three seconds of it."""
+
+    files: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE [FILE ...]")
+    ] = ()  # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    model: str = ""  # model folder; empty: that of the newest finished fold of --run
+    run: str = "demo"  # run to take the model from
+    format: Literal["table", "json", "csv"] = "table"  # of the result
+    segments: bool = False  # one row for every 3 s segment
+    output: str = ""  # file for the result; empty: printed
+    timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
+    device: str = "auto"  # auto, cpu, cuda, mps
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+
+    def __call__(self):
+        from serkit.predict_command import predict_files
+
+        return predict_files(
+            self.files,
+            model=self.model,
+            run=self.run,
+            form=self.format,
+            segments=self.segments,
+            output=self.output,
+            timeline=self.timeline,
+            device=self.device,
+            precision=self.precision,
+        )
 
 
 @dataclass
@@ -161,6 +193,7 @@ def _check_disk():
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

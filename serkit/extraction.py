@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -75,11 +76,8 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     OSError
         If writing fails. What is written stays.
     """
-    table = _place(rows)
-    with ThreadPoolExecutor() as pool:
-        audio_type = "int16" if all(pool.map(_is_pcm16, rows["path"])) else "float32"
-    parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
-    progress = RowFile(folder / "progress.npy", "uint32", (len(rows), DONE + 1))
+    table, parts, progress = plan_files(rows, folder)
+    audio_type = parts["audio"].dtype
     for file in (*parts.values(), progress):
         file.prepare()
     todo = _missing(table, parts, progress)
@@ -104,6 +102,29 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     sums = progress.read(0, len(rows))
     table = table.assign(**{f"crc_{name}": sums[:, column] for column, name in enumerate(PARTS)})
     return table, audio_type, {table["utterance_id"][row]: broken[row] for row in sorted(broken)}
+
+
+def plan_files(rows, folder):
+    """The files that ``extract`` will fill; writes nothing.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        The task's part of a manifest. Headers of the sound files are read.
+    folder : Path
+
+    Returns
+    -------
+    table : pd.DataFrame
+        Place of every utterance in the files.
+    parts : dict of str to RowFile
+    progress : RowFile
+    """
+    table = _place(rows)
+    with ThreadPoolExecutor() as pool:
+        audio_type = "int16" if all(pool.map(_is_pcm16, rows["path"])) else "float32"
+    parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
+    return table, parts, RowFile(Path(folder) / "progress.npy", "uint32", (len(rows), DONE + 1))
 
 
 def _place(rows):

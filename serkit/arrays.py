@@ -177,3 +177,11 @@ def decode_audio(samples):
 def checksum(part):
     """CRC-32 of an array's bytes."""
     return zlib.crc32(memoryview(np.ascontiguousarray(part)).cast("B"))
+
+
+def allocated_bytes(path):
+    """Room that a file takes on its disk, 0 if there is none: the holes of a sparse one are free."""
+    try:
+        return 512 * os.stat(path).st_blocks  # POSIX counts in these, whatever the disk's own are
+    except FileNotFoundError:
+        return 0

@@ -38,9 +38,13 @@ class SegmentDataset(Dataset):
         return len(self.rows)
 
     def __getitems__(self, places):
-        features = self.store.read(self.rows[places])
-        batch = {name: torch.from_numpy(getattr(features, name)) for name in (*VIEWS, "num_samples")}
+        batch = segment_batch(self.store.read(self.rows[places]))
         return batch | {"label": torch.from_numpy(self.labels[places])}
+
+
+def segment_batch(features):
+    """Segments as CPU tensors: the three views and ``num_samples``, as ``model_inputs`` takes them."""
+    return {name: torch.from_numpy(getattr(features, name)) for name in (*VIEWS, "num_samples")}
 
 
 def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False, workers=None):

@@ -1,16 +1,17 @@
-"""``serkit doctor | reproduce | report``: the command line."""
+"""``serkit doctor | reproduce | report | predict``: the command line."""
 
 import importlib.util
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from serkit import runs
 from serkit.constants import SPEECH_ENCODER
+from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, SerkitError
 
 
@@ -72,6 +73,38 @@ class Report:
 
 
 @dataclass
+class Predict:
+    """Recognise four emotions in sound files, for each file or every three seconds of it."""
+
+    files: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE [FILE ...]")
+    ] = ()  # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    model: str = ""  # model folder; empty: that of the newest finished fold of --run
+    run: str = "demo"  # run to take the model from
+    format: Literal["table", "json", "csv"] = "table"  # of the result
+    segments: bool = False  # one row for every 3 s segment
+    output: str = ""  # file for the result; empty: printed
+    timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
+    device: str = "auto"  # auto, cpu, cuda, mps
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+
+    def __call__(self):
+        from serkit.predict_command import predict_files
+
+        return predict_files(
+            self.files,
+            model=self.model,
+            run=self.run,
+            form=self.format,
+            segments=self.segments,
+            output=self.output,
+            timeline=self.timeline,
+            device=self.device,
+            precision=self.precision,
+        )
+
+
+@dataclass
 class Doctor:
     """Say what is installed and found, and what to do about each gap."""
 
@@ -114,7 +147,7 @@ def _check_device():
 
 
 def _check_corpora():
-    for name in sorted(runs.REGISTRY):
+    for name in sorted(REGISTRY):
         root = runs.corpus_root(name)
         if name == "demo":
             yield (
@@ -160,6 +193,7 @@ def _check_disk():
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

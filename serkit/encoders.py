@@ -4,6 +4,8 @@ Structure comes from a config, weights from a named source: nothing starts from 
 unless ``random`` is asked for.
 """
 
+import hashlib
+
 import torch
 import torchvision
 from safetensors import SafetensorError
@@ -134,6 +136,46 @@ def _no_speech_weights(source, error):
         "preprocessor_config.json and model.safetensors into a folder and pass that folder as speech_encoder; "
         "or ask for random weights by name: speech_encoder='random'"
     )
+
+
+def freeze(encoder, training):
+    """Take the parts of a speech encoder out of training that ``training`` leaves out.
+
+    Parameters
+    ----------
+    encoder : transformers.PreTrainedModel
+    training : str
+        ``all``; ``transformer``: all but the convolutions; ``top_<k>``: the last ``k`` transformer
+        layers; ``frozen``: nothing.
+
+    Raises
+    ------
+    ParameterError
+        If there are fewer than ``k`` layers.
+    """
+    if training == "all":
+        return
+    # its convolutions else ask for the gradient of their input, which nobody needs
+    encoder.feature_extractor._freeze_parameters()
+    if training == "transformer":
+        return
+    encoder.requires_grad_(False)
+    if training.startswith("top_"):
+        layers, wanted = encoder.encoder.layers, int(training.removeprefix("top_"))
+        if wanted > len(layers):
+            raise ParameterError(
+                f"encoder_training={training!r}, but the speech encoder has {len(layers)} transformer layers"
+            )
+        layers[-wanted:].requires_grad_(True)
+
+
+def fingerprint(module):
+    """SHA-256 over names and values of a module's weights: equal weights, equal numbers."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_alexnet_weights():

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,8 @@ from serkit.recipe import Recipe
 
 BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: logs keep every one
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
-PORTION = 4  # utterances handed to a worker at once
+PORTION = 8  # utterances handed to a worker at once
+FLUSH_S = 1.0  # s between two calls to the disk
 
 
 def usable_cores():
@@ -74,10 +76,8 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     OSError
         If writing fails. What is written stays.
     """
-    table = _place(rows)
-    audio_type = "int16" if all(map(_is_pcm16, rows["path"])) else "float32"
-    parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
-    progress = RowFile(folder / "progress.npy", "uint32", (len(rows), DONE + 1))
+    table, parts, progress = plan_files(rows, folder)
+    audio_type = parts["audio"].dtype
     for file in (*parts.values(), progress):
         file.prepare()
     todo = _missing(table, parts, progress)
@@ -86,14 +86,13 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     ]
     broken = {}
     with (
+        _flushing([*parts.values(), progress]),
         closing(_run(tasks, Job(recipe, parts, progress), workers or usable_cores())) as outcomes,
         tqdm(desc="features", total=len(rows), initial=len(rows) - len(todo), **BAR) as bar,
     ):
         for outcome in outcomes:
             broken |= {row: fault for row, fault in outcome.items() if fault}
             bar.update(len(outcome))
-    for file in (*parts.values(), progress):
-        file.sync()
     if broken and not skip_broken:
         named = "; ".join(broken[row] for row in sorted(broken)[:10])
         raise CorpusError(
@@ -103,6 +102,29 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     sums = progress.read(0, len(rows))
     table = table.assign(**{f"crc_{name}": sums[:, column] for column, name in enumerate(PARTS)})
     return table, audio_type, {table["utterance_id"][row]: broken[row] for row in sorted(broken)}
+
+
+def plan_files(rows, folder):
+    """The files that ``extract`` will fill; writes nothing.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        The task's part of a manifest. Headers of the sound files are read.
+    folder : Path
+
+    Returns
+    -------
+    table : pd.DataFrame
+        Place of every utterance in the files.
+    parts : dict of str to RowFile
+    progress : RowFile
+    """
+    table = _place(rows)
+    with ThreadPoolExecutor() as pool:
+        audio_type = "int16" if all(pool.map(_is_pcm16, rows["path"])) else "float32"
+    parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
+    return table, parts, RowFile(Path(folder) / "progress.npy", "uint32", (len(rows), DONE + 1))
 
 
 def _place(rows):
@@ -249,6 +271,28 @@ def _analyse(task, job):
         "mfcc": features.mfcc,
         "audio": encode_audio(waveform, job.parts["audio"].dtype),
     }
+
+
+@contextmanager
+def _flushing(files):
+    """Send what is written on to the disk all along: at the end there is little left to wait for."""
+    with ThreadPoolExecutor(1) as pool:
+        ended = threading.Event()
+        flushed = pool.submit(_flush_until, ended, files)
+        try:
+            yield
+        finally:
+            ended.set()
+        flushed.result()  # or the error that writing ended in
+
+
+def _flush_until(ended, files):
+    while True:
+        last = ended.wait(FLUSH_S)
+        for file in files:
+            file.sync()
+        if last:
+            return
 
 
 @contextmanager

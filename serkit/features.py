@@ -12,6 +12,7 @@ References
 """
 
 import math
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,7 +38,7 @@ from serkit.errors import ParameterError
 from serkit.segments import cut_frames, cut_samples, interval_mask, plan_segments
 
 POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
-BLOCK = 64  # frames transformed at once: their spectra stay in the cache, and memory does not grow
+BLOCK = 128  # frames transformed at once: their spectra stay in the cache, and memory does not grow
 MEL_GROUP = 16  # neighbouring bands that share a product: most of the filter matrix is zeros
 VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
 
@@ -207,7 +208,7 @@ def log_spectrogram(
     if not 1 <= n_bins <= n_fft // 2 + 1:
         raise ParameterError(f"n_bins={n_bins}, expected 1 to {n_fft // 2 + 1} for n_fft={n_fft}")
     # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
-    window = torch.hamming_window(win_length, periodic=True, dtype=torch.float64)
+    window = _window("hamming", win_length, torch.float64)
     level = np.empty((_count_frames(waveform, hop_length), n_bins), np.float32)
     faintest = peak = math.sqrt(POWER_FLOOR)
     for frames, magnitude in _magnitudes(waveform, window, n_fft, hop_length, edge):
@@ -254,7 +255,7 @@ def mfcc(
     _check_analysis(n_fft, hop_length, n_fft)
     if not 1 <= n_mfcc <= n_mels:
         raise ParameterError(f"n_mfcc={n_mfcc}, expected 1 to n_mels={n_mels}")
-    window = torch.hann_window(n_fft, periodic=True)
+    window = _window("hann", n_fft, torch.float32)
     level = np.empty((_count_frames(waveform, hop_length), n_mels), np.float32)
     groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
     for frames, magnitude in _magnitudes(waveform, window, n_fft, hop_length, edge):
@@ -327,22 +328,35 @@ def _magnitudes(waveform, window, n_fft, hop_length, edge):
     signal = torch.from_numpy(padded[(n_fft - len(window)) // 2 :]).to(window.dtype)
     n_frames = _count_frames(waveform, hop_length)
     framed = signal.as_strided((n_frames, len(window)), (hop_length, 1))
-    windowed = torch.zeros(min(BLOCK, n_frames), n_fft, dtype=window.dtype)
-    magnitudes = np.empty(
-        (len(windowed), n_fft // 2 + 1), windowed.numpy().dtype
-    )  # overwritten block by block
+    windowed, magnitudes = _buffers.get(n_fft, len(window), window.dtype)
     for start in range(0, n_frames, BLOCK):
-        block = framed[start : start + BLOCK]
-        size = len(block)
-        torch.mul(block, window, out=windowed[:size, : len(window)])
-        yield slice(start, start + size), np.abs(real_transform(windowed[:size]), out=magnitudes[:size])
+        size = min(BLOCK, n_frames - start)
+        torch.mul(framed[start : start + size], window, out=windowed[:size, : len(window)])
+        yield (
+            slice(start, start + size),
+            np.abs(torch.fft.rfft(windowed[:size]).numpy(), out=magnitudes[:size]),
+        )
 
 
-def real_transform(windowed):
-    """Spectrum of each row; numpy's transform is the faster one in float64, torch's in float32."""
-    if windowed.dtype == torch.float64:
-        return np.fft.rfft(windowed.numpy())
-    return torch.fft.rfft(windowed).numpy()
+class _Buffers(threading.local):
+    """Room for one block of windowed frames and their magnitudes, for each thread once."""
+
+    def __init__(self):
+        self.get = lru_cache(maxsize=8)(self._make)
+
+    def _make(self, n_fft, n_window, dtype):
+        """Frames end in zeros from ``n_window`` on, and nobody writes there."""
+        windowed = torch.zeros(BLOCK, n_fft, dtype=dtype)
+        return windowed, np.empty((BLOCK, n_fft // 2 + 1), windowed.numpy().dtype)
+
+
+_buffers = _Buffers()
+
+
+@lru_cache(maxsize=8)
+def _window(kind, length, dtype):
+    """A periodic window; made once, because its cosines take as long as a block of frames."""
+    return getattr(torch, f"{kind}_window")(length, periodic=True, dtype=dtype)
 
 
 @lru_cache(maxsize=8)

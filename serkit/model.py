@@ -24,6 +24,8 @@ from serkit.encoders import (
     MfccBiLstm,
     SpectrogramCNN,
     count_encoder_frames,
+    fingerprint,
+    freeze,
     load_alexnet_weights,
     load_speech_encoder,
     speech_config,
@@ -49,6 +51,9 @@ class ModelConfig:
     mask_time_prob: float = 0.05  # SpecAugment: share of frames masked in training, 0 = off
     mask_time_length: int = 10  # frames in one mask
     encoder_mask: bool = False  # does the encoder itself want an attention mask?
+    encoder_training: str = "all"  # what of the encoder learns: all, transformer, top_<k>, frozen
+    encoder_layers: str = "last"  # its last layer, or a learned weighted sum of all: weighted
+    sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
     def transformers_config(self):
         """The speech encoder's structure with SpecAugment and LayerDrop set as said here."""
@@ -124,8 +129,19 @@ class CoAttentionModel(nn.Module):
         self.fusion_2 = nn.Linear(hidden, hidden)
         self.classifier = nn.Linear(hidden, len(LABELS))
         self.dropout = nn.Dropout(config.dropout)
+        if config.encoder_layers == "weighted":
+            # of every layer and of what enters the first one; equal at the beginning
+            self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
+        freeze(self.speech_encoder, config.encoder_training)
 
-    def forward(self, spectrogram, mfcc, waveform, num_samples=None):
+    def train(self, mode=True):
+        """A frozen encoder never drops out or masks anything: its output is a feature like the others."""
+        super().train(mode)
+        if self.config.encoder_training == "frozen":
+            self.speech_encoder.eval()
+        return self
+
+    def forward(self, spectrogram, mfcc, waveform=None, num_samples=None, states=None):
         """Classify a batch of segments.
 
         Parameters
@@ -133,10 +149,13 @@ class CoAttentionModel(nn.Module):
         spectrogram : torch.Tensor, shape (B, 3, 256, 384), float32
             From ``serkit.images.spectrogram_image``.
         mfcc : torch.Tensor, shape (B, 300, 40), float32
-        waveform : torch.Tensor, shape (B, 48000), float32
+        waveform : torch.Tensor, shape (B, 48000), float32, optional
+            Not needed where ``states`` are given.
         num_samples : torch.Tensor of int64, shape (B,), optional
             Real samples of each segment, padding after them. Given, frames of padding get no
             weight in the co-attention (D1); without it every frame may get some, as published.
+        states : torch.Tensor, shape (B, L, T', D), optional
+            What ``speech_states`` gives for the waveform, computed before.
 
         Returns
         -------
@@ -144,7 +163,9 @@ class CoAttentionModel(nn.Module):
         """
         image = self.spectrogram_encoder(spectrogram)  # (B, hidden)
         cepstrum = self.mfcc_encoder(mfcc)  # (B, hidden)
-        frames = self.encode_speech(waveform, num_samples)  # (B, T', D)
+        if states is None:
+            states = self.speech_states(waveform, num_samples)  # (B, L, T', D)
+        frames = self.mix_layers(states)  # (B, T', D)
         low_level = torch.cat([image, cepstrum], dim=1)  # (B, 2 * hidden)
         weights = F.relu(self.coattention(self.dropout(low_level)))  # (B, T')
         if num_samples is not None:
@@ -157,14 +178,32 @@ class CoAttentionModel(nn.Module):
         logits = self.classifier(hidden_2)  # (B, 4)
         return CoAttentionOutput(logits, weights, speech, hidden_1, hidden_2)
 
-    def encode_speech(self, waveform, num_samples=None):
-        """Hidden states of the speech encoder's last layer, shape (B, T', D)."""
+    def speech_states(self, waveform, num_samples=None):
+        """Hidden states of the speech encoder: of the last layer, or of all, shape (B, L, T', D)."""
         mask = None
         if num_samples is not None and self.config.encoder_mask:
             place = torch.arange(waveform.shape[1], device=waveform.device)
             # an encoder that sees no sample at all returns NaN: leave it one frame
             mask = (place < num_samples[:, None].clamp_min(400)).long()  # (B, 48000)
-        return self.speech_encoder(waveform, attention_mask=mask).last_hidden_state
+        all_layers = self.config.encoder_layers == "weighted"
+        learns = self.config.encoder_training != "frozen" and torch.is_grad_enabled()
+        with torch.set_grad_enabled(learns):
+            output = self.speech_encoder(waveform, attention_mask=mask, output_hidden_states=all_layers)
+        if all_layers:
+            return torch.stack(output.hidden_states, dim=1)  # (B, L, T', D)
+        return output.last_hidden_state[:, None]  # (B, 1, T', D)
+
+    def mix_layers(self, states):
+        """One layer of many, shape (B, T', D): the only one, or the learned weighted sum."""
+        states = states.float()
+        if self.config.encoder_layers == "last":
+            return states[:, 0]  # (B, T', D)
+        share = torch.softmax(self.layer_weights, dim=0)  # (L,)
+        return torch.einsum("l,bltd->btd", share, states)  # (B, T', D)
+
+    def encode_speech(self, waveform, num_samples=None):
+        """The frames that the co-attention weighs, shape (B, T', D)."""
+        return self.mix_layers(self.speech_states(waveform, num_samples))
 
     def frame_mask(self, num_samples):
         """1.0 for encoder frames that hold speech, 0.0 for padding, shape (B, T')."""
@@ -217,7 +256,21 @@ def create_model(config):
         model.speech_encoder.load_state_dict(spare | pretrained)
     if config.cnn_weights != RANDOM:
         model.spectrogram_encoder.features.load_state_dict(load_alexnet_weights())
+    sources = {
+        "speech_encoder": weights_source(config.speech_encoder, model.speech_encoder),
+        "cnn": weights_source(config.cnn_weights, model.spectrogram_encoder.features),
+    }
+    model.config = dataclasses.replace(config, sources=sources)
     return model
+
+
+def weights_source(name, module):
+    """Where a branch's first weights came from: name, place, revision, and a hash of the values."""
+    place = "random values" if name == RANDOM else "folder" if Path(name).is_dir() else "hub or its cache"
+    revision = getattr(getattr(module, "config", None), "_commit_hash", None)
+    if name == "imagenet":
+        place, revision = "torchvision or its cache", "IMAGENET1K_V1"
+    return {"name": name, "from": place, "revision": revision, "sha256": fingerprint(module)}
 
 
 def save_model(model, folder):

@@ -19,7 +19,7 @@ def check_predictions(predictions, folds=None):
     """Refuse a prediction table whose scores would be wrong or could not be compared.
 
     Tables may hold several variants and seeds. Validation and test rows may share speakers only
-    where the variant names the published selection (``<recipe>_published_<by>_<profile>``), which
+    where the variant names the published selection (``<recipe>_published_<by>_...``), which
     chooses its checkpoint on the test speakers by design.
 
     Parameters

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import papermill
@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from jupyter_client import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from serkit import corpora, folds, runs
+from serkit import corpora, estimate, folds, runs
 from serkit.audio import resampled_length
 from serkit.corpora.manifest import task_rows
 from serkit.errors import ParameterError, RunError
@@ -30,7 +30,6 @@ PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
 ANALYSIS = "06_confusion_matrix"
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
-NOTEBOOK_S = 15  # s, start of a kernel, imports and pictures; for the estimate only
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Step:
     parameters: dict
     output: Path  # the executed notebook
     experiment: runs.Experiment | None = None  # of a training step
-    estimate_s: float = NOTEBOOK_S
     needs: list = field(default_factory=list)  # files without which the step is not done
+    cost: estimate.Cost = field(default_factory=estimate.Cost)
 
     @property
     def title(self):
@@ -50,6 +49,11 @@ class Step:
         if self.experiment is None:
             return self.notebook
         return f"{self.notebook}  fold={self.experiment.fold} seed={self.experiment.seed}"
+
+    @property
+    def estimate_s(self):
+        """Seconds that it takes at most."""
+        return self.cost.seconds
 
     @property
     def record(self):
@@ -120,31 +124,52 @@ def make_plan(
         parameters = common | (about_corpus if first else {"profile": base.profile})
         needs = [runs.processed_folder(corpus) / "manifest.parquet"]
         steps.append(Step(notebook, parameters, home / "notebooks" / f"{notebook}.ipynb", needs=needs))
-    step_s = _seconds_per_segment(base)
     for seed in seeds:
         for fold in chosen:
             experiment = runs.Experiment(corpus=corpus, fold=fold.name, seed=seed, **settings)
             output = experiment.folder(run) / f"{TRAINING}.ipynb"
             parameters = common | protocol | {"fold": fold.name, "seed": seed} | settings
-            work = step_s * _count_train_segments(manifest, fold, base.recipe) * experiment.epochs
-            steps.append(Step(TRAINING, parameters, output, experiment, NOTEBOOK_S + work))
+            steps.append(Step(TRAINING, parameters, output, experiment))
     parameters = common | protocol | {"profile": base.profile}
     steps.append(Step(ANALYSIS, parameters, home / "notebooks" / f"{ANALYSIS}.ipynb"))
-    return steps
+    return _with_costs(steps, manifest, {fold.name: fold for fold in chosen})
 
 
-def _count_train_segments(manifest, fold, recipe):
+def _with_costs(steps, manifest, chosen):
+    """The same steps with what they cost; where all is done nothing is measured."""
+    todo = [step for step in steps if not step.is_done() and step.notebook != ANALYSIS]
+    if not todo:
+        return steps
+    base = _any_experiment(steps)
+    measured = estimate.measure(base, manifest, train=any(step.experiment for step in todo))
+    counts = {name: _count_segments(manifest, fold, base.recipe) for name, fold in chosen.items()}
+    costs = {
+        id(step): measured.fold(counts[step.experiment.fold], step.experiment.epochs, step.output.parent)
+        for step in todo
+        if step.experiment is not None
+    }
+    # whatever comes first builds the store, if there is none
+    first, preparation = todo[0], measured.preparation()
+    seconds = preparation.seconds - estimate.NOTEBOOK_S
+    cost = costs.get(id(first), first.cost)
+    costs[id(first)] = replace(cost, seconds=cost.seconds + seconds, store=preparation.store)
+    return [replace(step, cost=costs.get(id(step), step.cost)) for step in steps]
+
+
+def _any_experiment(steps):
+    """What all training steps have in common, with fold and seed of the first."""
+    return next(step.experiment for step in steps if step.experiment is not None)
+
+
+def _count_segments(manifest, fold, recipe):
+    """Segments in each part of a fold."""
     rows = task_rows(manifest)
-    rows = rows[rows["utterance_id"].isin(fold.train)]
     lengths = resampled_length(rows["num_samples"], rows["sample_rate"])
-    return sum(count_segments(int(n), named(recipe)) for n in lengths)
-
-
-def _seconds_per_segment(experiment):
-    """Measured on this machine: one training step of the model that will be trained."""
-    from serkit.training import measure_step  # here: a plan of finished steps needs no torch
-
-    return measure_step(experiment)
+    n_segments = lengths.map(lambda n: count_segments(int(n), named(recipe)))
+    return {
+        split: int(n_segments[rows["utterance_id"].isin(getattr(fold, split))].sum())
+        for split in folds.SPLITS
+    }
 
 
 def run_plan(steps, run):
@@ -305,9 +330,11 @@ def print_plan(steps):
     for number, step in enumerate(steps, start=1):
         state = f"at most {step.estimate_s / 60:5.1f} min" if step in todo else "done before"
         print(f"  {number:2d}  {step.title:45s} {state}")
-    experiment = next(step.experiment for step in steps if step.experiment is not None)
+    experiment = _any_experiment(steps)
     shown = {key: value for key, value in asdict(experiment).items() if key not in ("fold", "seed")}
     print("parameters: " + ", ".join(f"{key}={value}" for key, value in shown.items()))
+    if todo:
+        print("\n".join(estimate.describe([step.cost for step in todo], experiment)))
     print(
         f"estimate for everything: at most {sum(step.estimate_s for step in todo) / 60:.0f} min\n", flush=True
     )
@@ -319,4 +346,6 @@ def reproduce(run, *, dry_run=False, **settings):
     print_plan(steps)
     if dry_run:
         return 0
+    todo = [step for step in steps if not step.is_done()]
+    estimate.check_disk([step.cost for step in todo], _any_experiment(steps))
     return 1 if run_plan(steps, run)["failed"] else 0

@@ -1,6 +1,5 @@
 """One experiment, its folder, and what is recorded so that it can be trusted and repeated."""
 
-import hashlib
 import json
 import os
 import platform
@@ -12,89 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from serkit import recipe as recipes
-from serkit.constants import BATCH_SIZE, LEARNING_RATE, MAX_EPOCHS, MIN_EPOCHS, PATIENCE
-from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, RunError
-from serkit.folds import GROUPINGS, SELECTIONS
+from serkit.experiment import Experiment, project_home
 
 DONE = "DONE"  # written last into a finished run folder
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
-
-# training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
-TRAINING = {
-    "paper": {
-        "epochs": MAX_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE,
-        "patience": PATIENCE, "min_epochs": MIN_EPOCHS,
-    },
-    "demo": {"epochs": 10, "batch_size": 16, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that decides the numbers of one training run. Zeros mean: the profile's own value."""
-
-    corpus: str = "demo"
-    recipe: str = "corrected"  # features: published, corrected, published+D2, ...
-    selection: str = "clean"  # who chooses the checkpoint: published, clean, last
-    by: str = "session"  # what is held out: session or speaker
-    fold: str = "1"  # the session or speaker that is tested
-    seed: int = 111
-    profile: str = "demo"  # size of the model: paper or demo
-    epochs: int = 0  # at most
-    batch_size: int = 0  # segments
-    learning_rate: float = 0.0
-    patience: int = 0  # epochs without a better one
-    min_epochs: int = 0  # never stop before
-    precision: str = "auto"  # float32, bf16, fp16, or what the device is good at
-
-    def __post_init__(self):
-        if self.profile not in TRAINING:
-            raise ParameterError(f"profile={self.profile!r}, expected one of {', '.join(TRAINING)}")
-        for name, value in TRAINING[self.profile].items():
-            if not getattr(self, name):
-                object.__setattr__(self, name, value)
-        object.__setattr__(self, "fold", str(self.fold))
-        recipes.named(self.recipe)
-        choices = {
-            "corpus": tuple(REGISTRY), "selection": SELECTIONS, "by": GROUPINGS,
-            "precision": ("auto", "float32", "bf16", "fp16"),
-        }  # fmt: skip
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ParameterError(f"{name}={getattr(self, name)!r}, expected one of {', '.join(allowed)}")
-        for name, low, high in (
-            ("epochs", 1, 1000), ("batch_size", 1, 4096), ("learning_rate", 1e-8, 1.0),
-            ("patience", 1, 1000), ("min_epochs", 1, 1000), ("seed", 0, 2**31),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise ParameterError(f"{name}={value!r}, expected a number from {low} to {high}")
-
-    @property
-    def variant(self):
-        """Short name of what is compared with what: recipe, selection, grouping, profile."""
-        return f"{self.recipe}_{self.selection}_{self.by}_{self.profile}"
-
-    @property
-    def key(self):
-        """Hash of all parameters: equal experiments give equal numbers on the same machine."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-
-    def folder(self, run, home=None):
-        """Where this experiment's results lie."""
-        return (
-            (home or project_home()) / "runs" / run / self.variant / f"fold={self.fold}" / f"seed={self.seed}"
-        )
-
-
-def project_home():
-    """The folder that holds ``notebooks/``, ``data/`` and ``runs/``, from anywhere inside it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks" / "01_prepare_corpus.ipynb").is_file():
-            return folder
-    return here
 
 
 def corpus_root(corpus, root=""):

@@ -18,11 +18,11 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from serkit.arrays import PARTS, checksum, decode_audio, level_of_code, part_files
+from serkit.arrays import PARTS, allocated_bytes, checksum, decode_audio, level_of_code, part_files
 from serkit.constants import N_BINS, N_MFCC, SEGMENT_FRAMES, SEGMENT_SAMPLES
 from serkit.corpora.manifest import task_rows
 from serkit.errors import StoreError
-from serkit.extraction import extract, spans
+from serkit.extraction import extract, plan_files, spans
 from serkit.features import SegmentFeatures, UtteranceFeatures, cut_segments
 from serkit.recipe import Recipe
 from serkit.segments import plan_segments
@@ -233,6 +233,28 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
                 "folder, then call again: what is extracted is kept"
             ) from error
     return open_store(folder, recipe)
+
+
+def store_bytes_left(manifest, recipe, root):
+    """Bytes that ``build_store`` still has to write: 0 when the store is complete.
+
+    The arrays are counted to the byte; the table and the record beside them take less than 100 each
+    for an utterance. What an interrupted call has written is not counted again.
+
+    Parameters
+    ----------
+    manifest, recipe, root
+        As for ``build_store``.
+
+    Returns
+    -------
+    int
+    """
+    folder = Path(root) / store_key(manifest, recipe)
+    if _is_complete(folder):
+        return 0
+    _, parts, progress = plan_files(task_rows(manifest), folder)
+    return sum(max(0, file.total_bytes - allocated_bytes(file.path)) for file in (*parts.values(), progress))
 
 
 def _is_complete(folder):

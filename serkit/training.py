@@ -19,6 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.nn import functional as F
 
+from serkit import recipe as recipes
 from serkit import runs
 from serkit.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
 from serkit.constants import IMAGE_SIZE, LABELS, N_MFCC, SEGMENT_FRAMES, SEGMENT_SAMPLES
@@ -26,6 +27,8 @@ from serkit.corpora.manifest import task_rows
 from serkit.errors import RunError
 from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
 from serkit.model import PROFILES, CoAttentionModel, create_model, load_model, save_model
+from serkit.modelfolder import describe_model
+from serkit.pooling import utterance_probabilities
 
 CHECKPOINT = "checkpoint.pt"  # last finished epoch; removed when the fold is done
 
@@ -276,8 +279,7 @@ def _resume(folder, accelerator, model, optimizer, report):
 
 def _prediction_table(scored, manifest, experiment, split):
     log_probability = scored[list(LABELS)].to_numpy()
-    probability = np.exp(log_probability - log_probability.max(axis=1, keepdims=True))
-    probability /= probability.sum(axis=1, keepdims=True)
+    probability = utterance_probabilities(log_probability)
     about = manifest.set_index("utterance_id").loc[scored.index]
     table = pd.DataFrame({
         "utterance_id": scored.index,
@@ -295,9 +297,15 @@ def _write_result(folder, experiment, history, predictions, scaler):
     """Everything a reader needs, ``DONE`` last."""
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
-    np.savez(folder / "model" / "scaler.npz", minimum=scaler.minimum, maximum=scaler.maximum)
     metrics = pooled_and_fold_mean(predictions) | {"best_epoch": best_epoch(history), "epochs": len(history)}
     runs.write_json(folder / "metrics.json", metrics)
+    describe_model(
+        folder / "model",
+        recipe=recipes.named(experiment.recipe),
+        scaler=scaler,
+        experiment=experiment,
+        metrics=metrics,
+    )
     (folder / CHECKPOINT).unlink(missing_ok=True)
     (folder / runs.DONE).write_text(experiment.key + "\n")
     return read_result(folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from serkit import reproduce, runs
+from serkit import estimate, reproduce, runs
 from serkit.errors import FoldError, ParameterError, RunError
 
 HOME = Path(__file__).parents[1]
@@ -105,10 +105,11 @@ class TestPlan:
         assert sum(s.experiment is not None for s in make_plan(demo_corpus, fold_names=())) == 5
 
     def test_every_step_has_an_estimate_that_grows_with_the_epochs(self, project, demo_corpus, monkeypatch):
-        monkeypatch.setattr(reproduce, "_seconds_per_segment", lambda experiment: 0.01)
+        measured = estimate.Measured(runs.Experiment(), step_s=0.01)
+        monkeypatch.setattr(estimate, "measure", lambda *given, **options: measured)
         one, ten = make_plan(demo_corpus, epochs=1)[4], make_plan(demo_corpus, epochs=10)[4]
-        assert ten.estimate_s - reproduce.NOTEBOOK_S == pytest.approx(
-            10 * (one.estimate_s - reproduce.NOTEBOOK_S)
+        assert ten.estimate_s - estimate.NOTEBOOK_S == pytest.approx(
+            10 * (one.estimate_s - estimate.NOTEBOOK_S)
         )
 
     def test_the_notebooks_have_every_parameter_that_is_passed(self, project, demo_corpus):

@@ -33,11 +33,24 @@ class TestExperiment:
         changes = {
             "corpus": "ravdess", "recipe": "published", "selection": "last", "by": "speaker", "fold": "2",
             "seed": 1, "profile": "paper", "epochs": 1, "batch_size": 1, "learning_rate": 0.5, "patience": 1,
-            "min_epochs": 1, "precision": "bf16",
+            "min_epochs": 1, "precision": "bf16", "micro_batch": 2, "encoder_learning_rate": 0.5, "weight_decay": 0.5,
+            "warmup": 0.5, "schedule": "linear", "class_weights": True, "label_smoothing": 0.5, "max_grad_norm": 1.0,
+            "speech_encoder": "random", "cnn_weights": "imagenet", "encoder_training": "frozen",
+            "encoder_layers": "weighted", "encoder_cache": False, "gradient_checkpointing": True, "compile": True,
         }  # fmt: skip
         assert set(changes) == {field for field in base.__dataclass_fields__}
         keys = {Experiment(**{name: value}).key for name, value in changes.items()}
         assert len(keys | {base.key}) == len(changes) + 1
+
+    def test_what_changes_the_encoder_has_a_folder_of_its_own(self):
+        names = {
+            Experiment(**settings).variant
+            for settings in ({}, {"encoder_training": "frozen"}, {"encoder_layers": "weighted"},
+                             {"encoder_training": "top_2"}, {"speech_encoder": "microsoft/wavlm-base"})
+        }  # fmt: skip
+        assert "corrected_clean_session_demo" in names
+        assert "corrected_clean_session_demo_wavlm-base" in names
+        assert len(names) == 5
 
     def test_a_fold_number_from_papermill_is_the_same_fold(self):
         assert Experiment(fold=1).key == Experiment(fold="1").key
@@ -54,6 +67,13 @@ class TestExperiment:
             ({"learning_rate": 10.0}, r"learning_rate=10.0, expected a number from 1e-08 to 1.0"),
             ({"precision": "half"}, r"precision='half', expected one of auto, float32, bf16, fp16"),
             ({"seed": "111"}, r"seed='111', expected a number"),
+            ({"schedule": "step"}, r"schedule='step', expected one of constant, linear, cosine"),
+            (
+                {"encoder_training": "top"},
+                r"encoder_training='top', expected all, transformer, frozen or top_<k>",
+            ),
+            ({"encoder_layers": "all"}, r"encoder_layers='all', expected one of last, weighted"),
+            ({"cnn_weights": "resnet"}, r"cnn_weights='resnet', expected one of '', 'imagenet', 'random'"),
         ],
     )
     def test_a_bad_parameter_gets_one_message(self, wrong, message):

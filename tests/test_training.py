@@ -236,3 +236,16 @@ def test_is_done_wants_the_same_experiment(tones, tmp_path):
     train(tones, tmp_path)
     assert runs.is_done(tmp_path, Experiment(epochs=3, batch_size=8))
     assert not runs.is_done(tmp_path, Experiment(epochs=4, batch_size=8))
+
+
+def test_model_folder_predicts_what_the_run_recorded(tones, tmp_path):
+    """From the sound files and the model folder alone: the probabilities in predictions.parquet."""
+    from serkit.predict import Predictor
+
+    result = train(tones, tmp_path, epochs=1, precision="float32")
+    predictor = Predictor(tmp_path / "model", device="cpu")
+    test = result.predictions[result.predictions["split"] == "test"]
+    path_of = tones[0].set_index("utterance_id")["path"]
+    again = [list(predictor.predict(path_of[name]).utterance.values()) for name in test["utterance_id"]]
+    np.testing.assert_allclose(test[[f"p_{label}" for label in LABELS]].to_numpy(), again, atol=1e-5)
+    assert f"On {len(test)} utterances" in (tmp_path / "model" / "README.md").read_text()

@@ -237,12 +237,22 @@ def load_predictions(run, variant=""):
     Raises
     ------
     RunError
-        If the run has no finished fold of that variant.
+        If the run has no finished fold of that variant, or one of them has no readable predictions.
     """
     folders = [folder for folder in finished_folders(run) if not variant or folder.parts[-3] == variant]
     if not folders:
         others = sorted({folder.parts[-3] for folder in finished_folders(run)})
         raise RunError(f"run {run!r}: no finished fold of variant {variant!r}, found {', '.join(others)}")
-    return pd.concat(
-        [pd.read_parquet(folder / "predictions.parquet") for folder in folders], ignore_index=True
-    )
+    return pd.concat([_read_predictions(folder) for folder in folders], ignore_index=True)
+
+
+def _read_predictions(folder):
+    path = folder / "predictions.parquet"
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
+        reason = "is missing" if not path.exists() else f"can't be read ({str(error).splitlines()[0]})"
+        raise RunError(
+            f"{show_path(path)} {reason}, although the fold is marked as done; delete that folder and run "
+            "`serkit reproduce` again"
+        ) from error

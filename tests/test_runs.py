@@ -123,6 +123,17 @@ class TestFinishedFolders:
         with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
             runs.load_predictions("trial", "c")
 
+    @pytest.mark.parametrize(("content", "reason"), [(None, "is missing"), (b"PAR1", "can't be read")])
+    def test_a_finished_fold_without_predictions_is_named(self, project, content, reason):
+        self.finished(project, "a", 1, {"utterance_id": ["u"]})
+        self.finished(project, "a", 2, {"utterance_id": ["v"]})
+        path = project / "runs/trial/a/fold=2/seed=1/predictions.parquet"
+        path.unlink()
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(RunError, match=f"fold=2/seed=1/predictions.parquet {reason}.*marked as done"):
+            runs.load_predictions("trial")
+
     def test_an_unfinished_fold_does_not_count(self, project):
         self.finished(project, "a", 1, {"utterance_id": ["u"]})
         (project / "runs/trial/a/fold=1/seed=1/DONE").unlink()

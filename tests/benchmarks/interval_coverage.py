@@ -1,0 +1,178 @@
+"""How often the intervals of `serkit.statistics` hold the true score, by simulation.
+
+``python tests/benchmarks/interval_coverage.py`` prints the table that stands in the docstring of
+``bootstrap_interval``, in some minutes. Speakers are drawn, each with a recall of its own for every
+class; the true score is that of a hundred thousand speakers.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+import numpy as np
+
+from serkit.resampling import METHODS, Tally, cluster_limits, row_limits, score_of
+
+IEMOCAP = (110, 108, 164, 171)  # utterances of a speaker: angry, sad, happy, neutral
+RAVDESS = (8, 8, 8, 4)
+RECALL = (0.75, 0.75, 0.65, 0.68)
+POPULATION = 2000  # speakers at a time
+SEED = 7
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One population of speakers and what is estimated from a sample of it."""
+
+    name: str
+    score: str = "ua"
+    n_speakers: int = 10
+    utterances: tuple = IEMOCAP  # mean for each class
+    recall: tuple = RECALL  # of the median speaker
+    speaker_sd: float = 0.25  # of log-odds, all classes of a speaker alike
+    class_sd: float = 0.35  # of log-odds, one class of a speaker
+    size_sd: float = 0.3  # of log number of utterances
+    talkative: float = 0.0  # log utterances per unit of the speaker's log-odds
+    speakers_per_fold: int = 0  # 0: pooled, else mean over folds
+    variants: int = 1  # 2: difference of two, the second 0.1 better in log-odds
+
+
+SETTINGS = (
+    Setting("UA, 10 speakers (IEMOCAP)"),
+    Setting("WA, the same", score="wa"),
+    Setting("macro-F1, the same", score="macro_f1"),
+    Setting("UA, mean over 10 speakers", speakers_per_fold=1),
+    Setting("UA, mean over 5 sessions", speakers_per_fold=2),
+    Setting("UA, speakers hardly differ", speaker_sd=0.05, class_sd=0.05),
+    Setting("UA near 93, speakers differ", recall=(0.95, 0.93, 0.92, 0.94), speaker_sd=0.6, class_sd=0.5),
+    Setting("WA, the fluent talk more", score="wa", speaker_sd=0.5, size_sd=0.5, talkative=1.0),
+    Setting("UA, 24 actors (RAVDESS)", n_speakers=24, utterances=RAVDESS, class_sd=0.4, size_sd=0.0),
+    Setting("UA, 5 speakers only", n_speakers=5),
+    Setting("UA, difference of variants", variants=2),
+)
+
+
+def draw_speakers(setting, n_speakers, rng):
+    """Confusion counts of ``n_speakers`` for each variant, shape (variants, speakers, truth, prediction)."""
+    classes = len(setting.recall)
+    odds = np.log(np.array(setting.recall) / (1 - np.array(setting.recall)))
+    speaker = rng.normal(0, setting.speaker_sd, (n_speakers, 1))
+    common = odds + speaker + rng.normal(0, setting.class_sd, (n_speakers, classes))
+    size = rng.normal(0, setting.size_sd, (n_speakers, classes)) + setting.talkative * speaker
+    n = rng.poisson(np.array(setting.utterances) * np.exp(size))
+    counts = np.zeros((setting.variants, n_speakers, classes, classes), dtype=int)
+    for variant in range(setting.variants):
+        own = rng.normal(0.1 * variant, 0.15 if setting.variants > 1 else 0.0, (n_speakers, 1))
+        right = rng.binomial(n, 1 / (1 + np.exp(-common - own)))
+        for k in range(classes):
+            others = [j for j in range(classes) if j != k]
+            counts[variant, :, k, k] = right[:, k]
+            wrong = rng.multinomial(n[:, k] - right[:, k], np.full(classes - 1, 1 / (classes - 1)))
+            counts[variant][:, k, others] = wrong
+    return counts
+
+
+def tally_counts(counts, score, speakers_per_fold=0):
+    """One cell for each confusion matrix; ``speakers_per_fold`` neighbours make a fold, 0: one for all."""
+    cells = len(counts)
+    right, true, guessed = np.einsum("skk->sk", counts), counts.sum(axis=2), counts.sum(axis=1)
+    if score == "wa":
+        ratios = right.sum(axis=1, keepdims=True), true.sum(axis=1, keepdims=True)
+    else:
+        ratios = (right, true) if score == "ua" else (2 * right, true + guessed)
+    unit = np.arange(cells) // speakers_per_fold if speakers_per_fold else np.zeros(cells, dtype=int)
+    member = (unit[:, None] == np.arange(unit[-1] + 1)).astype(float)
+    numerator, denominator = (part[:, None, :] * member[:, :, None] for part in ratios)
+    return Tally(numerator, denominator, member / member.sum(axis=0))
+
+
+def tally_utterances(counts, score):
+    """One cell for each utterance, pooled."""
+    pairs = np.argwhere(counts.sum(axis=0) >= 0)
+    times = counts.sum(axis=0).ravel()
+    single = np.zeros((len(pairs), *counts.shape[1:]))
+    single[np.arange(len(pairs)), pairs[:, 0], pairs[:, 1]] = 1
+    return tally_counts(np.repeat(single, times, axis=0), score)
+
+
+def difference(*scores):
+    """The score, or the second variant's minus the first's."""
+    return scores[0] if len(scores) == 1 else scores[1] - scores[0]
+
+
+def true_score(setting, rng):
+    """What a very large sample gives."""
+    size = setting.speakers_per_fold or POPULATION
+    folds = np.kron(np.eye(POPULATION // size), np.ones(size))
+    values = []
+    for _ in range(50):
+        counts = draw_speakers(setting, POPULATION, rng)
+        scores = (score_of(folds, tally_counts(one, setting.score)) for one in counts)
+        values.append(difference(*scores).mean())
+    return float(np.mean(values))
+
+
+def coverage(setting, n_tables, n_resamples, methods=METHODS, naive=True, level=0.95):
+    """Share of ``n_tables`` simulated tables whose interval holds the true score, by method."""
+    rng = np.random.default_rng(SEED)
+    truth, hits = true_score(setting, rng), {}
+    options = {"level": level, "n_resamples": n_resamples, "rng": rng}
+    for _ in range(n_tables):
+        counts = draw_speakers(setting, setting.n_speakers, rng)
+        tallies = [tally_counts(one, setting.score, setting.speakers_per_fold) for one in counts]
+        found = {
+            method: cluster_limits(
+                lambda weights, tallies=tallies: difference(*(score_of(weights, one) for one in tallies)),
+                setting.n_speakers, 1, method=method, **options,
+            )
+            for method in methods
+        }  # fmt: skip
+        if naive and setting.variants == 1 and not setting.speakers_per_fold:
+            found["naive"] = row_limits([tally_utterances(counts[0], setting.score)], difference, **options)
+        for name, (_, low, high, _) in found.items():
+            hits[name] = hits.get(name, 0) + (low <= truth <= high)
+    return {name: count / n_tables for name, count in hits.items()}
+
+
+def seed_coverage(n_seeds, seed_sd, n_tables, n_resamples):
+    """Share of tables whose interval holds the truth, with seeds drawn and with seeds as they are.
+
+    Ten speakers with a standard deviation of 0.03 each, of 0.02 for each pair of speaker and seed.
+    """
+    rng, hits = np.random.default_rng(SEED), np.zeros(2)
+    options = {"method": "bootstrap-t", "level": 0.95, "n_resamples": n_resamples, "rng": rng}
+    for _ in range(n_tables):
+        own = rng.normal(0, 0.02, (10, n_seeds))
+        cells = 0.7 + rng.normal(0, 0.03, (10, 1)) + rng.normal(0, seed_sd, (1, n_seeds)) + own
+        for place, (seeds, values) in enumerate(((n_seeds, cells.ravel()), (1, cells.mean(axis=1)))):
+            _, low, high, _ = cluster_limits(
+                lambda weights, values=values: (weights @ values) / np.maximum(weights.sum(axis=-1), 1),
+                10, seeds, **options,
+            )  # fmt: skip
+            hits[place] += low <= 0.7 <= high
+    return hits / n_tables
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tables", type=int, default=1000)
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument(
+        "--settings", type=int, nargs="*", default=range(len(SETTINGS)), help="by number, from 0"
+    )
+    arguments = parser.parse_args()
+    names = [*METHODS, "naive"]
+    print(f"{'score and setting':30s}", *(f"{name:>11s}" for name in names))
+    for setting in (SETTINGS[i] for i in arguments.settings):
+        found = coverage(setting, arguments.tables, arguments.resamples)
+        cells = (f"{100 * found[name]:11.1f}" if name in found else f"{'':11s}" for name in names)
+        print(f"{setting.name:30s}", *cells, flush=True)
+    print("bootstrap-t with several seeds: seeds drawn, seeds as they are")
+    for n_seeds in (2, 3, 5):
+        for seed_sd in (0.01, 0.03):
+            drawn, kept = 100 * seed_coverage(n_seeds, seed_sd, arguments.tables, arguments.resamples)
+            print(f"{n_seeds} seeds, sd {seed_sd}: {drawn:.1f} {kept:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

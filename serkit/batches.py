@@ -26,11 +26,15 @@ class SegmentDataset(Dataset):
         Segments of the store.
     label_of : dict of str to int
         Class index of each utterance.
+    states : EncoderStates, optional
+        What a frozen speech encoder makes of every segment; batches then hold it in place of the
+        waveform.
     """
 
-    def __init__(self, store, rows, label_of):
+    def __init__(self, store, rows, label_of, states=None):
         self.store = store
         self.rows = rows
+        self.states = states
         utterances = store.segments["utterance_id"].to_numpy()[rows]
         self.labels = np.array([label_of[utterance] for utterance in utterances], dtype=np.int64)
 
@@ -39,6 +43,9 @@ class SegmentDataset(Dataset):
 
     def __getitems__(self, places):
         batch = segment_batch(self.store.read(self.rows[places]))
+        if self.states is not None:
+            del batch["waveform"]
+            batch["states"] = torch.from_numpy(self.states.read(self.rows[places]))
         return batch | {"label": torch.from_numpy(self.labels[places])}
 
 
@@ -67,14 +74,30 @@ def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False, workers
     torch.utils.data.DataLoader
         Yields dicts of CPU tensors: the three views, ``num_samples`` and ``label``.
     """
+    plan = plan_batches(len(dataset), batch_size, shuffle_seed)
+    return load_batches(dataset, plan, on_gpu=on_gpu, workers=workers)
+
+
+def plan_batches(n, batch_size, shuffle_seed=None):
+    """Places of a dataset's rows batch by batch, shuffled by a seed of its own or in order.
+
+    >>> [places.tolist() for places in plan_batches(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    if shuffle_seed is None:
+        order = torch.arange(n)
+    else:
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(shuffle_seed))
+    return list(order.numpy()[start : start + batch_size] for start in range(0, n, batch_size))
+
+
+def load_batches(dataset, plan, *, on_gpu=False, workers=None):
+    """As ``make_loader``, for the batches of ``plan``."""
     if workers is None:
         workers = min(LOADER_WORKERS, usable_cores()) if on_gpu else 0
-    generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        shuffle=generator is not None,
-        generator=generator,
+        batch_sampler=[places.tolist() for places in plan],
         collate_fn=_already_a_batch,
         num_workers=workers,
         pin_memory=on_gpu,
@@ -117,6 +140,7 @@ def model_inputs(batch, scaler, recipe, device):
     return {
         "spectrogram": spectrogram_image(moved["spectrogram"], scaler),
         "mfcc": moved["mfcc"],
-        "waveform": moved["waveform"],
+        "waveform": moved.get("waveform"),
         "num_samples": moved["num_samples"] if recipe.mask_padding else None,
+        "states": moved.get("states"),
     }

@@ -238,13 +238,7 @@ def create_model(config):
     """
     if config.cnn_weights not in ("imagenet", RANDOM):
         raise ParameterError(f"cnn_weights={config.cnn_weights!r}, expected imagenet or random")
-    if config.speech_encoder != RANDOM:
-        structure = speech_config(config.speech_encoder)
-        config = dataclasses.replace(
-            config,
-            speech=structure.to_diff_dict() | {"model_type": structure.model_type},
-            encoder_mask=getattr(structure, "feat_extract_norm", "group") == "layer",
-        )
+    config = resolve_structure(config)
     model = CoAttentionModel(config)
     if config.speech_encoder != RANDOM:
         pretrained = load_speech_encoder(config.speech_encoder).state_dict()
@@ -262,6 +256,24 @@ def create_model(config):
     }
     model.config = dataclasses.replace(config, sources=sources)
     return model
+
+
+def resolve_structure(config):
+    """The config with the structure of the speech encoder that it names; needs no weights.
+
+    Raises
+    ------
+    WeightsError
+        If the encoder's own config can't be had.
+    """
+    if config.speech_encoder == RANDOM:
+        return config
+    structure = speech_config(config.speech_encoder)
+    return dataclasses.replace(
+        config,
+        speech=structure.to_diff_dict() | {"model_type": structure.model_type},
+        encoder_mask=getattr(structure, "feat_extract_norm", "group") == "layer",
+    )
 
 
 def weights_source(name, module):

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from serkit.arrays import encode_level, level_of_code
 from serkit.batches import model_inputs, segment_batch
 from serkit.constants import LABELS, SAMPLE_RATE
+from serkit.devices import resolve_precision
 from serkit.errors import AudioError, ParameterError
 from serkit.features import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
 from serkit.levels import to_dbfs
@@ -19,7 +20,6 @@ from serkit.modelfolder import open_model_folder
 from serkit.pooling import utterance_probabilities
 from serkit.recording import Recording
 from serkit.segments import plan_segments
-from serkit.training import resolve_precision
 
 BATCH_SEGMENTS = 16  # at least so many go through the model at once where a recording has them
 BAR_AFTER_S = 3  # s that a recording may take before a progress bar appears

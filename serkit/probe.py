@@ -4,9 +4,9 @@ Runs in a process of its own (``python -m serkit.probe``, see ``serkit.estimate`
 is then that of the work and of nothing else.
 """
 
+import contextlib
 import importlib
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -19,17 +19,22 @@ import torch
 
 from serkit import training
 from serkit.batches import SegmentDataset, fit_scaler
+from serkit.devices import make_accelerator, peak_memory
+from serkit.encoded import build_states
+from serkit.errors import WeightsError
 from serkit.estimate import extrapolate
 from serkit.extraction import extract
-from serkit.model import PROFILES, CoAttentionModel
+from serkit.model import CoAttentionModel, resolve_structure
+from serkit.optimisation import make_optimizer
+from serkit.progress import new_progress
 from serkit.recipe import named
 from serkit.runs import Experiment, quiet_libraries
+from serkit.scoring import predict
 from serkit.store import build_store
 
 SIZES = (2, 4)  # segments in a batch; two points make a line
 BUDGET_S = 6.0  # s, that a step of the real batch size may take to be measured itself
 STEPS = {"cpu": 1, "cuda": 20}  # timed steps; on a GPU the start of the readers must be spread out
-PROCESS_STATUS = "/proc/self/status"  # Linux
 
 
 def measure(experiment, manifest, *, train=True):
@@ -75,22 +80,29 @@ def _time_extraction(manifest, recipe, folder):
 def _measure_training(experiment, store, free):
     for name in ("serkit.figures", "ipykernel.ipkernel"):  # training runs in a notebook that has them
         importlib.import_module(name)
-    accelerator = training.make_accelerator(experiment.precision)
-    result = {"device": accelerator.device.type, "process_bytes": _peak_bytes(accelerator.device)}
+    accelerator = make_accelerator(experiment.precision, experiment.profile)
+    result = {"device": accelerator.device.type, "process_bytes": peak_memory(accelerator.device)}
     if result["device"] == "cuda":
         result["free"], result["total"] = torch.cuda.mem_get_info()
     else:
         result["free"], result["total"] = free, psutil.virtual_memory().total
-    model = CoAttentionModel(PROFILES[experiment.profile])
+    config = training.model_config(experiment)
+    with contextlib.suppress(WeightsError):  # said when training asks for them
+        config = resolve_structure(config)
+    model = CoAttentionModel(config)
     result["model_bytes"] = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=experiment.learning_rate)
+    states, result["encoder"] = None, 0.0
+    if experiment.encoder_training == "frozen" and experiment.encoder_cache:
+        started = time.perf_counter()
+        states = build_states(store, model, accelerator.device, accelerator.autocast)
+        result["encoder"] = (time.perf_counter() - started) / len(store)
+    optimizer, scheduler = make_optimizer(model, experiment, 1)
     model, optimizer = accelerator.prepare(model, optimizer)
     scaler = fit_scaler(store, np.arange(len(store)))
 
     def dataset(n):
-        return SegmentDataset(
-            store, np.resize(np.arange(len(store)), n), dict.fromkeys(store.utterances["utterance_id"], 0)
-        )
+        label_of = dict.fromkeys(store.utterances["utterance_id"], 0)
+        return SegmentDataset(store, np.resize(np.arange(len(store)), n), label_of, states)
 
     steps = {}
     n_steps = STEPS.get(result["device"], 1)
@@ -98,35 +110,23 @@ def _measure_training(experiment, store, free):
     while sizes:
         size = sizes.pop(0)
         _reset_peak(accelerator.device)
-        for epoch, n in enumerate((1, n_steps), start=1):  # the first step allocates
+        for n in (1, n_steps):  # the first step allocates
             started = time.perf_counter()
-            training._train_epoch(
-                accelerator, model, optimizer, dataset(n * size), scaler, store.recipe,
-                replace(experiment, batch_size=size), epoch,
-            )  # fmt: skip
-        steps[size] = ((time.perf_counter() - started) / n_steps, _peak_bytes(accelerator.device))
+            rows, each = dataset(n * size), replace(experiment, batch_size=size)
+            for _ in training.train_steps(
+                accelerator, model, optimizer, scheduler, rows, scaler, each, new_progress(rows, each), ""
+            ):
+                pass
+        steps[size] = ((time.perf_counter() - started) / n_steps, peak_memory(accelerator.device))
         if not sizes and size < experiment.batch_size:
             step_s, peak = extrapolate(steps, experiment.batch_size)
             affordable = step_s < BUDGET_S and peak < result["free"] / 2
             sizes = [experiment.batch_size] if affordable else []
     for _ in range(2):
         started = time.perf_counter()
-        training.predict(accelerator, model, dataset(n_steps * size), scaler, size)
+        predict(accelerator, model, dataset(n_steps * size), scaler, size)
     forward = (time.perf_counter() - started) / (n_steps * size)
     return result | {"steps": steps, "forward": forward}
-
-
-def _peak_bytes(device):
-    """Most memory that this process, or its part of the GPU, has held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        # not getrusage: on Linux a new program inherits the peak of the process that started it
-        with open(PROCESS_STATUS) as lines:
-            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _reset_peak(device):

@@ -1,36 +1,56 @@
-"""Training one fold: the loop, the checkpoint rule, and resuming.
+"""Training one fold: the loop, the checkpoint rule, and going on after an interruption.
 
-The rules are the published ones (DESIGN of the experiment: ``serkit.runs.TRAINING``): AdamW with
-one learning rate for everything, cross-entropy on segments, the best epoch by WA + UA of the
-selection set, stop after ``patience`` epochs without a better one but never before ``min_epochs``.
+The rules are the published ones (``serkit.experiment.TRAINING``): AdamW with one learning rate for
+everything, cross-entropy on segments, the best epoch by WA + UA of the selection set, stop after
+``patience`` epochs without a better one but never before ``min_epochs``.
+
+Every random draw follows from seed, epoch, batch and process: whoever goes on from a checkpoint
+draws the same. On a GPU sums are not always added in the same order, so there the same seed gives
+the same numbers to about four digits only.
 """
 
 import json
-import os
+import signal
 import time
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch.nn import functional as F
 
 from serkit import recipe as recipes
 from serkit import runs
-from serkit.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
-from serkit.constants import IMAGE_SIZE, LABELS, N_MFCC, SEGMENT_FRAMES, SEGMENT_SAMPLES
+from serkit.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
+from serkit.checkpoints import good_checkpoint, load_checkpoint, position, remove_checkpoint, save_checkpoint
+from serkit.constants import LABELS
 from serkit.corpora.manifest import task_rows
+from serkit.devices import MB, is_out_of_memory, make_accelerator, peak_memory
+from serkit.encoded import build_states
+from serkit.encoders import RANDOM
 from serkit.errors import RunError
-from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
-from serkit.model import PROFILES, CoAttentionModel, create_model, load_model, save_model
+from serkit.interrupts import STOP, Interrupts
+from serkit.metrics import pooled_and_fold_mean
+from serkit.model import PROFILES, create_model, load_model, save_model
 from serkit.modelfolder import describe_model
-from serkit.pooling import utterance_probabilities
+from serkit.optimisation import class_weights, make_optimizer, seed_of_step
+from serkit.progress import (
+    batch_line,
+    begin_epoch,
+    best_epoch,
+    epoch_line,
+    is_finished,
+    log_scalars,
+    new_progress,
+    train_scores,
+)
+from serkit.scoring import predict, prediction_table, score_utterances
 
-CHECKPOINT = "checkpoint.pt"  # last finished epoch; removed when the fold is done
+CHECKPOINT_MIN = 10.0  # minutes between checkpoints inside an epoch; there is one after each epoch
+LINE_S = 60.0  # s between lines inside a long epoch
 
 
 @dataclass(frozen=True)
@@ -38,17 +58,18 @@ class FoldResult:
     """What training one fold leaves behind."""
 
     folder: Path
-    history: pd.DataFrame  # one row per epoch
+    history: pd.DataFrame  # one row per epoch; equal for equal experiments
+    timing: pd.DataFrame  # seconds and memory of each epoch
     predictions: pd.DataFrame  # one row per utterance of validation and test
     metrics: dict
     best_epoch: int
 
 
-def train_fold(experiment, store, manifest, fold, folder, *, report=print):
+def train_fold(experiment, store, manifest, fold, folder, *, report=print, checkpoint_min=CHECKPOINT_MIN):
     """Train, choose the best epoch, predict validation and test, write the run folder.
 
-    An interrupted call is continued from its last finished epoch and gives the same numbers as
-    an uninterrupted one. A finished one is read back.
+    An interrupted call (Ctrl-C, SIGTERM, SIGKILL, a full disk) is continued from its last
+    checkpoint and gives the same numbers as an uninterrupted one. A finished one is read back.
 
     Parameters
     ----------
@@ -57,9 +78,11 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
     manifest : pd.DataFrame
     fold : Fold
     folder : path
-        Run folder; see DESIGN of ``serkit.runs.Experiment.folder``.
+        Run folder, see ``Experiment.folder``.
     report : callable, optional
         Called with one line per epoch.
+    checkpoint_min : float, optional
+        Minutes between checkpoints inside an epoch.
 
     Returns
     -------
@@ -68,173 +91,229 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
     Raises
     ------
     RunError
-        If the loss is no longer a number, or the folder belongs to another experiment.
+        If the loss is no longer a number, memory or disk are exhausted, the process is asked to
+        end, or the folder belongs to another experiment.
     """
     folder = Path(folder)
     if runs.is_done(folder, experiment):
         report(f"already done: {runs.show_path(folder)}")
         return read_result(folder)
+    accelerator = make_accelerator(experiment.precision, experiment.profile)
+    main = accelerator.is_main_process
+    report = report if main else _silent
     _claim(folder, experiment)
-    accelerator = make_accelerator(experiment.precision)
+    set_seed(experiment.seed)
+    model = create_model(model_config(experiment))
+    _report_start(model, accelerator, report)
+    sets = _make_datasets(experiment, store, manifest, fold, model, accelerator)
+    scaler = fit_scaler(store, sets["train"].rows)
+    if experiment.gradient_checkpointing:
+        model.speech_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    progress = new_progress(sets["train"], experiment)
+    optimizer, scheduler = make_optimizer(model, experiment, progress["batches"])
+    progress = load_checkpoint(folder, model, optimizer) or progress
+    if progress["history"] or progress["batch"]:
+        scheduler.load_state_dict(progress["scheduler"])
+        report(f"resumed after {position(progress)}: {runs.show_path(folder)}")
+    if experiment.compile:
+        model.compile()
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plain = accelerator.unwrap_model(model)
+
+    def save():
+        progress["scheduler"] = scheduler.state_dict()
+        if main:
+            save_checkpoint(folder, plain, optimizer, progress)
+
+    with Interrupts(accelerator, every_s=60 * checkpoint_min) as interrupts:
+        while not is_finished(progress["history"], experiment):
+            started = time.perf_counter() - progress["seconds"]
+            line_due = time.perf_counter() + LINE_S
+            for _ in train_steps(
+                accelerator, model, optimizer, scheduler, sets["train"], scaler, experiment, progress, folder
+            ):
+                progress["seconds"] = time.perf_counter() - started
+                asked = interrupts.due()
+                if asked:
+                    save()
+                if asked == STOP:
+                    _stop(interrupts.signal, progress, folder)
+                if time.perf_counter() >= line_due:
+                    report(batch_line(progress))
+                    line_due = time.perf_counter() + LINE_S
+            row = {"epoch": progress["epoch"]} | train_scores(progress)
+            if "validation" in sets:
+                scored = predict(accelerator, plain, sets["validation"], scaler, _piece(experiment))
+                row |= {f"validation_{name}": value for name, value in score_utterances(scored).items()}
+            progress["history"].append(row | {"learning_rate": progress["learning_rate"]})
+            progress["timing"].append({
+                "epoch": progress["epoch"],
+                "seconds": time.perf_counter() - started,
+                "peak_memory_mb": peak_memory(accelerator.device) / MB,
+            })  # fmt: skip
+            better = best_epoch(progress["history"]) == progress["epoch"]
+            if main:
+                log_scalars(folder, progress)
+                if better:
+                    save_model(plain, folder / "model")
+            begin_epoch(progress)
+            save()
+            report(epoch_line(progress, experiment, better))
+
+    accelerator.wait_for_everyone()
+    best = load_model(folder / "model").to(accelerator.device)
+    tables = [
+        prediction_table(
+            predict(accelerator, best, sets[split], scaler, _piece(experiment)), manifest, experiment, split
+        )
+        for split in ("validation", "test")
+        if split in sets
+    ]
+    if main:
+        _write_result(folder, experiment, progress, pd.concat(tables, ignore_index=True), scaler, best)
+    accelerator.wait_for_everyone()
+    return read_result(folder)
+
+
+def train_steps(accelerator, model, optimizer, scheduler, dataset, scaler, experiment, progress, folder):
+    """The rest of an epoch, optimiser step by optimiser step; yields after each.
+
+    A step's batch is cut into what is computed at once, and shared out among the processes; the
+    gradient is that of the whole batch.
+    """
+    rank, world = accelerator.process_index, accelerator.num_processes
+    epoch, done = progress["epoch"], progress["batch"]
+    plan = plan_batches(len(dataset), experiment.batch_size, experiment.seed + epoch)[done:]
+    # a last batch smaller than the number of processes: who has nothing to do takes a row for nothing
+    shares = [places[rank::world] if rank < len(places) else places[:1] for places in plan]
+    pieces = [
+        [share[i : i + _piece(experiment)] for i in range(0, len(share), _piece(experiment))]
+        for share in shares
+    ]
+    flat = [piece for share in pieces for piece in share]
+    stream = iter(load_batches(dataset, flat, on_gpu=accelerator.device.type == "cuda"))
+    weight = class_weights(dataset.labels) if experiment.class_weights else np.ones(len(LABELS))
+    model.train()
+    for number, (places, share) in enumerate(zip(plan, pieces, strict=True), start=done + 1):
+        set_seed(seed_of_step(experiment.seed, epoch, number, rank))
+        total = weight[dataset.labels[places]].sum() if rank < len(places) else np.inf
+        outcome = np.zeros(1 + len(LABELS) ** 2)  # loss, then counts of truth x prediction
+        try:
+            for i, _ in enumerate(share, start=1):
+                together = nullcontext() if i == len(share) else accelerator.no_sync(model)
+                with together:
+                    outcome += _forward_backward(
+                        accelerator,
+                        model,
+                        next(stream),
+                        scaler,
+                        dataset.store.recipe,
+                        experiment,
+                        weight,
+                        total,
+                    )
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise RunError(_out_of_memory(experiment, epoch, number, folder)) from error
+            raise
+        if world > 1:
+            outcome = accelerator.reduce(torch.tensor(outcome, device=accelerator.device)).cpu().numpy()
+        if not np.isfinite(outcome[0]):
+            raise RunError(
+                f"epoch {epoch}, batch {number}: the loss is {outcome[0]}; {good_checkpoint(folder)}. Lower "
+                f"learning_rate={experiment.learning_rate}, or set precision='float32' or max_grad_norm=1.0"
+            )
+        if experiment.max_grad_norm:
+            accelerator.clip_grad_norm_(model.parameters(), experiment.max_grad_norm)
+        progress["learning_rate"] = optimizer.param_groups[-1]["lr"]
+        optimizer.step()
+        optimizer.zero_grad()
+        scheduler.step()
+        progress["batch"] = number
+        progress["loss"] += float(outcome[0]) * len(places)
+        progress["counts"] = (np.array(progress["counts"]) + outcome[1:].astype(int)).tolist()
+        yield number
+
+
+def _forward_backward(accelerator, model, batch, scaler, recipe, experiment, weight, total):
+    """One piece of a batch: adds to the gradients; returns its part of the loss, and counts."""
+    label = batch["label"].to(accelerator.device)
+    with accelerator.autocast():
+        logits = model(**model_inputs(batch, scaler, recipe, accelerator.device)).logits
+    losses = F.cross_entropy(
+        logits.float(), label, weight=torch.tensor(weight, dtype=torch.float32, device=label.device),
+        label_smoothing=experiment.label_smoothing, reduction="sum",
+    )  # fmt: skip
+    loss = losses / total
+    accelerator.backward(loss * accelerator.num_processes)  # processes average their gradients
+    # labels in the order of the shuffled batches, so that scores of the training set mean something
+    pair = len(LABELS) * label + logits.argmax(dim=1)
+    counts = torch.bincount(pair, minlength=len(LABELS) ** 2).cpu().numpy() * np.isfinite(total)
+    return np.concatenate([[loss.item()], counts])
+
+
+def model_config(experiment):
+    """The model that an experiment asks for: its profile with what is changed by name."""
+    changes = {name: getattr(experiment, name) for name in ("encoder_training", "encoder_layers")}
+    changes |= {
+        n: getattr(experiment, n) for n in ("speech_encoder", "cnn_weights") if getattr(experiment, n)
+    }
+    return replace(PROFILES[experiment.profile], **changes)
+
+
+def _make_datasets(experiment, store, manifest, fold, model, accelerator):
+    """Train, validation and test; with what a frozen encoder makes of them, if it is to be kept."""
     labelled = task_rows(manifest)
     label_of = dict(zip(labelled["utterance_id"], labelled["label"].map(LABELS.index), strict=True))
-    sets = {
-        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), label_of)
+    states = None
+    if experiment.encoder_training == "frozen" and experiment.encoder_cache:
+        with accelerator.main_process_first():
+            states = build_states(store, model, accelerator.device, accelerator.autocast)
+    return {
+        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), label_of, states)
         for split in ("train", "validation", "test")
         if len(getattr(fold, split))
     }
-    scaler = fit_scaler(store, sets["train"].rows)
-    set_seed(experiment.seed)
-    model = create_model(PROFILES[experiment.profile])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=experiment.learning_rate)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    state = _resume(folder, accelerator, model, optimizer, report)
 
-    while not _finished(state["history"], experiment):
-        epoch = len(state["history"]) + 1
-        started = time.perf_counter()
-        row = {"epoch": epoch} | _train_epoch(
-            accelerator, model, optimizer, sets["train"], scaler, store.recipe, experiment, epoch
+
+def _piece(experiment):
+    """Segments computed at once in one process."""
+    return experiment.micro_batch or experiment.batch_size
+
+
+def _report_start(model, accelerator, report):
+    """Where weights come from, and what computes: random ones are never taken in silence."""
+    for branch, source in model.config.sources.items():
+        revision = f", revision {source['revision']}" if source["revision"] else ""
+        text = (
+            "RANDOM weights" if source["name"] == RANDOM else f"{source['name']} ({source['from']}{revision})"
         )
-        if "validation" in sets:
-            scores = score_utterances(
-                predict(accelerator, model, sets["validation"], scaler, experiment.batch_size)
-            )
-            row |= {f"validation_{name}": value for name, value in scores.items()}
-        row |= {"learning_rate": optimizer.param_groups[0]["lr"], "seconds": time.perf_counter() - started}
-        state["history"].append(row)
-        better = best_epoch(state["history"]) == epoch
-        if better:
-            save_model(accelerator.unwrap_model(model), folder / "model")
-        _save_checkpoint(folder, accelerator.unwrap_model(model), optimizer, state)
-        report(_epoch_line(state["history"], experiment, better))
-
-    best = accelerator.prepare(load_model(folder / "model"))
-    tables = []
-    for split in ("validation", "test"):
-        if split in sets:
-            scored = predict(accelerator, best, sets[split], scaler, experiment.batch_size)
-            tables.append(_prediction_table(scored, manifest, experiment, split))
-    return _write_result(folder, experiment, state["history"], pd.concat(tables, ignore_index=True), scaler)
+        report(f"{branch.replace('_', ' ')}: {text}")
+    precision = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    report(f"{accelerator.device.type}, {precision}, {accelerator.num_processes} process(es)")
 
 
-def _train_epoch(accelerator, model, optimizer, dataset, scaler, recipe, experiment, epoch):
-    """One pass over the training segments; every random draw depends on seed and epoch only."""
-    set_seed(experiment.seed + 100_003 * epoch)
-    model.train()
-    loader = make_loader(
-        dataset,
-        experiment.batch_size,
-        shuffle_seed=experiment.seed + epoch,
-        on_gpu=accelerator.device.type == "cuda",
-    )
-    total, truth, guess = 0.0, [], []
-    for number, batch in enumerate(loader, start=1):
-        label = batch["label"].to(accelerator.device)
-        with accelerator.autocast():
-            logits = model(**model_inputs(batch, scaler, recipe, accelerator.device)).logits
-        loss = F.cross_entropy(logits.float(), label)
-        if not torch.isfinite(loss):
-            raise RunError(
-                f"epoch {epoch}, batch {number}: the loss is {loss.item()}; the last good checkpoint is that of "
-                f"epoch {epoch - 1}. Lower learning_rate={experiment.learning_rate}, or set precision='float32'"
-            )
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        optimizer.step()
-        total += loss.item() * len(label)
-        # labels in the order of the shuffled batches, so that these scores mean something
-        truth.append(batch["label"].numpy())
-        guess.append(logits.argmax(dim=1).cpu().numpy())
-    truth, guess = np.concatenate(truth), np.concatenate(guess)
-    return {
-        "train_loss": total / len(dataset),
-        "train_wa": weighted_accuracy(truth, guess),
-        "train_ua": unweighted_accuracy(truth, guess),
-    }
+def _silent(_):
+    """What the other processes report."""
 
 
-@torch.no_grad()
-def predict(accelerator, model, dataset, scaler, batch_size):
-    """Score every utterance of a dataset: mean over its segments of log-softmax.
-
-    Returns
-    -------
-    pd.DataFrame
-        Index ``utterance_id``; ``loss`` (mean cross-entropy of its segments), ``truth`` (class
-        index) and one column of mean log-probability for each label.
-    """
-    model.eval()
-    parts = []
-    for batch in make_loader(dataset, batch_size, on_gpu=accelerator.device.type == "cuda"):
-        with accelerator.autocast():
-            output = model(**model_inputs(batch, scaler, dataset.store.recipe, accelerator.device))
-        parts.append(F.log_softmax(output.logits.float(), dim=1).cpu().numpy())
-    scores = np.concatenate(parts)
-    table = pd.DataFrame(scores.astype(np.float64), columns=list(LABELS))
-    table["loss"] = -scores[np.arange(len(scores)), dataset.labels]
-    table["truth"] = dataset.labels
-    utterances = dataset.store.segments["utterance_id"].to_numpy()[dataset.rows]
-    return table.groupby(utterances, sort=False).mean().astype({"truth": int}).rename_axis("utterance_id")
-
-
-def score_utterances(scored):
-    """WA, UA and loss of a table that ``predict`` made."""
-    guess = scored[list(LABELS)].to_numpy().argmax(axis=1)
-    return {
-        "loss": float(scored["loss"].mean()),
-        "wa": weighted_accuracy(scored["truth"].to_numpy(), guess),
-        "ua": unweighted_accuracy(scored["truth"].to_numpy(), guess),
-    }
-
-
-def best_epoch(history):
-    """Epoch with the highest WA + UA of the selection set, the first of equals; without one, the last.
-
-    >>> best_epoch([{"epoch": 1, "validation_wa": 0.5, "validation_ua": 0.4},
-    ...             {"epoch": 2, "validation_wa": 0.6, "validation_ua": 0.3}])
-    1
-    """
-    if "validation_wa" not in history[0]:
-        return history[-1]["epoch"]
-    return max(
-        history, key=lambda row: (round(row["validation_wa"] + row["validation_ua"], 9), -row["epoch"])
-    )["epoch"]
-
-
-def _finished(history, experiment):
-    if not history:
-        return False
-    waited = len(history) - best_epoch(history)
-    return len(history) >= experiment.epochs or (
-        waited >= experiment.patience and len(history) >= experiment.min_epochs
+def _stop(number, progress, folder):
+    """End an interrupted run: its checkpoint is written."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt(f"stopped; {good_checkpoint(folder)}: run again to go on")
+    raise RunError(
+        f"{runs.show_path(folder)}: asked to end (SIGTERM) after {position(progress)}; {good_checkpoint(folder)}, "
+        "start again to go on"
     )
 
 
-def _epoch_line(history, experiment, better):
-    row = history[-1]
-    line = f"epoch {row['epoch']:3d}/{experiment.epochs}  loss {row['train_loss']:.3f}"
-    line += f"  train WA {row['train_wa']:6.1%} UA {row['train_ua']:6.1%}"
-    if "validation_wa" in row:
-        line += f"  validation WA {row['validation_wa']:6.1%} UA {row['validation_ua']:6.1%}"
-    left = (experiment.epochs - len(history)) * float(np.mean([r["seconds"] for r in history]))
-    return line + f"  {row['seconds']:.1f} s, at most {left:.0f} s left" + ("  <- best" if better else "")
-
-
-def resolve_precision(precision):
-    """accelerate's name of a precision; ``auto`` is bf16 or fp16 on a GPU and float32 on a CPU."""
-    if precision == "auto":
-        if not torch.cuda.is_available():
-            return "no"
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return "no" if precision == "float32" else precision
-
-
-def make_accelerator(precision):
-    """accelerate's view of device and precision; a notebook may change its precision and go on."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    only_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    return Accelerator(mixed_precision=resolve_precision(precision), cpu=only_cpu)
+def _out_of_memory(experiment, epoch, number, folder):
+    smaller = max(_piece(experiment) // 2, 1)
+    return (
+        f"epoch {epoch}, batch {number}: out of memory with {_piece(experiment)} segments at once; "
+        f"{good_checkpoint(folder)}. Set micro_batch={smaller} (the batch stays {experiment.batch_size}), "
+        "gradient_checkpointing=True, or precision='bf16'; under a new run name"
+    )
 
 
 def _claim(folder, experiment):
@@ -247,58 +326,14 @@ def _claim(folder, experiment):
         )
 
 
-def _save_checkpoint(folder, model, optimizer, state):
-    record = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "history": json.dumps(state["history"]),
-    }
-    partial = folder / (CHECKPOINT + ".partial")
-    try:
-        torch.save(record, partial)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(
-            f"{runs.show_path(folder)}: the checkpoint of epoch {len(state['history'])} can't be written ({error}); "
-            "make room and start again: the epoch before is kept"
-        ) from error
-    os.replace(partial, folder / CHECKPOINT)
-
-
-def _resume(folder, accelerator, model, optimizer, report):
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return {"history": []}
-    record = torch.load(path, map_location=accelerator.device, weights_only=True)
-    accelerator.unwrap_model(model).load_state_dict(record["model"])
-    optimizer.load_state_dict(record["optimizer"])
-    history = json.loads(record["history"])
-    report(f"resumed after epoch {len(history)}: {runs.show_path(path)}")
-    return {"history": history}
-
-
-def _prediction_table(scored, manifest, experiment, split):
-    log_probability = scored[list(LABELS)].to_numpy()
-    probability = utterance_probabilities(log_probability)
-    about = manifest.set_index("utterance_id").loc[scored.index]
-    table = pd.DataFrame({
-        "utterance_id": scored.index,
-        "speaker": about["speaker"].to_numpy(),
-        "session": about["session"].to_numpy(),
-        "truth": np.array(LABELS)[scored["truth"]],
-        "prediction": np.array(LABELS)[log_probability.argmax(axis=1)],
-    })  # fmt: skip
-    for i, label in enumerate(LABELS):
-        table[f"p_{label}"] = probability[:, i]
-    return table.assign(fold=experiment.fold, seed=experiment.seed, variant=experiment.variant, split=split)
-
-
-def _write_result(folder, experiment, history, predictions, scaler):
+def _write_result(folder, experiment, progress, predictions, scaler, model):
     """Everything a reader needs, ``DONE`` last."""
+    history = progress["history"]
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+    pd.DataFrame(progress["timing"]).to_csv(folder / "timing.csv", index=False)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
     metrics = pooled_and_fold_mean(predictions) | {"best_epoch": best_epoch(history), "epochs": len(history)}
-    runs.write_json(folder / "metrics.json", metrics)
+    runs.write_json(folder / "metrics.json", metrics | {"weights": model.config.sources})
     describe_model(
         folder / "model",
         recipe=recipes.named(experiment.recipe),
@@ -306,9 +341,8 @@ def _write_result(folder, experiment, history, predictions, scaler):
         experiment=experiment,
         metrics=metrics,
     )
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    remove_checkpoint(folder)
     (folder / runs.DONE).write_text(experiment.key + "\n")
-    return read_result(folder)
 
 
 def read_result(folder):
@@ -318,28 +352,14 @@ def read_result(folder):
     return FoldResult(
         folder,
         pd.read_csv(folder / "history.csv"),
+        pd.read_csv(folder / "timing.csv"),
         pd.read_parquet(folder / "predictions.parquet"),
         metrics,
         metrics["best_epoch"],
     )
 
 
-def measure_step(experiment, batch_size=4):
-    """Seconds of training per segment with this experiment's model on this machine.
+if __name__ == "__main__":
+    from serkit.launch import main
 
-    Weights don't matter for time: random ones are used, nothing is downloaded.
-    """
-    accelerator = make_accelerator(experiment.precision)
-    model = accelerator.prepare(CoAttentionModel(PROFILES[experiment.profile])).train()
-    inputs = {
-        "spectrogram": torch.zeros(batch_size, 3, *IMAGE_SIZE, device=accelerator.device),
-        "mfcc": torch.zeros(batch_size, SEGMENT_FRAMES, N_MFCC, device=accelerator.device),
-        "waveform": torch.randn(batch_size, SEGMENT_SAMPLES, device=accelerator.device),
-    }
-    for _ in range(2):  # the first one allocates
-        started = time.perf_counter()
-        with accelerator.autocast():
-            loss = model(**inputs).logits.float().square().mean()
-        accelerator.backward(loss)
-        loss.item()
-    return (time.perf_counter() - started) / batch_size
+    main()

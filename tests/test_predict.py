@@ -13,7 +13,7 @@ import soundfile
 import soxr
 import torch
 
-from serkit import cli, training
+from serkit import cli, devices, scoring
 from serkit.batches import SegmentDataset, fit_scaler
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
@@ -118,7 +118,7 @@ def test_same_probabilities_as_training_gives(tmp_path, name):
     store = build_store(manifest, recipe, tmp_path / "store", workers=1)
     predictor = Predictor(model_folder, device="cpu", precision="float32")
     dataset = SegmentDataset(store, np.arange(len(store)), dict.fromkeys(manifest["utterance_id"], 1))
-    scored = training.predict(training.make_accelerator("float32"), predictor.model, dataset, SCALER, 8)
+    scored = scoring.predict(devices.make_accelerator("float32"), predictor.model, dataset, SCALER, 8)
     expected = utterance_probabilities(scored[list(LABELS)].to_numpy())
     ours = np.array([
         probabilities(predictor.predict(path)) for path in manifest.set_index("utterance_id").loc[scored.index, "path"]

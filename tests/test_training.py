@@ -5,47 +5,19 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
+from tones import make_tones, train
 
-from serkit import runs, training
+from serkit import checkpoints, devices, progress, runs, training
 from serkit.constants import LABELS
-from serkit.corpora.manifest import make_manifest
 from serkit.errors import RunError
 from serkit.folds import find_fold, make_folds
 from serkit.recipe import CORRECTED
 from serkit.runs import Experiment
-from serkit.store import build_store
 
 
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
-    """Six speakers in three sessions say four 'emotions': tones of different pitch. Manifest and store."""
-    folder = tmp_path_factory.mktemp("tones")
-    rng = np.random.default_rng(1)
-    rows = []
-    for speaker in ("1F", "1M", "2F", "2M", "3F", "3M"):
-        for number in range(4):
-            label = LABELS[number % 4]
-            time_s = np.arange(16_000 + 12_000 * number) / 16_000
-            pitch = 200 * (1 + LABELS.index(label))
-            waveform = 0.3 * np.sin(2 * np.pi * pitch * time_s) + 0.01 * rng.standard_normal(len(time_s))
-            path = folder / f"{speaker}_{number}.wav"
-            soundfile.write(path, waveform, 16_000)
-            rows.append({
-                "utterance_id": path.stem, "path": str(path), "corpus": "tones", "speaker": speaker,
-                "session": speaker[0], "gender": speaker[1], "dialogue": "d", "emotion": label, "label": label,
-                "num_samples": len(time_s), "sample_rate": 16_000,
-            })  # fmt: skip
-    manifest = make_manifest(rows)
-    return manifest, build_store(manifest, CORRECTED, folder / "store")
-
-
-def train(tones, folder, lines=None, **settings):
-    manifest, store = tones
-    experiment = Experiment(**{"epochs": 3, "batch_size": 8, "fold": "1", **settings})
-    fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
-    lines = [] if lines is None else lines
-    return training.train_fold(experiment, store, manifest, fold, folder, report=lines.append)
+    return make_tones(tmp_path_factory.mktemp("tones"))
 
 
 class TestCheckpointRule:
@@ -58,28 +30,29 @@ class TestCheckpointRule:
         ("sums", "best"), [((0.5,), 1), ((0.5, 0.6, 0.4), 2), ((0.5, 0.6, 0.6), 2), ((0.9, 0.1, 1.0), 3)]
     )
     def test_best_epoch(self, sums, best):
-        assert training.best_epoch(self.history(*sums)) == best
+        assert progress.best_epoch(self.history(*sums)) == best
 
     def test_without_selection_the_last_epoch_is_taken(self):
-        assert training.best_epoch([{"epoch": 1}, {"epoch": 2}]) == 2
+        assert progress.best_epoch([{"epoch": 1}, {"epoch": 2}]) == 2
 
     def test_stops_after_patience_but_not_before_min_epochs(self):
         experiment = Experiment(profile="paper")  # patience 8, never before epoch 7
         flat = [1.0] + [0.5] * 20
-        stops = [n for n in range(1, 20) if training._finished(self.history(*flat[:n]), experiment)]
+        stops = [n for n in range(1, 20) if progress.is_finished(self.history(*flat[:n]), experiment)]
         assert stops[0] == 9  # best is epoch 1, eight without a better one follow
         early = Experiment(patience=2, min_epochs=7)
-        stops = [n for n in range(1, 20) if training._finished(self.history(*flat[:n]), early)]
+        stops = [n for n in range(1, 20) if progress.is_finished(self.history(*flat[:n]), early)]
         assert stops[0] == 7
 
     def test_stops_at_the_last_epoch(self):
-        assert training._finished(self.history(*np.arange(100.0)), Experiment(profile="paper"))
+        assert progress.is_finished(self.history(*np.arange(100.0)), Experiment(profile="paper"))
 
 
 def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
     result = train(tones, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "DONE", "experiment.json", "history.csv", "metrics.json", "model", "predictions.parquet"
+        "DONE", "experiment.json", "history.csv", "metrics.json", "model", "predictions.parquet",
+        "tensorboard", "timing.csv",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors"}
     test = result.predictions[result.predictions["split"] == "test"]
@@ -131,8 +104,7 @@ def test_same_seed_same_numbers_and_another_seed_others(tones, tmp_path):
     first = train(tones, tmp_path / "a", epochs=2)
     again = train(tones, tmp_path / "b", epochs=2)
     other = train(tones, tmp_path / "c", epochs=2, seed=112)
-    columns = [column for column in first.history if column != "seconds"]
-    pd.testing.assert_frame_equal(first.history[columns], again.history[columns])
+    pd.testing.assert_frame_equal(first.history, again.history)
     pd.testing.assert_frame_equal(first.predictions, again.predictions)
     assert not np.allclose(first.history["train_loss"], other.history["train_loss"])
 
@@ -156,10 +128,9 @@ def test_resumed_equals_uninterrupted(tones, tmp_path):
     assert not (folder / "DONE").exists()
     lines = []
     resumed = train(tones, folder, lines, epochs=4)
-    assert lines[0].startswith("resumed after epoch 2")
-    assert [line[:9] for line in lines[1:]] == ["epoch   3", "epoch   4"]
-    columns = [column for column in whole.history if column != "seconds"]
-    pd.testing.assert_frame_equal(whole.history[columns], resumed.history[columns])
+    assert any(line.startswith("resumed after epoch 3, batch 0 of") for line in lines)
+    assert [line[:9] for line in lines if line.startswith("epoch ")] == ["epoch   3", "epoch   4"]
+    pd.testing.assert_frame_equal(whole.history, resumed.history)
     pd.testing.assert_frame_equal(whole.predictions, resumed.predictions)
 
 
@@ -192,32 +163,33 @@ def test_loss_that_is_no_number_names_epoch_and_cure(tones, tmp_path, monkeypatc
     import torch
 
     monkeypatch.setattr(
-        training.F, "cross_entropy", lambda logits, label: logits.sum() * torch.tensor(float("nan"))
+        training.F, "cross_entropy", lambda logits, label, **_: logits.sum() * torch.tensor(float("nan"))
     )
     with pytest.raises(RunError, match=r"epoch 1, batch 1: the loss is nan.*[Ll]ower learning_rate"):
         train(tones, tmp_path)
 
 
 def test_full_disk_keeps_the_epoch_before(tones, tmp_path, monkeypatch):
-    real, calls = training.torch.save, []
+    real, calls = checkpoints.save_file, []
 
-    def full(record, path):
+    def full(tensors, path, **settings):
         calls.append(path)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        real(record, path)
+        real(tensors, path, **settings)
 
-    monkeypatch.setattr(training.torch, "save", full)
-    with pytest.raises(RunError, match=r"epoch 2 can't be written .*No space left.*the epoch before is kept"):
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    expected = r"epoch 3, batch 0 of \d+ can't be written .*No space left.*the checkpoint of epoch 2, batch 0 of \d+ is good"
+    with pytest.raises(RunError, match=expected):
         train(tones, tmp_path)
     lines = []
     train(tones, tmp_path, lines)
-    assert lines[0].startswith("resumed after epoch 1")
+    assert any(line.startswith("resumed after epoch 2, batch 0") for line in lines)
 
 
 @pytest.mark.parametrize(("given", "accelerate"), [("float32", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
 def test_precision_names(given, accelerate):
-    assert training.resolve_precision(given) == accelerate
+    assert devices.resolve_precision(given) == accelerate
 
 
 def test_bf16_on_cpu_trains(tones, tmp_path):
@@ -226,10 +198,6 @@ def test_bf16_on_cpu_trains(tones, tmp_path):
     full = train(tones, tmp_path / "float32", epochs=1, precision="float32")
     assert half.history["train_loss"][0] == pytest.approx(full.history["train_loss"][0], rel=0.02)
     assert half.history["train_loss"][0] != full.history["train_loss"][0]
-
-
-def test_measure_step_is_positive():
-    assert 0 < training.measure_step(Experiment(), batch_size=2) < 60
 
 
 def test_is_done_wants_the_same_experiment(tones, tmp_path):

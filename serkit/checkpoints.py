@@ -1,0 +1,111 @@
+"""The state of an unfinished training run in one file, replaced in one step.
+
+``checkpoint.safetensors`` holds the weights, AdamW's moments, and in its header everything else:
+position, history, learning rate, loss scale. Random numbers need no place in it: every step draws
+from its own seed (`serkit.training.seed_of_step`). Nothing is pickled.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from serkit.errors import RunError
+from serkit.runs import show_path
+
+NAME = "checkpoint.safetensors"
+
+
+def save_checkpoint(folder, model, optimizer, progress):
+    """Write a checkpoint; the one before stays until this one is whole.
+
+    Parameters
+    ----------
+    folder : path
+    model : torch.nn.Module
+    optimizer : torch.optim.Optimizer
+    progress : dict
+        Whatever JSON can hold; ``epoch`` and ``batch`` are named in messages.
+
+    Raises
+    ------
+    RunError
+        If it can't be written, saying which checkpoint is still good.
+    """
+    folder = Path(folder)
+    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    state = optimizer.state_dict()
+    for number, moments in state["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    header = {"progress": json.dumps(progress), "groups": json.dumps(state["param_groups"])}
+    partial = folder / (NAME + ".partial")
+    try:
+        save_file(tensors, partial, metadata=header)
+        with open(partial, "r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, folder / NAME)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"{show_path(folder)}: the checkpoint of {position(progress)} can't be written ({error}); "
+            f"make room and start again: {good_checkpoint(folder)}"
+        ) from error
+
+
+def load_checkpoint(folder, model, optimizer):
+    """Continue from a checkpoint; returns its ``progress``, or None where there is none.
+
+    Raises
+    ------
+    RunError
+        If the file is damaged or belongs to another model.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        weights, moments = {}, {}
+        for name, value in tensors.items():
+            kind, rest = name.split(".", 1)
+            if kind == "model":
+                weights[rest] = value
+            else:
+                number, what = rest.split(".", 1)
+                moments.setdefault(int(number), {})[what] = value
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({"state": moments, "param_groups": json.loads(header["groups"])})
+        return json.loads(header["progress"])
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RunError(
+            f"{show_path(path)}: damaged, or of another model ({reason}); delete it to train from the beginning"
+        ) from error
+
+
+def remove_checkpoint(folder):
+    """Of a finished fold nothing but its best model is kept."""
+    (Path(folder) / NAME).unlink(missing_ok=True)
+
+
+def good_checkpoint(folder):
+    """Which checkpoint is there to go on from, in words."""
+    path = Path(folder) / NAME
+    if not path.is_file():
+        return "there is no checkpoint yet"
+    with safe_open(path, framework="pt") as file:
+        return f"the checkpoint of {position(json.loads(file.metadata()['progress']))} is good"
+
+
+def position(progress):
+    """Where a run is: after so many batches of an epoch.
+
+    >>> position({"epoch": 3, "batch": 17, "batches": 40})
+    'epoch 3, batch 17 of 40'
+    """
+    return f"epoch {progress['epoch']}, batch {progress['batch']} of {progress['batches']}"

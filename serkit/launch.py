@@ -1,0 +1,102 @@
+"""One fold on several processes: ``accelerate launch -m serkit.training RUN PARAMETERS.json``.
+
+The notebook starts it as a subprocess and reads the run folder afterwards: results, checkpoints and
+messages are those of a training in the notebook itself.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from serkit import runs
+from serkit.errors import RunError, SerkitError
+
+
+def train_in_processes(run, processes, *, report=print):
+    """Train the fold of a notebook's run on several GPUs (or, to try it, several CPU processes).
+
+    Parameters
+    ----------
+    run : Run
+        As ``start_run`` gives it; corpus and store are prepared.
+    processes : int
+        One for each GPU.
+    report : callable, optional
+        Called with each line that is printed.
+
+    Returns
+    -------
+    FoldResult
+
+    Raises
+    ------
+    RunError
+        If training fails; its own message is part of it.
+    """
+    from serkit.training import read_result  # here: training starts this module when it is launched
+
+    parameters = run.folder / "parameters.json"
+    root = str(run.root.resolve())
+    runs.write_json(parameters, asdict(run.experiment) | {"root": root})
+    device = [] if torch.cuda.is_available() else ["--cpu"]
+    several = ["--multi_gpu"] if torch.cuda.is_available() and processes > 1 else []
+    command = [sys.executable, "-m", "accelerate.commands.launch", *device, *several,
+               "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
+               "--dynamo_backend", "no", "-m", "serkit.training", run.name, str(parameters)]  # fmt: skip
+    lines = []
+    with subprocess.Popen(
+        command, cwd=runs.project_home(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as child:
+        try:
+            for line in child.stdout:
+                lines.append(line.rstrip())
+                report(lines[-1])
+        except KeyboardInterrupt:
+            child.terminate()  # it saves a checkpoint first
+            child.wait()
+            raise
+    if child.returncode:
+        said = (
+            [line for line in lines if line.startswith("serkit: ")] or lines[-1:] or ["nothing was printed"]
+        )
+        raise RunError(
+            f"{runs.show_path(run.folder)}: {processes} processes: {said[0].removeprefix('serkit: ')}"
+        )
+    parameters.unlink()
+    return read_result(run.folder)
+
+
+def main(arguments=None):
+    """Entry point of every launched process."""
+    from serkit.folds import find_fold, make_folds
+    from serkit.store import build_store
+    from serkit.training import train_fold
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 2:
+        sys.exit("usage: accelerate launch -m serkit.training RUN PARAMETERS.json")
+    try:
+        parameters = json.loads(Path(arguments[1]).read_text())
+        run = runs.start_run(arguments[0], notebook="serkit.training", **parameters)
+        manifest = runs.open_manifest(run)
+        experiment = run.experiment
+        fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
+        store = build_store(manifest, run.recipe, run.processed)
+        train_fold(experiment, store, manifest, fold, run.folder, report=_print)
+    except (OSError, ValueError) as error:
+        sys.exit(
+            f"serkit: parameters {arguments[1]}: can't be read ({error}); give a JSON file of parameters"
+        )
+    except SerkitError as error:
+        sys.exit(f"serkit: {error}")
+    except KeyboardInterrupt as error:
+        print(f"serkit: {error or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _print(line):
+    print(line, flush=True)

@@ -1,4 +1,4 @@
-"""One fold on several processes: ``accelerate launch -m serkit.training RUN PARAMETERS.json``.
+"""One fold on several processes: ``accelerate launch --multi_gpu -m serkit.training RUN PARAMETERS.json``.
 
 The notebook starts it as a subprocess and reads the run folder afterwards: results, checkpoints and
 messages are those of a training in the notebook itself.
@@ -9,8 +9,6 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-
-import torch
 
 from serkit import runs
 from serkit.errors import RunError, SerkitError
@@ -42,11 +40,11 @@ def train_in_processes(run, processes, *, report=print):
     parameters = run.folder / "parameters.json"
     root = str(run.root.resolve())
     runs.write_json(parameters, asdict(run.experiment) | {"root": root})
-    device = [] if torch.cuda.is_available() else ["--cpu"]
-    several = ["--multi_gpu"] if torch.cuda.is_available() and processes > 1 else []
-    command = [sys.executable, "-m", "accelerate.commands.launch", *device, *several,
+    # --multi_gpu also where there is none: with --cpu accelerate starts a single process
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
                "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-               "--dynamo_backend", "no", "-m", "serkit.training", run.name, str(parameters)]  # fmt: skip
+               "--dynamo_backend", "no", "--main_process_port", "0",
+               "-m", "serkit.training", run.name, str(parameters)]  # fmt: skip
     lines = []
     with subprocess.Popen(
         command, cwd=runs.project_home(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -81,6 +79,9 @@ def main(arguments=None):
         sys.exit("usage: accelerate launch -m serkit.training RUN PARAMETERS.json")
     try:
         parameters = json.loads(Path(arguments[1]).read_text())
+    except (OSError, ValueError) as error:
+        sys.exit(f"serkit: parameters {arguments[1]}: can't be read ({error}); give a JSON file of parameters")
+    try:
         run = runs.start_run(arguments[0], notebook="serkit.training", **parameters)
         manifest = runs.open_manifest(run)
         experiment = run.experiment

@@ -101,14 +101,15 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
     accelerator = make_accelerator(experiment.precision, experiment.profile)
     main = accelerator.is_main_process
     report = report if main else _silent
-    _claim(folder, experiment)
+    with accelerator.main_process_first():
+        _claim(folder, experiment)
     set_seed(experiment.seed)
     model = create_model(model_config(experiment))
     _report_start(model, accelerator, report)
     sets = _make_datasets(experiment, store, manifest, fold, model, accelerator)
     scaler = fit_scaler(store, sets["train"].rows)
     if experiment.gradient_checkpointing:
-        model.speech_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        model.speech_encoder.activation_checkpointing_enable()
     progress = new_progress(sets["train"], experiment)
     optimizer, scheduler = make_optimizer(model, experiment, progress["batches"])
     progress = load_checkpoint(folder, model, optimizer) or progress

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -193,7 +194,7 @@ class TestKeptStates:
     def test_a_disk_that_is_too_small_is_said_first(self, tones, monkeypatch):
         network, store = self.build(tones)
         network.speech_encoder.encoder.layers[0].layer_norm.bias.data += 1e-2
-        monkeypatch.setattr(encoded.shutil, "disk_usage", lambda _: (1, 1, 1000))
+        monkeypatch.setattr(encoded.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
         with pytest.raises(StoreError, match=r"encoder states of \d+ segments take .* GB, 0.00 GB are free"):
             build_states(store, network)
 

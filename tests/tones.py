@@ -64,4 +64,6 @@ if __name__ == "__main__":
 
     model.PROFILES["demo"] = QUIET
     tones_folder, run_folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    train(make_tones(tones_folder), run_folder, **settings)
+    lines = []
+    train(make_tones(tones_folder), run_folder, lines, **settings)
+    print("\n".join(lines))

@@ -14,9 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from serkit.errors import RunError
-from serkit.runs import show_path
-
-NAME = "checkpoint.safetensors"
+from serkit.runs import CHECKPOINT, show_path
 
 
 def save_checkpoint(folder, model, optimizer, progress):
@@ -41,12 +39,12 @@ def save_checkpoint(folder, model, optimizer, progress):
     for number, moments in state["state"].items():
         tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     header = {"progress": json.dumps(progress), "groups": json.dumps(state["param_groups"])}
-    partial = folder / (NAME + ".partial")
+    partial = folder / (CHECKPOINT + ".partial")
     try:
         save_file(tensors, partial, metadata=header)
         with open(partial, "r+b") as file:
             os.fsync(file.fileno())
-        os.replace(partial, folder / NAME)
+        os.replace(partial, folder / CHECKPOINT)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise RunError(
@@ -63,7 +61,7 @@ def load_checkpoint(folder, model, optimizer):
     RunError
         If the file is damaged or belongs to another model.
     """
-    path = Path(folder) / NAME
+    path = Path(folder) / CHECKPOINT
     if not path.is_file():
         return None
     try:
@@ -90,12 +88,12 @@ def load_checkpoint(folder, model, optimizer):
 
 def remove_checkpoint(folder):
     """Of a finished fold nothing but its best model is kept."""
-    (Path(folder) / NAME).unlink(missing_ok=True)
+    (Path(folder) / CHECKPOINT).unlink(missing_ok=True)
 
 
 def good_checkpoint(folder):
     """Which checkpoint is there to go on from, in words."""
-    path = Path(folder) / NAME
+    path = Path(folder) / CHECKPOINT
     if not path.is_file():
         return "there is no checkpoint yet"
     with safe_open(path, framework="pt") as file:

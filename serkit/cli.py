@@ -2,8 +2,9 @@
 
 import importlib.util
 import shutil
+import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,10 +14,11 @@ from serkit import runs
 from serkit.constants import SPEECH_ENCODER
 from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, SerkitError
+from serkit.experiment import TrainingSettings
 
 
-@dataclass
-class Reproduce:
+@dataclass(frozen=True)
+class Reproduce(TrainingSettings):
     """Run all notebooks on a corpus: figures and tables at the end. Call it again to continue."""
 
     corpus: str = "demo"  # demo, ravdess, emodb or iemocap
@@ -27,11 +29,6 @@ class Reproduce:
     recipe: str = "corrected"  # features: published, corrected, published+D2, ...
     selection: str = "clean"  # what chooses the checkpoint: published, clean, last
     by: str = "session"  # what is held out: session or speaker
-    profile: str = "demo"  # model: paper (AlexNet, BiLSTM, wav2vec2-base) or demo (small, from scratch)
-    epochs: int = 0  # at most; 0: the profile's own
-    batch_size: int = 0  # segments; 0: the profile's own
-    learning_rate: float = 0.0  # 0: the profile's own
-    precision: str = "auto"  # auto, float32, bf16, fp16
     iemocap_check: str = "strict"  # strict: refuse an incomplete IEMOCAP; report: say so and go on
     skip_broken: bool = False  # go on without sound files that can't be read; the store records them
     dry_run: bool = False  # print the plan and stop
@@ -50,12 +47,8 @@ class Reproduce:
             recipe=self.recipe,
             selection=self.selection,
             by=self.by,
-            profile=self.profile,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            precision=self.precision,
             dry_run=self.dry_run,
+            **{field.name: getattr(self, field.name) for field in fields(TrainingSettings)},
         )
 
 
@@ -198,11 +191,16 @@ Command = (
 )
 
 
+def _terminate(*_):
+    raise KeyboardInterrupt
+
+
 def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
-    command = tyro.cli(Command, prog="serkit", description=__doc__)
+    # a cluster's time limit: kernels are then interrupted, and trainings save before they end
+    signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = command()
+        code = tyro.cli(Command, prog="serkit", description=__doc__)()
     except SerkitError as error:
         print(f"serkit: {error}", file=sys.stderr)
         code = 2

@@ -58,6 +58,21 @@ class Measured:
     forward_s: float = 0.0  # s, of predicting one segment
     model: int = 0  # bytes of the weights
     memory: Memory | None = None
+    encoder_s: float = 0.0  # s for a segment of what a frozen encoder computes once
+    state_bytes: int = 0  # of its output for a segment
+    random_encoder: bool = False
+
+    def encoder_of(self, experiment):
+        """Whose output is computed once: None, a pretrained encoder, or the random one of a seed."""
+        if experiment is None or not self.state_bytes:
+            return None
+        return experiment.seed if self.random_encoder else "pretrained"
+
+    def encoding(self, counts):
+        """Cost of what a frozen encoder computes once, from the segments in the parts of a fold."""
+        clean = self.experiment.selection != "published"  # there validation and test are the same
+        n = counts["train"] + counts["test"] + clean * counts["validation"]
+        return Cost(n * self.encoder_s, store=n * self.state_bytes)
 
     def preparation(self):
         """Cost of the step that builds the feature store."""
@@ -95,7 +110,7 @@ class Measured:
             model=max(0, self.model - allocated_bytes(folder / "model" / "model.safetensors")),
             # a new checkpoint is complete before the old one goes
             checkpoint=max(
-                0, 2 * CHECKPOINT_WEIGHTS * self.model - allocated_bytes(folder / "checkpoint.pt")
+                0, 2 * CHECKPOINT_WEIGHTS * self.model - allocated_bytes(folder / runs.CHECKPOINT)
             ),
             memory=self.memory,
         )
@@ -144,14 +159,18 @@ def measure(experiment, manifest, *, train=True):
     extraction_s = answer["extraction"] * float(rows["speech_s"].sum()) / usable_cores() if store else 0.0
     if not train:
         return Measured(experiment, store, extraction_s)
-    step_s, peak = extrapolate(answer["steps"], experiment.batch_size)
+    step_s, _ = extrapolate(answer["steps"], experiment.batch_size)
+    _, peak = extrapolate(answer["steps"], experiment.micro_batch or experiment.batch_size)
     memory = Memory(
         max(peak, answer["process_bytes"] + END_WEIGHTS * answer["model_bytes"]),
         answer["free"],
         answer["total"],
         "the GPU" if answer["device"] == "cuda" else "this machine",
     )
-    return Measured(experiment, store, extraction_s, step_s, answer["forward"], answer["model_bytes"], memory)
+    return Measured(
+        experiment, store, extraction_s, step_s, answer["forward"], answer["model_bytes"], memory,
+        answer["encoder"], answer["state_bytes"], answer["random_encoder"],
+    )  # fmt: skip
 
 
 def _some(rows):
@@ -227,10 +246,14 @@ def describe(costs, experiment):
         if memory.peak > memory.free:
             lines.append(
                 f"WARNING: training with batch_size={experiment.batch_size} does not fit into the free memory of "
-                f"{memory.place}; end other programs or choose a smaller batch_size (the numbers will change)"
+                f"{memory.place}; end other programs, set micro_batch={_half(experiment)} (the batch stays as it is), or gradient_checkpointing=True"
             )
     lines.append(f"disk:   {_disk_line(costs, experiment)}")
     return lines + [f"WARNING: {fault}" for fault in _full_disks(costs, experiment)]
+
+
+def _half(experiment):
+    return max((experiment.micro_batch or experiment.batch_size) // 2, 1)
 
 
 def _disk_line(costs, experiment):

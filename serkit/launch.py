@@ -80,7 +80,9 @@ def main(arguments=None):
     try:
         parameters = json.loads(Path(arguments[1]).read_text())
     except (OSError, ValueError) as error:
-        sys.exit(f"serkit: parameters {arguments[1]}: can't be read ({error}); give a JSON file of parameters")
+        sys.exit(
+            f"serkit: parameters {arguments[1]}: can't be read ({error}); give a JSON file of parameters"
+        )
     try:
         run = runs.start_run(arguments[0], notebook="serkit.training", **parameters)
         manifest = runs.open_manifest(run)

@@ -7,6 +7,7 @@ is then that of the work and of nothing else.
 import contextlib
 import importlib
 import json
+import math
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from serkit import training
 from serkit.batches import SegmentDataset, fit_scaler
 from serkit.devices import make_accelerator, peak_memory
 from serkit.encoded import build_states
+from serkit.encoders import RANDOM
 from serkit.errors import WeightsError
 from serkit.estimate import extrapolate
 from serkit.extraction import extract
@@ -91,11 +93,13 @@ def _measure_training(experiment, store, free):
         config = resolve_structure(config)
     model = CoAttentionModel(config)
     result["model_bytes"] = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    states, result["encoder"] = None, 0.0
+    result["random_encoder"] = config.speech_encoder == RANDOM
+    states, result["encoder"], result["state_bytes"] = None, 0.0, 0
     if experiment.encoder_training == "frozen" and experiment.encoder_cache:
         started = time.perf_counter()
         states = build_states(store, model, accelerator.device, accelerator.autocast)
         result["encoder"] = (time.perf_counter() - started) / len(store)
+        result["state_bytes"] = 2 * math.prod(states.shape[1:])
     optimizer, scheduler = make_optimizer(model, experiment, 1)
     model, optimizer = accelerator.prepare(model, optimizer)
     scaler = fit_scaler(store, np.arange(len(store)))
@@ -112,7 +116,7 @@ def _measure_training(experiment, store, free):
         _reset_peak(accelerator.device)
         for n in (1, n_steps):  # the first step allocates
             started = time.perf_counter()
-            rows, each = dataset(n * size), replace(experiment, batch_size=size)
+            rows, each = dataset(n * size), replace(experiment, batch_size=size, micro_batch=0)
             for _ in training.train_steps(
                 accelerator, model, optimizer, scheduler, rows, scaler, each, new_progress(rows, each), ""
             ):

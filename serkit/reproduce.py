@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import papermill
@@ -29,6 +29,8 @@ from serkit.segments import count_segments
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
 ANALYSIS = "06_confusion_matrix"
+NAMING = ("speech_encoder", "encoder_training", "encoder_layers")  # settings that a variant is named after
+DEFAULTS = {field.name: field.default for field in fields(runs.Experiment)}
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 
 
@@ -124,15 +126,24 @@ def make_plan(
         parameters = common | (about_corpus if first else {"profile": base.profile})
         needs = [runs.processed_folder(corpus) / "manifest.parquet"]
         steps.append(Step(notebook, parameters, home / "notebooks" / f"{notebook}.ipynb", needs=needs))
+    own, more = _split_settings(settings)
     for seed in seeds:
         for fold in chosen:
             experiment = runs.Experiment(corpus=corpus, fold=fold.name, seed=seed, **settings)
             output = experiment.folder(run) / f"{TRAINING}.ipynb"
-            parameters = common | protocol | {"fold": fold.name, "seed": seed} | settings
+            parameters = common | protocol | {"fold": fold.name, "seed": seed} | own | {"more": more}
             steps.append(Step(TRAINING, parameters, output, experiment))
-    parameters = common | protocol | {"profile": base.profile}
+    encoder = {name: value for name, value in settings.items() if name in NAMING and value != DEFAULTS[name]}
+    parameters = common | protocol | {"profile": base.profile, "more": encoder}
     steps.append(Step(ANALYSIS, parameters, home / "notebooks" / f"{ANALYSIS}.ipynb"))
     return _with_costs(steps, manifest, {fold.name: fold for fold in chosen})
+
+
+def _split_settings(settings):
+    """Settings that notebook 05 has a parameter for, and all others that are not the default."""
+    own = papermill.inspect_notebook(str(notebook_path(TRAINING)))
+    others = {name: value for name, value in settings.items() if name not in own and value != DEFAULTS[name]}
+    return {name: value for name, value in settings.items() if name in own}, others
 
 
 def _with_costs(steps, manifest, chosen):
@@ -148,11 +159,18 @@ def _with_costs(steps, manifest, chosen):
         for step in todo
         if step.experiment is not None
     }
+    encoded = set()
+    for step in todo:
+        encoder = measured.encoder_of(step.experiment)
+        if encoder is not None and encoder not in encoded:
+            encoded.add(encoder)
+            once, cost = measured.encoding(counts[step.experiment.fold]), costs[id(step)]
+            costs[id(step)] = replace(cost, seconds=cost.seconds + once.seconds, store=once.store)
     # whatever comes first builds the store, if there is none
     first, preparation = todo[0], measured.preparation()
     seconds = preparation.seconds - estimate.NOTEBOOK_S
     cost = costs.get(id(first), first.cost)
-    costs[id(first)] = replace(cost, seconds=cost.seconds + seconds, store=preparation.store)
+    costs[id(first)] = replace(cost, seconds=cost.seconds + seconds, store=cost.store + preparation.store)
     return [replace(step, cost=costs.get(id(step), step.cost)) for step in steps]
 
 

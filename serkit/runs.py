@@ -14,6 +14,7 @@ from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError
 from serkit.experiment import Experiment, project_home
 
+CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
 

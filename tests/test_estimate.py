@@ -14,6 +14,7 @@ from serkit.corpora.manifest import make_manifest
 from serkit.errors import RunError
 from serkit.estimate import Cost, Measured, Memory
 from serkit.extraction import plan_files
+from serkit.folds import make_folds
 from serkit.recipe import CORRECTED
 from serkit.runs import Experiment
 from serkit.store import build_store, store_bytes_left, store_key
@@ -104,7 +105,7 @@ class TestFold:
     def test_an_interrupted_fold_has_part_of_it_already(self, tmp_path):
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "model.safetensors").write_bytes(bytes(1_000_000))
-        (tmp_path / "checkpoint.pt").write_bytes(bytes(3_000_000))
+        (tmp_path / runs.CHECKPOINT).write_bytes(bytes(3_000_000))
         cost = Measured(DEMO, model=1_000_000).fold({"train": 16, "validation": 0, "test": 1}, 1, tmp_path)
         assert cost.model <= 4096 and cost.checkpoint == pytest.approx(3_000_000, abs=10_000)
 
@@ -126,6 +127,38 @@ def answer(tones):
         measured = estimate.measure(DEMO, tones)
     assert len(ballast) == BALLAST
     return asked[0], measured
+
+
+class TestFrozenEncoder:
+    """What is computed once is counted once: for all folds, or for each seed of random weights."""
+
+    COUNTS = {"train": 10, "validation": 3, "test": 2}  # noqa: RUF012
+
+    def measured(self, **settings):
+        return Measured(Experiment(**settings), encoder_s=2.0, state_bytes=100, random_encoder=True)
+
+    def test_by_hand(self):
+        assert self.measured().encoding(self.COUNTS).seconds == 30.0
+        assert self.measured().encoding(self.COUNTS).store == 1500
+        # published: who chooses the checkpoint is who is tested
+        assert self.measured(selection="published").encoding(self.COUNTS).store == 1200
+
+    def test_whose_output_it_is(self):
+        assert self.measured().encoder_of(Experiment(seed=3)) == 3
+        assert self.measured().encoder_of(None) is None
+        assert Measured(DEMO).encoder_of(DEMO) is None
+        assert Measured(DEMO, state_bytes=1).encoder_of(DEMO) == "pretrained"
+
+    def test_only_the_first_fold_of_a_seed_pays(self, tones, tmp_path, monkeypatch):
+        monkeypatch.setattr(estimate, "measure", lambda *_, **__: self.measured())
+        experiments = [Experiment(fold=fold, seed=seed) for seed in (1, 2) for fold in ("1", "2")]
+        steps = [
+            reproduce.Step("05_train_coattention", {}, tmp_path / f"{e.fold}-{e.seed}" / "x.ipynb", e)
+            for e in experiments
+        ]
+        chosen = {fold.name: fold for fold in make_folds(tones)}
+        stores = [step.cost.store for step in reproduce._with_costs(steps, tones, chosen)]
+        assert [store > 0 for store in stores] == [True, False, True, False]
 
 
 class TestProbe:
@@ -172,7 +205,7 @@ class TestLines:
     def test_memory_that_is_not(self, project):
         text = self.lines(Cost(memory=Memory(40e9, 20_000_000_000, 24_000_000_000, "the GPU")))
         assert "batch_size=16 does not fit into the free memory of the GPU" in text
-        assert "choose a smaller batch_size" in text
+        assert "set micro_batch=" in text
 
     def test_disk(self, project, monkeypatch):
         disk_with(50_000_000_000, monkeypatch)

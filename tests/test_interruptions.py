@@ -99,7 +99,7 @@ def test_sigkill_at_random_moments(tones, tmp_path):
     rng = np.random.default_rng()
     for _ in range(3):
         child = start("killed")
-        checkpoint = tmp_path / "killed" / checkpoints.NAME
+        checkpoint = tmp_path / "killed" / runs.CHECKPOINT
         known = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         while child.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == known):
             time.sleep(0.01)
@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_named(tones, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "log_scalars", lambda *_: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         train(tones, tmp_path, checkpoint_min=0.0)
-    path = tmp_path / checkpoints.NAME
+    path = tmp_path / runs.CHECKPOINT
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(RunError, match=r"checkpoint.safetensors: damaged, or of another model .*delete it"):
         train(tones, tmp_path)

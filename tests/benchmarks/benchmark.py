@@ -34,6 +34,7 @@ PHASES = (
     "agreement",
 )
 PACKAGES = ("torch", "numpy", "librosa", "scipy", "soundfile", "pandas")
+IEMOCAP_SEGMENTS = 11_002  # of all its utterances, published cutting
 POOL_S = 600  # s of speech that the utterances are cut from
 SEED = 7
 MB = 1e6
@@ -180,8 +181,7 @@ def report(measured, notes, options):
         ("data path alone, first epoch", f"{path['first epoch']:.0f} segments/s ({path['first epoch'] / 64:.1f} batches/s)"),
         ("data path alone, later epochs", f"{path['later epochs']:.0f} segments/s ({path['later epochs'] / 64:.1f} batches/s)"),
         ("peak memory, data path", f"{path['peak_mb']:.0f} MB"),
-        ("model's step, demo profile", f"{step['demo']:.1f} segments/s"),
-        ("model's step, paper profile", f"{step['paper']:.2f} segments/s"),
+        *step_rows(step),
     ]  # fmt: skip
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     share = "" if options.share == 1 else f" OPTIONS='--share {options.share:g}'"
@@ -201,6 +201,22 @@ def report(measured, notes, options):
         *(f"| {name} | {value} |" for name, value in rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def step_rows(step):
+    """What a training step costs, and an epoch of IEMOCAP at that pace."""
+    n, epoch = step["segments"], IEMOCAP_SEGMENTS / step["segments"] / 3600
+    amx = "the CPU has AMX" if step["fast_bf16"] else "the CPU has no AMX: bf16 is not expected to gain much"
+    return [
+        (f"step of the paper's model, {n} segments", f"{step['step_float32']:.1f} s float32, {step['step_bf16']:.1f} s bf16"),
+        ("its encoders alone, forward and backward", f"{step['bare_float32']:.1f} s float32, {step['bare_bf16']:.1f} s bf16"),
+        ("everything around them", f"{step['step_float32'] / step['bare_float32'] - 1:+.1%} float32, {step['step_bf16'] / step['bare_bf16'] - 1:+.1%} bf16"),
+        ("bf16 against float32", f"{step['step_bf16'] / step['step_float32']:.2f} of the time; {amx}"),
+        ("step with a frozen encoder, output kept", f"{step['step_frozen']:.1f} s, {step['step_frozen'] / step['step_float32']:.3f} of the fine-tuning step"),
+        ("its output computed once", f"{step['encode'] * IEMOCAP_SEGMENTS / 3600:.1f} h for IEMOCAP"),
+        (f"an epoch of {IEMOCAP_SEGMENTS} segments, projected", f"{step['step_float32'] * epoch:.1f} h fine-tuning, {60 * step['step_frozen'] * epoch:.0f} min frozen"),
+        ("model's step, demo profile", f"{n / step['step_demo']:.1f} segments/s"),
+    ]  # fmt: skip
 
 
 def cpu_name():

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 WARM_UP = 3  # utterances or batches that are not timed: first calls compile and allocate
+STEP_SEGMENTS, PIECE = 64, 8  # the paper's batch, and what of it is computed at once
 EXAMPLES = 40  # utterances whose numbers are compared
 
 
@@ -160,11 +161,97 @@ def data_path(work):
 
 
 def model_step(work):
-    """Segments per second of forward and backward pass on this machine, random weights."""
-    from serkit.runs import Experiment
-    from serkit.training import measure_step
+    """One optimiser step of the paper's model (random weights, asked for by name), 8 pieces of 8 segments.
 
-    return {profile: 1 / measure_step(Experiment(profile=profile)) for profile in ("demo", "paper")}
+    Beside it the bare encoders' forward and backward pass on the same inputs, half of them before the
+    step and half after, and a step with a frozen encoder whose output is read from disk.
+    """
+    import torch
+
+    from serkit.devices import cpu_is_fast_at_bf16
+    from serkit.runs import Experiment
+
+    settings = {"profile": "paper", "speech_encoder": "random", "cnn_weights": "random", "micro_batch": PIECE}
+    result = {
+        "fast_bf16": cpu_is_fast_at_bf16(),
+        "segments": STEP_SEGMENTS,
+        "threads": torch.get_num_threads(),
+    }
+    for precision in ("float32", "bf16"):
+        step, bare, _ = _time_step(work, Experiment(**settings, precision=precision))
+        result |= {f"step_{precision}": step, f"bare_{precision}": bare}
+    frozen = Experiment(**settings, precision="float32", encoder_training="frozen")
+    result["step_frozen"], _, result["encode"] = _time_step(work, frozen)
+    result["step_demo"], _, _ = _time_step(work, Experiment(micro_batch=PIECE, batch_size=STEP_SEGMENTS))
+    return result
+
+
+def _time_step(work, experiment):
+    """Seconds of a step, of the bare encoders for as many segments, and of encoding them once."""
+    import torch
+
+    from serkit.batches import SegmentDataset, fit_scaler, model_inputs
+    from serkit.devices import make_accelerator
+    from serkit.encoded import build_states
+    from serkit.model import create_model
+    from serkit.optimisation import make_optimizer
+    from serkit.progress import new_progress
+    from serkit.recipe import CORRECTED
+    from serkit.store import build_store
+    from serkit.training import model_config, train_steps
+
+    manifest = pd.read_parquet(work / "manifest.parquet").iloc[:STEP_SEGMENTS].reset_index(drop=True)
+    store = build_store(manifest, CORRECTED, work / "stores")
+    rows = np.arange(STEP_SEGMENTS)
+    scaler = fit_scaler(store, rows)
+    accelerator = make_accelerator(experiment.precision)
+    torch.manual_seed(1)
+    model = create_model(model_config(experiment))
+    encode, states = 0.0, None
+    if experiment.encoder_training == "frozen":
+        started = time.perf_counter()
+        states = build_states(store, model, accelerator.device, accelerator.autocast)
+        encode = (time.perf_counter() - started) / len(store)
+    optimizer, scheduler = make_optimizer(model, experiment, 1)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    label_of = dict.fromkeys(manifest["utterance_id"], 0)
+
+    def run(n):
+        dataset = SegmentDataset(store, rows[:n], label_of, states)
+        started = time.perf_counter()
+        progress = new_progress(dataset, experiment)
+        for _ in train_steps(
+            accelerator, model, optimizer, scheduler, dataset, scaler, experiment, progress, work
+        ):
+            pass
+        return time.perf_counter() - started
+
+    def bare(pieces):
+        seconds = 0.0
+        plain = accelerator.unwrap_model(model)
+        for piece in range(pieces):
+            batch = SegmentDataset(store, rows, label_of).__getitems__(
+                rows[piece * PIECE : (piece + 1) * PIECE]
+            )
+            inputs = model_inputs(batch, scaler, CORRECTED, accelerator.device)
+            started = time.perf_counter()
+            with accelerator.autocast():
+                outputs = (
+                    plain.spectrogram_encoder(inputs["spectrogram"]), plain.mfcc_encoder(inputs["mfcc"]),
+                    plain.speech_encoder(inputs["waveform"]).last_hidden_state,
+                )  # fmt: skip
+            sum(output.float().mean() for output in outputs).backward()
+            seconds += time.perf_counter() - started
+        model.zero_grad()
+        return seconds
+
+    run(PIECE)  # the first step allocates
+    if states is not None or experiment.profile == "demo":
+        return run(STEP_SEGMENTS), None, encode
+    pieces = STEP_SEGMENTS // PIECE
+    around = bare(pieces // 2)
+    step = run(STEP_SEGMENTS)
+    return step, around + bare(pieces // 2), encode
 
 
 def agreement(work):

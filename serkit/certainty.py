@@ -34,7 +34,9 @@ def plot_recall_intervals(predictions, ax: Axes, *, level=0.95, folds=None) -> A
     ua = percent["recall"].mean()
     ax.axhline(ua, color="black", linestyle="--", linewidth=0.8, label=f"UA {ua:.1f} %", zorder=0)
     names = [
-        f"{row.label}\n{100 * row.recall:.1f} %\nn = {row.n_utterances}" if row.n_utterances else f"{row.label}\n–"
+        f"{row.label}\n{100 * row.recall:.1f} %\nn = {row.n_utterances}"
+        if row.n_utterances
+        else f"{row.label}\n–"
         for row in table.itertuples()
     ]  # below the bars, where no whisker can cross them
     ax.set_xticks(position, names)

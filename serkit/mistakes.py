@@ -52,9 +52,7 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, level=0.95, fol
         )
     rows = task_rows(manifest).set_index("utterance_id")
     seconds = rows["num_samples"].astype(float) / rows["sample_rate"].astype(float)
-    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)] + [
-        f"≥ {edges[-1]:g}"
-    ]
+    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)] + [f"≥ {edges[-1]:g}"]
     classes = pd.cut(seconds, [*edges, np.inf], right=False, labels=names)
     table = subset_accuracy(predictions, classes, level=level, folds=folds)
     return table.rename(columns={"subset": "duration"})

@@ -84,7 +84,9 @@ def save_table(
     ]
     markdown = f"{_markdown_text(record.caption)}\n\n{markdown_table(header, body, numeric)}"
     latex = latex_table(header, body, numeric, caption=record.caption, label=f"tab:{stem}")
-    return record.write({".csv": to_csv(_split_estimates(flat)), ".md": markdown.encode(), ".tex": latex.encode()})
+    return record.write(
+        {".csv": to_csv(_split_estimates(flat)), ".md": markdown.encode(), ".tex": latex.encode()}
+    )
 
 
 def markdown_table(header: list[str], body: list[list[str]], numeric: list[bool]) -> str:

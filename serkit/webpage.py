@@ -25,6 +25,7 @@ details { margin: 0.6rem 0; border-left: 3px solid #0072b2; padding-left: 0.8rem
 summary { cursor: pointer; font-weight: bold; } .fault { color: #a63c00; } .anchor-link, .prompt { display: none; }
 """
 LINK = re.compile(r"""<a\b[^>]*\bhref\s*=\s*(["'])(?!\#).*?\1[^>]*>(.*?)</a>""", re.I | re.S)
+RANDOM_ID = re.compile(r' id="[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"')  # new in each conversion
 SCRIPT = re.compile(r"<(script|iframe)\b.*?</\1\s*>|<link\b[^>]*>", re.I | re.S)
 IMPORT = re.compile(r"@import[^;<]*;|url\(\s*[\"']?(?:https?:)?//[^)]*\)", re.I)
 SOURCE = re.compile(
@@ -86,6 +87,7 @@ def self_contained(html):
     >>> self_contained('<img src="https://a.org/b.png"><img src="data:image/png;base64,AA">')
     '<em>(not shown: https://a.org/b.png)</em><img src="data:image/png;base64,AA">'
     """
+    html = RANDOM_ID.sub("", html)
     html = IMPORT.sub("", LINK.sub(r"\2", SCRIPT.sub("", html)))
     return SOURCE.sub(lambda found: f"<em>(not shown: {found[3]})</em>", html)
 

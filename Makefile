@@ -28,7 +28,7 @@ reproduce: setup
 	$(BIN)/serkit reproduce --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE) $(OPTIONS)
 
 report: setup
-	$(BIN)/serkit report --run $(RUN)
+	$(BIN)/serkit report $(RUN) $(OPTIONS)
 
 doctor: setup
 	$(BIN)/serkit doctor

@@ -54,14 +54,19 @@ class Reproduce(TrainingSettings):
 
 @dataclass
 class Report:
-    """Scores of a finished run beside the paper's, printed and saved as a table."""
+    """Scores, verdicts on the paper, tables, figures and one page of a run: runs/RUN/report.html."""
 
-    run: str = "demo"  # name of the run
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
+    ] = ()  # the run, and further ones to set beside the paper
+    run: str = "demo"  # another way to name the run
+    partial: bool = False  # report on the folds there are, although some are missing
 
     def __call__(self):
         from serkit.report import write_report
 
-        write_report(self.run)
+        name, *others = self.names or (self.run,)
+        write_report(name, others, self.partial)
         return 0
 
 

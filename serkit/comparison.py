@@ -91,7 +91,7 @@ def compare_variants(
     """
     check_choice(score=(score, SCORES), average=(average, AVERAGES))
     pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
-    _check_same_utterances(*pair)
+    check_same_utterances(*pair)
     settings = resample_seeds, level, n_resamples, seed
     interval = clustered_interval(pair, score, average, "speaker", None, *settings)
     naive = clustered_interval(pair, score, average, None, None, *settings)
@@ -172,7 +172,7 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
     return table
 
 
-def _check_same_utterances(a, b):
+def check_same_utterances(a, b):
     names = [rows["variant"].iloc[0] for rows in (a, b)]
     for column in ("seed", "fold", "utterance_id"):
         values = [set(rows[column]) for rows in (a, b)]

@@ -6,6 +6,7 @@ parameters and the commit.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -28,6 +29,7 @@ PNG_DPI = 300  # dots per inch
 NOTICE_PT = 6  # pt, footnote under a figure
 SETTLING_DRAWS = 4  # after the second, constrained layout moves by less than a millionth of the width
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")
+DIGEST = "predictions"  # parameter of a sidecar: which predictions a figure shows
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 
 # Text stays text in PDF, ids in SVG do not depend on the process, pages keep their size.
@@ -108,6 +110,19 @@ def leak_notice(parameters: Mapping | None) -> str:
     if parameters and parameters.get("selection") == "published":
         return "Leak: the checkpoint was chosen on the test speakers (published protocol)."
     return ""
+
+
+def digest_of(predictions: pd.DataFrame) -> str:
+    """Short hash of a prediction table, whatever the order of its rows: for parameter ``predictions``.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"utterance_id": ["a", "b"], "truth": ["sad", "happy"]})
+    >>> digest_of(table) == digest_of(table[::-1]), digest_of(table) == digest_of(table[:1])
+    (True, False)
+    """
+    hashes = pd.util.hash_pandas_object(predictions[sorted(predictions.columns)], index=False)
+    return hashlib.sha256(np.sort(hashes.to_numpy()).tobytes()).hexdigest()[:12]
 
 
 class Sidecar:

@@ -94,7 +94,7 @@ def plot_confusion_matrix(truth, prediction, *, labels: Sequence[str] = LABELS, 
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for (row, column), share in np.ndenumerate(shares):
         text = f"{share:.1f}%\n({counts[row, column]})" if totals[row] else "–"
-        colour = _readable_on(image.cmap(image.norm(share)))
+        colour = readable_on(image.cmap(image.norm(share)))
         ax.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
     ax.set_xticks(range(len(labels)), labels)
     ax.set_yticks(range(len(labels)), [f"{label}\nn = {n}" for label, n in zip(labels, totals, strict=True)])
@@ -119,7 +119,7 @@ def plot_recall(truth, prediction, *, labels: Sequence[str] = LABELS, ax: Axes) 
     ax.axhline(ua, color="black", linestyle="--", linewidth=0.8, label=f"UA {ua:.1f} %", zorder=0)
     ax.set_xticks(range(len(labels)), [f"{label}\nn = {totals[label]}" for label in labels])
     ax.set(ylabel="recall (%)", ylim=(0, 109), yticks=range(0, 101, 20))
-    return _legend_above(ax)
+    return legend_above(ax)
 
 
 def plot_class_counts(
@@ -151,7 +151,7 @@ def plot_class_counts(
                 f"{total:.0f}", (x, total), (0, 1), textcoords="offset points", ha="center", fontsize=6
             )
     ax.set(xlabel=by, ylabel="utterances", xlim=(-0.6, len(counts) - 0.4))
-    return _legend_above(ax)
+    return legend_above(ax)
 
 
 def plot_durations(
@@ -178,7 +178,7 @@ def plot_durations(
     ax.hist(parts, bins=edges, stacked=True, color=_colours(labels), label=list(labels))
     ax.axvline(SEGMENT_S, color="black", linestyle="--", linewidth=0.8, label=f"{SEGMENT_S:g} s segment")
     ax.set(xlabel="duration (s)", ylabel=f"utterances per {bin_s:g} s", xlim=(0, None))
-    return _legend_above(ax, columns=3)
+    return legend_above(ax, columns=3)
 
 
 def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_samples=None) -> Axes:
@@ -356,7 +356,7 @@ def plot_history(
         ax.axvline(best_epoch, color="black", linestyle="--", linewidth=0.8, label=label)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)" if what == "loss" else f"{what.upper()} (%)")
-    return _legend_above(ax)
+    return legend_above(ax)
 
 
 def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speaker") -> Axes:
@@ -383,7 +383,7 @@ def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speak
     ax.axhline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA", zorder=0)
     ax.set_xticks(position, score_table[by].astype(str), rotation=90 if len(position) > 12 else 0)
     ax.set(xlabel=by, ylabel="score (%)", ylim=(0, 103), xlim=(-0.6, len(position) - 0.4))
-    return _legend_above(ax)
+    return legend_above(ax)
 
 
 def plot_class_probabilities(
@@ -425,7 +425,7 @@ def plot_class_probabilities(
     return ax
 
 
-def _readable_on(background) -> str:
+def readable_on(background) -> str:
     """Black or white, whichever stands out more (WCAG 2 relative luminance)."""
     rgb = np.array(to_rgb(background))
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
@@ -439,7 +439,7 @@ def _colours(labels):
     return [EMOTION_COLOURS.get(label) or next(others) for label in labels]
 
 
-def _legend_above(ax, columns=None):
+def legend_above(ax, columns=None):
     names = ax.get_legend_handles_labels()[1]
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns or len(names), borderaxespad=0.2)
     return ax

@@ -53,7 +53,7 @@ def check_predictions(predictions, folds=None):
             "notebook 05_train_coattention or `serkit reproduce`"
         )
     _check_columns(predictions)
-    _check_labels(predictions)
+    check_labels(predictions)
     _check_rows(predictions)
     _check_probabilities(predictions)
     _check_speakers(predictions)
@@ -124,8 +124,14 @@ def _check_columns(table):
         raise ParameterError(f"split={unknown[0]!r}, expected one of {', '.join(SPLITS)}")
 
 
-def _check_labels(table):
-    """One label set for all: that of the task."""
+def check_labels(table):
+    """Refuse variants, seeds or runs that were not tested on the same labels, those of the task.
+
+    Raises
+    ------
+    ParameterError
+        Naming the labels of both.
+    """
     for variant, rows in table.groupby("variant"):
         given = sorted(
             column[2:] for column in table.columns if column.startswith("p_") and rows[column].notna().any()
@@ -261,5 +267,5 @@ def _raise_missing(variant, seed, missing, names):
     if missing:
         raise RunError(
             f"variant {variant}, seed {seed}: fold {', '.join(missing)} is missing, found "
-            f"{', '.join(names) or 'none'}; finish it with `serkit reproduce`, or give folds= to score a part"
+            f"{', '.join(names) or 'none'}; finish it with `serkit reproduce`, or give folds= (`serkit report --partial`) to score a part"
         )

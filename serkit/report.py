@@ -1,20 +1,27 @@
-"""Scores of a run beside the paper's, from prediction tables only."""
-
-import json
+"""The report of a run: checked predictions, tables, figures, verdicts on the paper's claims, one page of it all."""
 
 import pandas as pd
 
 from serkit import runs
-from serkit.constants import CHANCE_UA, LABELS, PAPER_RESULTS
-from serkit.export import leak_notice
+from serkit.catalogue import read_catalogue, write_catalogue
+from serkit.claims import RULE, paper_comparison
+from serkit.comparison import compare_many
+from serkit.constants import CHANCE_UA, LABELS
+from serkit.errors import ParameterError, SerkitError
+from serkit.export import DIGEST, digest_of, leak_notice
 from serkit.metrics import confusion_matrix, pooled_and_fold_mean
-from serkit.tables import save_table
+from serkit.predictions import check_predictions
+from serkit.runfigures import describe, save_run_figures
+from serkit.statistics import AVERAGES, MIN_CLUSTERS, bootstrap_interval, summary_table
+from serkit.tables import Estimate, save_table
+from serkit.webpage import write_page
 
 COLUMNS = ("folds", "utterances", "wa_fold_mean", "ua_fold_mean", "wa_pooled", "ua_pooled")
+SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
 
 
 def score_summary(run):
-    """One row for each variant and seed of a run.
+    """One row for each variant and seed of a run, whatever of it has been finished.
 
     Parameters
     ----------
@@ -23,11 +30,18 @@ def score_summary(run):
     Returns
     -------
     pd.DataFrame
-        Index ``variant, seed``; number of folds and utterances; WA and UA in percent, as mean
+        Columns ``variant, seed``; number of folds and utterances; WA and UA in percent, as mean
         over folds (the paper's way) and over all utterances pooled.
+
+    Raises
+    ------
+    RunError, ParameterError, FoldError
+        As :func:`serkit.predictions.check_predictions`, except for folds that are not there: the
+        column ``folds`` counts them.
     """
     rows = []
     for (variant, seed), table in runs.load_predictions(run).groupby(["variant", "seed"]):
+        check_predictions(table, _tested(table))
         scores = pooled_and_fold_mean(table)
         percent = {name: round(100 * scores[name], 2) for name in COLUMNS[2:]}
         rows.append({
@@ -36,58 +50,192 @@ def score_summary(run):
     return pd.DataFrame(rows)
 
 
-def paper_comparison(run):
-    """The paper's numbers, and this run's where it is allowed to stand beside them.
+def checked_predictions(run, partial=False):
+    """Predictions of a run that may be averaged, and the folds to be averaged over.
 
-    Only IEMOCAP, the ``paper`` profile and all folds can speak about the paper; the cells of any
-    other run stay empty.
+    Parameters
+    ----------
+    run : str
+    partial : bool
+        Whether a run without all its folds will do. Every variant and seed must still have the same.
+
+    Returns
+    -------
+    predictions : pd.DataFrame
+    folds : dict of str to list of str
+        Of each variant; empty unless ``partial``.
+
+    Raises
+    ------
+    RunError, ParameterError, FoldError
+        Naming what is wrong, a fold that is not there included: which ones there should be says
+        ``folds_<by>_<selection>.csv``, written by notebook 01, where it is at hand.
+    """
+    predictions = runs.load_predictions(run)
+    folds = {}
+    for variant, table in predictions.groupby("variant"):
+        folds[variant] = _tested(table) if partial else _planned(runs.shared_parameters(run, variant))
+        check_predictions(table, folds[variant])
+    if partial:
+        return predictions, folds
+    return check_predictions(predictions), {}
+
+
+def score_intervals(predictions, folds=None):
+    """Scores of each variant in percent, with 95 % intervals over speakers.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+    folds : dict of str to list of str, optional
+        From :func:`checked_predictions`.
 
     Returns
     -------
     pd.DataFrame
-        One row per protocol of the paper: paper WA and UA, this run's WA and UA under the
-        published and under the clean protocol, all in percent, fold means over all seeds.
+        One row per variant and score: ``fold mean`` and ``pooled`` as
+        :class:`serkit.tables.Estimate` (without interval for fewer than 5 speakers), and the
+        standard deviations between folds and between seeds (NaN with one) in points.
     """
-    summary, parameters = score_summary(run), run_parameters(run)
-    needed = {"session": 5, "speaker": 10}
-    rows = []
-    for by, (wa, ua) in PAPER_RESULTS.items():
-        row = {"protocol": f"leave one {by} out", "paper_wa": wa, "paper_ua": ua}
-        for recipe, selection in (("published", "published"), ("corrected", "clean")):
-            match = summary[
-                (summary["variant"] == f"{recipe}_{selection}_{by}_paper") & (summary["folds"] == needed[by])
-            ]
-            speaks = len(match) > 0 and parameters["corpus"] == "iemocap"
-            for score in ("wa", "ua"):
-                row[f"{recipe}_{score}"] = match[f"{score}_fold_mean"].mean() if speaks else float("nan")
-        rows.append(row)
-    return pd.DataFrame(rows)
+    records = []
+    for variant, table in predictions.groupby("variant"):
+        own = (folds or {}).get(variant)
+        n_speakers = table.loc[table["split"] == "test", "speaker"].nunique()
+        for row in summary_table(table, own).to_dict("records"):
+            record = {"variant": variant, "score": SCORE_NAMES[row["score"]]}
+            for average in AVERAGES[::-1]:
+                cell = Estimate(100 * row[average])
+                if n_speakers >= MIN_CLUSTERS:
+                    found = bootstrap_interval(table, row["score"], average=average, folds=own)
+                    cell = Estimate(100 * found.estimate, 100 * found.low, 100 * found.high)
+                record[average.replace("_", " ")] = cell
+            records.append(
+                record | {"sd of folds": 100 * row["fold_sd"], "sd of seeds": 100 * row["seed_sd"]}
+            )
+    return pd.DataFrame(records)
 
 
-def run_parameters(run):
-    """Parameters of the first finished fold: corpus, recipe, selection, ..."""
-    folder = runs.finished_folders(run)[0]
-    return json.loads((folder / "experiment.json").read_text())["parameters"]
+def write_report(run, others=(), partial=False):
+    """Check a run, print its scores and verdicts, and save tables, figures, catalogue and page.
+
+    Parameters
+    ----------
+    run : str
+    others : sequence of str
+        Further runs that stand beside the paper, such as that of the published protocol.
+    partial : bool
+        See :func:`checked_predictions`; every caption says how many folds it is about.
+
+    Returns
+    -------
+    Path
+        Of ``runs/<run>/report.html``.
+
+    Raises
+    ------
+    RunError, ParameterError, FoldError
+        As :func:`checked_predictions` and :func:`serkit.claims.paper_comparison`; nothing is
+        written then.
+    """
+    predictions, folds = checked_predictions(run, partial)
+    comparison = paper_comparison(run, *others)
+    parameters = {name: runs.shared_parameters(run, name) for name in sorted(predictions["variant"].unique())}
+    corpus = _only({one.get("corpus") for one in parameters.values()}, run)
+    facts = [
+        f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
+        *_remarks(corpus, predictions, parameters, partial),
+    ]
+    print(f"run {run}\n" + "\n".join(facts) + "\n")
+    files, lost = _save_tables(run, predictions, folds, comparison, parameters, corpus)
+    manifest = runs.processed_folder(corpus) / "manifest.parquet"
+    manifest = pd.read_parquet(manifest) if manifest.is_file() else None
+    made, not_made = save_run_figures(run, predictions, manifest, parameters, folds)
+    digests = [digest_of(table) for _, table in predictions.groupby("variant")] + [digest_of(predictions)]
+    entries = read_catalogue(run, digests=digests, not_made=not_made | lost)
+    files += [*made, write_catalogue(run, entries)]
+    page = write_page(run, summary=[*facts, RULE], entries=entries)
+    for entry in entries:
+        if entry.faults:
+            print(f"{entry.stem}: {'; '.join(entry.faults)}")
+    print(f"written: {len(files)} files in {runs.show_path(files[0].parent)}, and {runs.show_path(page)}")
+    return page
 
 
-def write_report(run):
-    """Print the scores and confusion matrix of every variant and save the tables."""
-    summary, parameters = score_summary(run), run_parameters(run)
-    print(f"run {run}: corpus {parameters['corpus']}, chance UA {CHANCE_UA:.0f} %\n")
-    print(summary.to_string(index=False), "\n")
-    for variant, table in runs.load_predictions(run).groupby("variant"):
+def _save_tables(run, predictions, folds, comparison, parameters, corpus):
+    """Print and save scores, differences and the comparison with the paper; files, and what could not be made."""
+    scores = score_intervals(predictions, folds)
+    print(_shown(scores).to_string(index=False, float_format="{:.1f}".format), "\n")
+    for variant, table in predictions.groupby("variant"):
         tested = table[table["split"] == "test"]
         print(f"{variant}: confusion matrix, truth in rows, utterances over all seeds")
         print(confusion_matrix(tested["truth"], tested["prediction"], LABELS).to_string(), "\n")
-    if summary["variant"].str.contains("_published_").any():
-        parameters |= {"selection": "published"}  # one leaking row is enough to say so under the table
-    caption = f"Scores in percent on {parameters['corpus']}, speakers unseen in training."
-    files = save_table(summary, "scores_by_variant", run=run, caption=caption, parameters=parameters)
-    comparison = paper_comparison(run)
-    caption = "Weighted and unweighted accuracy in percent, mean over folds; empty: not run on IEMOCAP."
-    files += save_table(comparison, "paper_comparison", run=run, caption=caption, parameters=parameters)
-    if parameters["corpus"] != "iemocap":
-        print(f"{parameters['corpus']} is not IEMOCAP: this run can't speak about the paper's numbers.")
-    if leak_notice(parameters):
-        print(leak_notice(parameters))
-    print("written: " + ", ".join(str(runs.show_path(path)) for path in files))
+    print(_shown(comparison).to_string(index=False, float_format="{:.2f}".format) + f"\n{RULE}\n")
+    about = {"corpus": corpus, DIGEST: digest_of(predictions)}
+    if any(one.get("selection") == "published" for one in parameters.values()):
+        about |= {"selection": "published"}  # one leaking row is enough to say so under the table
+    tables = [describe(table, parameters[name]) for name, table in predictions.groupby("variant")]
+    caption = f"Scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on): {'; '.join(tables)}."
+    common = {"run": run, "parameters": about, "decimals": 1}
+    files = save_table(scores, "scores_by_variant", caption=caption, **common)
+    caption = f"WA and UA in %, mean over folds, with 95 % intervals over speakers; corpus {corpus}. {RULE}"
+    files += save_table(comparison, "paper_comparison", caption=caption, **common | {"decimals": 2})
+    if len(tables) < 2:
+        return files, {}
+    try:
+        differences = compare_many(predictions, folds=next(iter(folds.values()), None))
+    except SerkitError as error:
+        return files, {"variant_differences": str(error)}
+    caption = f"Differences of UA as fractions, p corrected for {len(differences)} pairs (Holm): {corpus}."
+    files += save_table(differences, "variant_differences", caption=caption, **common | {"decimals": 4})
+    return files, {}
+
+
+def _remarks(corpus, predictions, parameters, partial):
+    """What a reader must know before any number."""
+    remarks = []
+    if corpus != "iemocap":
+        remarks.append(f"{corpus} is not IEMOCAP: this run can't speak about the paper's numbers.")
+    notices = {leak_notice(one) for one in parameters.values()} - {""}
+    remarks += sorted(notices)
+    if partial:
+        for variant, table in predictions.groupby("variant"):
+            planned = _planned(parameters[variant]) or []
+            lost = sorted(set(planned) - set(_tested(table)))
+            missing = f"; missing: {', '.join(lost)}" if lost else ""
+            remarks.append(f"{variant}: scores are of folds {', '.join(_tested(table))} only{missing}.")
+    return remarks
+
+
+def _tested(table):
+    return sorted(table.loc[table["split"] == "test", "fold"].astype(str).unique())
+
+
+def _planned(parameters):
+    """Names of all folds of a protocol, from the table of notebook 01; None if that is not at hand."""
+    words = [str(parameters.get(name, "")) for name in ("by", "selection")]
+    path = runs.processed_folder(str(parameters.get("corpus"))) / f"folds_{'_'.join(words)}.csv"
+    return sorted(pd.read_csv(path, dtype=str)["fold"].unique()) if path.is_file() else None
+
+
+def _only(corpora, run):
+    if len(corpora) != 1:
+        raise ParameterError(
+            f"run {run!r} holds the corpora {sorted(map(str, corpora))}, expected one; give each corpus its own run"
+        )
+    return corpora.pop()
+
+
+def _shown(table):
+    """Estimates as text, for printing."""
+
+    def text(cell):
+        if not isinstance(cell, Estimate):
+            return cell
+        known = pd.notna(cell.low)
+        return (
+            "–"
+            if pd.isna(cell.value)
+            else f"{cell.value:.1f}" + f" [{cell.low:.1f}, {cell.high:.1f}]" * known
+        )
+
+    return table.map(text)

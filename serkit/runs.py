@@ -221,6 +221,54 @@ def finished_folders(run):
     return found
 
 
+def shared_parameters(run, variant=""):
+    """Parameters that all finished folds of a variant were made with; ``fold`` and ``seed`` are left out.
+
+    Parameters
+    ----------
+    run : str
+    variant : str, optional
+        Default all: then only what the variants have in common is given.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    RunError
+        If there is no finished fold, a record can't be read, or the folds of one variant differ in a
+        parameter: their scores must not be averaged.
+    """
+    first = {}  # of each variant
+    for folder in finished_folders(run):
+        if variant and folder.parts[-3] != variant:
+            continue
+        try:
+            parameters = dict(json.loads((folder / "experiment.json").read_text())["parameters"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"{show_path(folder)}/experiment.json can't be read ({error}), although the fold is marked as done; "
+                "delete that folder and run `serkit reproduce` again"
+            ) from error
+        parameters = {name: value for name, value in parameters.items() if name not in ("fold", "seed")}
+        other, before = first.setdefault(folder.parts[-3], (folder, parameters))
+        for name in before.keys() | parameters.keys():
+            if before.get(name) != parameters.get(name):
+                raise RunError(
+                    f"{show_path(folder)} was made with {name}={parameters.get(name)!r}, {show_path(other)} with "
+                    f"{before.get(name)!r}, expected the same in all folds and seeds of a variant; delete one of them"
+                )
+    if not first:
+        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}; see runs/{run}")
+    every = [parameters for _, parameters in first.values()]
+    return {
+        name: value
+        for name, value in every[0].items()
+        if all(name in one and one[name] == value for one in every)
+    }
+
+
 def load_predictions(run, variant=""):
     """All prediction tables of a run in one.
 

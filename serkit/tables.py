@@ -5,7 +5,9 @@ import re
 from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
@@ -17,6 +19,17 @@ LATEX_SPECIAL = {
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
     **{char: "\\" + char for char in "%_&#${}"},
 }  # fmt: skip
+
+
+class Estimate(NamedTuple):
+    """A cell of a table: a number and between which values it lies.
+
+    Markdown and LaTeX show ``64.1 [58.0, 70.2]``, the CSV three columns: ``<name>, <name>_low, <name>_high``.
+    """
+
+    value: float
+    low: float = float("nan")  # NaN: no interval is known, and none is shown
+    high: float = float("nan")
 
 
 def save_table(
@@ -35,7 +48,7 @@ def save_table(
     ----------
     table : pd.DataFrame
         One row per line. The index becomes the first column unless it only counts rows; levels
-        of column names are joined by a space.
+        of column names are joined by a space. Cells may be :class:`Estimate`.
     stem, run, caption, root, parameters
         As in :func:`serkit.export.save_figure`, the notice of a leaking selection included. The
         caption is plain text: special characters are escaped.
@@ -63,7 +76,7 @@ def save_table(
         )
     record = Sidecar("table", stem, run, caption, root, parameters)
     flat = _flat(table)
-    numeric = [is_numeric_dtype(kind) and not is_bool_dtype(kind) for kind in flat.dtypes]
+    numeric = [_is_numeric(flat.iloc[:, i]) for i in range(flat.shape[1])]
     header = [str(name) for name in flat.columns]
     body = [
         [_cell(value, decimals) for value in row]
@@ -71,7 +84,9 @@ def save_table(
     ]
     markdown = f"{_markdown_text(record.caption)}\n\n{markdown_table(header, body, numeric)}"
     latex = latex_table(header, body, numeric, caption=record.caption, label=f"tab:{stem}")
-    return record.write({".csv": to_csv(flat), ".md": markdown.encode(), ".tex": latex.encode()})
+    return record.write(
+        {".csv": to_csv(_split_estimates(flat)), ".md": markdown.encode(), ".tex": latex.encode()}
+    )
 
 
 def markdown_table(header: list[str], body: list[list[str]], numeric: list[bool]) -> str:
@@ -150,7 +165,33 @@ def _flat(table):
     return flat.reset_index(names=names, allow_duplicates=True)
 
 
+def _is_numeric(column):
+    if any(isinstance(value, Estimate) for value in column):
+        return True
+    return is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype)
+
+
+def _split_estimates(flat):
+    """The same table with value, low and high in columns of their own, to compute with."""
+    parts = []
+    for i in range(flat.shape[1]):
+        column = flat.iloc[:, i]
+        if not any(isinstance(value, Estimate) for value in column):
+            parts.append(column)
+            continue
+        cells = [value if isinstance(value, Estimate) else Estimate(value) for value in column]
+        for field, suffix in zip(Estimate._fields, ("", "_low", "_high"), strict=True):
+            values = [getattr(cell, field) for cell in cells]
+            parts.append(pd.Series(values, index=flat.index, name=f"{column.name}{suffix}", dtype=float))
+    return pd.concat(parts, axis=1)
+
+
 def _cell(value, decimals):
+    if isinstance(value, Estimate):
+        center = _cell(value.value, decimals)
+        if not np.isfinite([value.low, value.high]).all():
+            return center
+        return f"{center} [{_cell(value.low, decimals)}, {_cell(value.high, decimals)}]"
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
     if isinstance(value, Real) and not isinstance(value, Integral) and not pd.api.types.is_bool(value):

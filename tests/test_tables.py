@@ -3,11 +3,12 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from serkit.errors import ParameterError
-from serkit.tables import latex_table, markdown_table, save_table
+from serkit.tables import Estimate, latex_table, markdown_table, save_table
 
 TABLE = pd.DataFrame(
     {"speaker": ["1F", "5M"], "n": [528, 651], "UA (%)": [71.0512, float("nan")], "delta_UA": [-0.5, -0.001]}
@@ -130,3 +131,26 @@ def test_errors(tmp_path, changes, message):
     with pytest.raises(ParameterError, match=message):
         save(tmp_path, **changes)
     assert not list(tmp_path.iterdir())
+
+
+class TestEstimate:
+    TABLE = pd.DataFrame(
+        {"run": ["a", "b", "c"], "UA": [Estimate(64.123, 58.0, 70.16), Estimate(50.0), None]}
+    )
+
+    def test_markdown_and_latex_show_value_and_interval(self, tmp_path):
+        save_table(self.TABLE, "ua", run="trial", caption="UA in %.", root=tmp_path, decimals=1)
+        markdown = (tmp_path / "trial" / "ua.md").read_text()
+        assert "| a   | 64.1 [58.0, 70.2] |" in markdown and "|              50.0 |" in markdown
+        assert "|                 – |" in markdown
+        latex = (tmp_path / "trial" / "ua.tex").read_text()
+        assert (
+            r"a & 64.1 [58.0, 70.2] \\" in latex and r"\begin{tabular}{lr}" in latex and r"\toprule" in latex
+        )
+
+    def test_csv_holds_three_numbers_in_full(self, tmp_path):
+        save_table(self.TABLE, "ua", run="trial", caption="UA in %.", root=tmp_path, decimals=1)
+        back = pd.read_csv(tmp_path / "trial" / "ua.csv")
+        assert list(back.columns) == ["run", "UA", "UA_low", "UA_high"]
+        assert back.loc[0, ["UA", "UA_low", "UA_high"]].tolist() == [64.123, 58.0, 70.16]
+        assert back.loc[1, ["UA_low", "UA_high"]].isna().all() and np.isnan(back.loc[2, "UA"])

@@ -1,0 +1,153 @@
+"""What lies in ``figures/<run>/``, what should lie there and doesn't, and what is out of date."""
+
+import json
+import re
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from serkit import runs
+from serkit.export import DIGEST
+
+# Stems that the notebooks write; a notebook that names its files after a fold is listed with {}.
+WRITTEN = {
+    "01_prepare_corpus": (
+        "corpus_classes",
+        "corpus_durations",
+        "corpus_segments",
+        "corpus_counts",
+        "corpus_padding",
+    ),
+    "02_mfcc": ("mfcc_steps", "mfcc_padding", "mfcc_four_emotions", "mfcc_parameters"),
+    "03_spectrogram": ("spectrogram_padding", "spectrogram_scaler", "spectrogram_parameters"),
+    "04_wav2vec2": ("wav2vec2_alignment", "wav2vec2_padding", "wav2vec2_frontend", "wav2vec2_parameters"),
+    "05_train_coattention": ("curves_{}", "coattention_{}"),
+    "06_confusion_matrix": ("confusion_matrix", "recall", "speaker_scores", "scores", "speaker_scores_table"),
+}
+OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")
+THUMBNAIL = 240  # pixels wide
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure or table."""
+
+    stem: str
+    kind: str = ""  # figure or table; empty if that can't be known
+    caption: str = ""
+    files: tuple[str, ...] = ()  # names of the files that are there
+    faults: tuple[str, ...] = ()  # what is wrong with it; empty: nothing
+
+
+def read_catalogue(run, *, digests=(), not_made=None, root=None):
+    """Every figure and table of a run, the missing ones included.
+
+    A figure is out of date if its sidecar names predictions that are none of ``digests``, or if it was
+    made of another corpus.
+
+    Parameters
+    ----------
+    run : str
+    digests : sequence of str, optional
+        Of the predictions that the run holds now, of all variants and of each, from
+        :func:`serkit.export.digest_of`. Without them only the corpus is compared.
+    not_made : dict of str to str, optional
+        Stems that could not be made now, and why.
+    root : path, optional
+        Folder that holds one folder for each run; default ``figures`` of the project.
+
+    Returns
+    -------
+    list of Entry
+        Sorted by stem.
+    """
+    folder = Path(root or runs.project_home() / "figures") / run
+    finished = runs.finished_folders(run)
+    corpus = runs.shared_parameters(run).get("corpus")
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    entries = {}
+    for stem in sorted({name.partition(".")[0] for name in names if not name.startswith(".")} - {"README"}):
+        own = tuple(name for name in names if name.partition(".")[0] == stem)
+        entries[stem] = _entry(folder, stem, own, digests, corpus)
+    for stem, cure in _expected(finished).items():
+        entries.setdefault(stem, Entry(stem, faults=(f"missing; {cure}",)))
+    for stem, why in (not_made or {}).items():
+        old = entries.get(stem, Entry(stem))
+        faults = (f"missing: {why}",) if not old.files else (f"left from before, can't be made now: {why}",)
+        entries[stem] = Entry(stem, old.kind, old.caption, old.files, faults)
+    return [entries[stem] for stem in sorted(entries)]
+
+
+def write_catalogue(run, entries, root=None):
+    """Write ``figures/<run>/README.md``: thumbnail, caption and files of each entry; returns its path."""
+    folder = Path(root or runs.project_home() / "figures") / run
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"# Figures and tables of the run `{run}`", "", "Made by `serkit report`.", ""]
+    faulty = [entry for entry in entries if entry.faults]
+    if faulty:
+        lines += ["## Missing or out of date", ""]
+        lines += [f"- `{entry.stem}`: {'; '.join(entry.faults)}" for entry in faulty] + [""]
+    for kind, title in (("figure", "Figures"), ("table", "Tables")):
+        chosen = [entry for entry in entries if entry.kind == kind and entry.files]
+        if chosen:
+            lines += [f"## {title}", "", "| | caption | files |", "| :-- | :-- | :-- |"]
+            lines += [_row(group) for group in alike_entries(chosen)] + [""]
+    path = folder / "README.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _expected(finished):
+    """Stems that the finished notebooks should have written, and what writes them."""
+    places = [f"{folder.parts[-2]}_{folder.parts[-1]}".replace("=", "") for folder in finished]
+    expected = {}
+    for notebook, stems in WRITTEN.items():
+        for stem in stems:
+            for place in places if "{}" in stem else [""]:
+                expected[stem.format(place)] = f"notebook {notebook} writes it"
+    return expected
+
+
+def _entry(folder, stem, names, digests, corpus):
+    sidecar = folder / f"{stem}.json"
+    try:
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        kind, caption, listed, parameters = (
+            record[key] for key in ("kind", "caption", "files", "parameters")
+        )
+        made_from = parameters.get(DIGEST)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Entry(
+            stem, files=names, faults=(f"{stem}.json is missing or can't be read: its origin is unknown",)
+        )
+    faults = [f"{name} is missing" for name in listed if name not in names]
+    if digests and stem in WRITTEN["06_confusion_matrix"] and not made_from:
+        faults.append("does not say of which predictions; run notebook 06_confusion_matrix again")
+    elif digests and made_from and made_from not in digests:
+        faults.append("out of date: made from other predictions than the run holds now")
+    if parameters.get("corpus", corpus) != corpus:
+        faults.append(f"out of date: made of corpus {parameters['corpus']}, the run is of {corpus}")
+    return Entry(stem, kind, caption, names, tuple(faults))
+
+
+def alike_entries(entries):
+    """Groups of entries that show the same thing, each for another fold and seed."""
+    groups = {}
+    for entry in entries:
+        groups.setdefault(OF_A_FOLD.sub("", entry.stem), []).append(entry)
+    return list(groups.values())
+
+
+def _row(group):
+    """One line of the catalogue; of figures of many folds the first is shown, the others are named."""
+    entry, *others = group
+    picture = f"{entry.stem}.png"
+    alt = escape(entry.stem.replace("_", " "))
+    first = f"`{entry.stem}`"
+    if picture in entry.files:
+        first = f'<img src="{picture}" width="{THUMBNAIL}" alt="{alt}"><br>{first}'
+    caption = " ".join([entry.caption, *(f"**{fault}**" for fault in entry.faults)]).replace("|", "\\|")
+    if others:
+        caption += " In the same way: " + ", ".join(f"`{other.stem}`" for other in others) + "."
+    links = " ".join(f"[{name.rpartition('.')[2]}]({name})" for name in entry.files)
+    return f"| {first} | {caption} | {links} |"

@@ -11,8 +11,6 @@ References
        published results were made with. Since 0.10 librosa pads with zeros.
 """
 
-import math
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -35,10 +33,11 @@ from serkit.constants import (
     WIN_LENGTH,
 )
 from serkit.errors import ParameterError
+from serkit.kernels import keep_power, power_of, window_frames
 from serkit.segments import cut_frames, cut_samples, interval_mask, plan_segments
 
 POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
-BLOCK = 128  # frames transformed at once: their spectra stay in the cache, and memory does not grow
+BLOCK = 64  # frames transformed at once: their spectra stay in the cache, and memory does not grow
 MEL_GROUP = 16  # neighbouring bands that share a product: most of the filter matrix is zeros
 VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
 
@@ -210,14 +209,13 @@ def log_spectrogram(
     # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
     window = _window("hamming", win_length, torch.float64)
     level = np.empty((_count_frames(waveform, hop_length), n_bins), np.float32)
-    faintest = peak = math.sqrt(POWER_FLOOR)
-    for frames, magnitude in _magnitudes(waveform, window, n_fft, hop_length, edge):
-        peak = max(peak, float(magnitude.max()))
-        level[frames] = magnitude[:, :n_bins]
-    np.maximum(level, faintest, out=level)
-    level /= peak
+    peak = POWER_FLOOR
+    for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
+        peak = max(peak, keep_power(spectrum, level[frames]))
+    np.maximum(level, POWER_FLOOR, out=level)
+    level /= np.float32(peak)
     np.log10(level, out=level)
-    level *= 20.0
+    level *= 10.0
     return np.maximum(level, -top_db, out=level).T
 
 
@@ -258,8 +256,9 @@ def mfcc(
     window = _window("hann", n_fft, torch.float32)
     level = np.empty((_count_frames(waveform, hop_length), n_mels), np.float32)
     groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
-    for frames, magnitude in _magnitudes(waveform, window, n_fft, hop_length, edge):
-        power = np.square(magnitude, out=magnitude)
+    for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
+        power = np.empty(spectrum.shape, np.float32)
+        power_of(spectrum, power)
         for bins, bands, weights in groups:
             np.matmul(power[:, bins], weights, out=level[frames, bands])
     np.log10(np.maximum(level, POWER_FLOOR, out=level), out=level)
@@ -315,48 +314,28 @@ def _count_frames(waveform, hop_length):
     return 1 + len(waveform) // hop_length
 
 
-def _magnitudes(waveform, window, n_fft, hop_length, edge):
-    """Magnitude spectra block by block: slice of frames, and array (frames, n_fft // 2 + 1).
+def _spectra(waveform, window, n_fft, hop_length, edge):
+    """Complex spectra block by block: slice of frames, and array (frames, n_fft // 2 + 1).
 
-    The window lies in the middle of ``n_fft`` and is transformed from its first sample on: where
-    it lies changes the phase only. Precision is that of the window.
+    The window is transformed from its first sample on: where it lies in ``n_fft`` changes the phase
+    only. Precision is that of the window.
     """
     if edge not in ("reflect", "zero"):
         raise ParameterError(f"edge={edge!r}, expected reflect or zero")
-    # numpy reflects as often as it takes, so that a signal shorter than the window works too
-    padded = np.pad(waveform, n_fft // 2, mode="reflect" if edge == "reflect" else "constant")
-    signal = torch.from_numpy(padded[(n_fft - len(window)) // 2 :]).to(window.dtype)
+    waveform = np.ascontiguousarray(waveform, np.float32)
     n_frames = _count_frames(waveform, hop_length)
-    framed = signal.as_strided((n_frames, len(window)), (hop_length, 1))
-    windowed, magnitudes = _buffers.get(n_fft, len(window), window.dtype)
+    windowed = torch.zeros(min(BLOCK, n_frames), n_fft, dtype=torch.from_numpy(window).dtype)
     for start in range(0, n_frames, BLOCK):
-        size = min(BLOCK, n_frames - start)
-        torch.mul(framed[start : start + size], window, out=windowed[:size, : len(window)])
-        yield (
-            slice(start, start + size),
-            np.abs(torch.fft.rfft(windowed[:size]).numpy(), out=magnitudes[:size]),
-        )
-
-
-class _Buffers(threading.local):
-    """Room for one block of windowed frames and their magnitudes, for each thread once."""
-
-    def __init__(self):
-        self.get = lru_cache(maxsize=8)(self._make)
-
-    def _make(self, n_fft, n_window, dtype):
-        """Frames end in zeros from ``n_window`` on, and nobody writes there."""
-        windowed = torch.zeros(BLOCK, n_fft, dtype=dtype)
-        return windowed, np.empty((BLOCK, n_fft // 2 + 1), windowed.numpy().dtype)
-
-
-_buffers = _Buffers()
+        block = windowed[: n_frames - start]
+        first = start * hop_length - len(window) // 2
+        window_frames(waveform, window, first, hop_length, edge == "reflect", block.numpy())
+        yield slice(start, start + len(block)), torch.fft.rfft(block).numpy()
 
 
 @lru_cache(maxsize=8)
 def _window(kind, length, dtype):
     """A periodic window; made once, because its cosines take as long as a block of frames."""
-    return getattr(torch, f"{kind}_window")(length, periodic=True, dtype=dtype)
+    return getattr(torch, f"{kind}_window")(length, periodic=True, dtype=dtype).numpy()
 
 
 @lru_cache(maxsize=8)

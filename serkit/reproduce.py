@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import papermill
@@ -30,7 +30,6 @@ PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
 ANALYSIS = "06_confusion_matrix"
 NAMING = ("speech_encoder", "encoder_training", "encoder_layers")  # settings that a variant is named after
-DEFAULTS = {field.name: field.default for field in fields(runs.Experiment)}
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 
 
@@ -126,24 +125,26 @@ def make_plan(
         parameters = common | (about_corpus if first else {"profile": base.profile})
         needs = [runs.processed_folder(corpus) / "manifest.parquet"]
         steps.append(Step(notebook, parameters, home / "notebooks" / f"{notebook}.ipynb", needs=needs))
-    own, more = _split_settings(settings)
+    usual = asdict(runs.Experiment(profile=base.profile))
+    own = _split_settings(settings, usual)
     for seed in seeds:
         for fold in chosen:
             experiment = runs.Experiment(corpus=corpus, fold=fold.name, seed=seed, **settings)
             output = experiment.folder(run) / f"{TRAINING}.ipynb"
-            parameters = common | protocol | {"fold": fold.name, "seed": seed} | own | {"more": more}
+            parameters = common | protocol | {"fold": fold.name, "seed": seed} | own
             steps.append(Step(TRAINING, parameters, output, experiment))
-    encoder = {name: value for name, value in settings.items() if name in NAMING and value != DEFAULTS[name]}
-    parameters = common | protocol | {"profile": base.profile, "more": encoder}
+    encoder = {name: getattr(base, name) for name in NAMING if getattr(base, name) != usual[name]}
+    parameters = common | protocol | {"profile": base.profile} | ({"more": encoder} if encoder else {})
     steps.append(Step(ANALYSIS, parameters, home / "notebooks" / f"{ANALYSIS}.ipynb"))
     return _with_costs(steps, manifest, {fold.name: fold for fold in chosen})
 
 
-def _split_settings(settings):
-    """Settings that notebook 05 has a parameter for, and all others that are not the default."""
-    own = papermill.inspect_notebook(str(notebook_path(TRAINING)))
-    others = {name: value for name, value in settings.items() if name not in own and value != DEFAULTS[name]}
-    return {name: value for name, value in settings.items() if name in own}, others
+def _split_settings(settings, usual):
+    """Settings that notebook 05 has a parameter for, and of all others those that are not as usual."""
+    known = papermill.inspect_notebook(str(notebook_path(TRAINING)))
+    own = {name: value for name, value in settings.items() if name in known}
+    more = {name: value for name, value in settings.items() if name not in known and value != usual[name]}
+    return own | ({"more": more} if more else {})
 
 
 def _with_costs(steps, manifest, chosen):

@@ -7,6 +7,7 @@ from its own seed (`serkit.training.seed_of_step`). Nothing is pickled.
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -40,16 +41,25 @@ def save_checkpoint(folder, model, optimizer, progress):
         tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     header = {"progress": json.dumps(progress), "groups": json.dumps(state["param_groups"])}
     partial = folder / (CHECKPOINT + ".partial")
+    with writing(folder, f"the checkpoint of {position(progress)}"):
+        try:
+            save_file(tensors, partial, metadata=header)
+            with open(partial, "r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, folder / CHECKPOINT)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder, what):
+    """Turn a full disk into a message that says which checkpoint is still good."""
     try:
-        save_file(tensors, partial, metadata=header)
-        with open(partial, "r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, folder / CHECKPOINT)
+        yield
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise RunError(
-            f"{show_path(folder)}: the checkpoint of {position(progress)} can't be written ({error}); "
-            f"make room and start again: {good_checkpoint(folder)}"
+            f"{show_path(folder)}: {what} can't be written ({error}); make room and start again: "
+            f"{good_checkpoint(folder)}"
         ) from error
 
 

@@ -35,7 +35,6 @@ from serkit.recipe import Recipe
 BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: logs keep every one
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
 PORTION = 8  # utterances handed to a worker at once
-FLUSH_S = 1.0  # s between two calls to the disk
 
 
 def usable_cores():
@@ -86,13 +85,14 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     ]
     broken = {}
     with (
-        _flushing([*parts.values(), progress]),
         closing(_run(tasks, Job(recipe, parts, progress), workers or usable_cores())) as outcomes,
         tqdm(desc="features", total=len(rows), initial=len(rows) - len(todo), **BAR) as bar,
     ):
         for outcome in outcomes:
             broken |= {row: fault for row, fault in outcome.items() if fault}
             bar.update(len(outcome))
+    for file in (*parts.values(), progress):
+        file.sync()  # once: while the disk takes a file, writing to it waits
     if broken and not skip_broken:
         named = "; ".join(broken[row] for row in sorted(broken)[:10])
         raise CorpusError(
@@ -271,28 +271,6 @@ def _analyse(task, job):
         "mfcc": features.mfcc,
         "audio": encode_audio(waveform, job.parts["audio"].dtype),
     }
-
-
-@contextmanager
-def _flushing(files):
-    """Send what is written on to the disk all along: at the end there is little left to wait for."""
-    with ThreadPoolExecutor(1) as pool:
-        ended = threading.Event()
-        flushed = pool.submit(_flush_until, ended, files)
-        try:
-            yield
-        finally:
-            ended.set()
-        flushed.result()  # or the error that writing ended in
-
-
-def _flush_until(ended, files):
-    while True:
-        last = ended.wait(FLUSH_S)
-        for file in files:
-            file.sync()
-        if last:
-            return
 
 
 @contextmanager

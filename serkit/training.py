@@ -25,7 +25,14 @@ from torch.nn import functional as F
 from serkit import recipe as recipes
 from serkit import runs
 from serkit.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
-from serkit.checkpoints import good_checkpoint, load_checkpoint, position, remove_checkpoint, save_checkpoint
+from serkit.checkpoints import (
+    good_checkpoint,
+    load_checkpoint,
+    position,
+    remove_checkpoint,
+    save_checkpoint,
+    writing,
+)
 from serkit.constants import LABELS
 from serkit.corpora.manifest import task_rows
 from serkit.devices import MB, is_out_of_memory, make_accelerator, peak_memory
@@ -120,9 +127,12 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
         model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)
     plain = accelerator.unwrap_model(model)
+    if progress.get("loss_scale"):
+        accelerator.scaler.load_state_dict(progress["loss_scale"])
 
     def save():
         progress["scheduler"] = scheduler.state_dict()
+        progress["loss_scale"] = accelerator.scaler.state_dict() if accelerator.scaler else None  # fp16
         if main:
             save_checkpoint(folder, plain, optimizer, progress)
 
@@ -154,9 +164,10 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
             })  # fmt: skip
             better = best_epoch(progress["history"]) == progress["epoch"]
             if main:
-                log_scalars(folder, progress)
-                if better:
-                    save_model(plain, folder / "model")
+                with writing(folder, f"the model of epoch {progress['epoch']}"):
+                    log_scalars(folder, progress)
+                    if better:
+                        save_model(plain, folder / "model")
             begin_epoch(progress)
             save()
             report(epoch_line(progress, experiment, better))
@@ -171,7 +182,8 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
         if split in sets
     ]
     if main:
-        _write_result(folder, experiment, progress, pd.concat(tables, ignore_index=True), scaler, best)
+        with writing(folder, "the result"):
+            _write_result(folder, experiment, progress, pd.concat(tables, ignore_index=True), scaler, best)
     accelerator.wait_for_everyone()
     return read_result(folder)
 

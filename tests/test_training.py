@@ -187,6 +187,22 @@ def test_full_disk_keeps_the_epoch_before(tones, tmp_path, monkeypatch):
     assert any(line.startswith("resumed after epoch 2, batch 0") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("name", "what"), [("save_model", "the model of epoch 1"), ("describe_model", "the result")]
+)
+def test_full_disk_anywhere_else(tones, tmp_path, monkeypatch, name, what):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    whole = train(tones, tmp_path / "whole", epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, name, full)
+        with pytest.raises(RunError, match=rf"{what} can't be written .*No space left on device.*checkpoint"):
+            train(tones, tmp_path / "full", epochs=1)
+    again = train(tones, tmp_path / "full", epochs=1)
+    pd.testing.assert_frame_equal(again.predictions, whole.predictions)
+
+
 @pytest.mark.parametrize(("given", "accelerate"), [("float32", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
 def test_precision_names(given, accelerate):
     assert devices.resolve_precision(given) == accelerate

@@ -1,5 +1,6 @@
 """What the benchmark measures. Each phase runs in a process of its own and returns numbers."""
 
+import os
 import shutil
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -9,6 +10,7 @@ import pandas as pd
 
 WARM_UP = 3  # utterances or batches that are not timed: first calls compile and allocate
 STEP_SEGMENTS, PIECE = 64, 8  # the paper's batch, and what of it is computed at once
+PAIRS = 2  # of encoders alone and a step
 EXAMPLES = 40  # utterances whose numbers are compared
 
 
@@ -57,6 +59,7 @@ def librosa_loop(work):
     }
     shutil.rmtree(folder)
     np.savez(work / "librosa.npz", **examples)
+    os.sync()  # the next phase shall not pay for this one's files
     return {"seconds": seconds, "saving": saving, "utterances": len(manifest), "bytes": size}
 
 
@@ -163,95 +166,113 @@ def data_path(work):
 def model_step(work):
     """One optimiser step of the paper's model (random weights, asked for by name), 8 pieces of 8 segments.
 
-    Beside it the bare encoders' forward and backward pass on the same inputs, half of them before the
-    step and half after, and a step with a frozen encoder whose output is read from disk.
+    What surrounds the bare encoders' forward and backward pass is measured piece by piece, in pairs:
+    first the encoders alone, then the optimiser alone, then a step on the same segments. The median
+    of the pairs' ratios is hardly touched by what else the machine is doing.
     """
-    import torch
-
     from serkit.devices import cpu_is_fast_at_bf16
     from serkit.runs import Experiment
 
     settings = {"profile": "paper", "speech_encoder": "random", "cnn_weights": "random", "micro_batch": PIECE}
+    frozen = settings | {"precision": "float32", "encoder_training": "frozen"}
+    cases = {name: _Step(work, Experiment(**settings, precision=name)) for name in ("float32", "bf16")}
+    cases["frozen"] = _Step(work, Experiment(**frozen))
+    cases["demo"] = _Step(work, Experiment(micro_batch=PIECE, batch_size=STEP_SEGMENTS))
+    for case in cases.values():
+        case.step(PIECE)  # the first one allocates
     result = {
         "fast_bf16": cpu_is_fast_at_bf16(),
         "segments": STEP_SEGMENTS,
-        "threads": torch.get_num_threads(),
+        "encode": cases["frozen"].encode_s,
     }
-    for precision in ("float32", "bf16"):
-        step, bare, _ = _time_step(work, Experiment(**settings, precision=precision))
-        result |= {f"step_{precision}": step, f"bare_{precision}": bare}
-    frozen = Experiment(**settings, precision="float32", encoder_training="frozen")
-    result["step_frozen"], _, result["encode"] = _time_step(work, frozen)
-    result["step_demo"], _, _ = _time_step(work, Experiment(micro_batch=PIECE, batch_size=STEP_SEGMENTS))
+    result |= {name: case.step(STEP_SEGMENTS) for name, case in cases.items()}
+    pairs = [{name: cases[name].pair() for name in ("float32", "bf16")} for _ in range(PAIRS)]
+    pieces = STEP_SEGMENTS // PIECE
+    for name in ("float32", "bf16"):
+        # of the accumulated step: every piece once, the optimiser once
+        ratios = [
+            (pieces * (p["step"] - p["optimiser"]) + p["optimiser"]) / (pieces * p["bare"])
+            for p in (pair[name] for pair in pairs)
+        ]
+        result[f"overhead_{name}"] = float(np.median(ratios)) - 1
+    result["bf16_ratio"] = float(
+        np.median([pair["bf16"]["step"] / pair["float32"]["step"] for pair in pairs])
+    )
     return result
 
 
-def _time_step(work, experiment):
-    """Seconds of a step, of the bare encoders for as many segments, and of encoding them once."""
-    import torch
+class _Step:
+    """An experiment's model with everything a step needs."""
 
-    from serkit.batches import SegmentDataset, fit_scaler, model_inputs
-    from serkit.devices import make_accelerator
-    from serkit.encoded import build_states
-    from serkit.model import create_model
-    from serkit.optimisation import make_optimizer
-    from serkit.progress import new_progress
-    from serkit.recipe import CORRECTED
-    from serkit.store import build_store
-    from serkit.training import model_config, train_steps
+    def __init__(self, work, experiment):
+        import torch
 
-    manifest = pd.read_parquet(work / "manifest.parquet").iloc[:STEP_SEGMENTS].reset_index(drop=True)
-    store = build_store(manifest, CORRECTED, work / "stores")
-    rows = np.arange(STEP_SEGMENTS)
-    scaler = fit_scaler(store, rows)
-    accelerator = make_accelerator(experiment.precision)
-    torch.manual_seed(1)
-    model = create_model(model_config(experiment))
-    encode, states = 0.0, None
-    if experiment.encoder_training == "frozen":
+        from serkit.batches import fit_scaler
+        from serkit.devices import make_accelerator
+        from serkit.encoded import build_states
+        from serkit.model import create_model
+        from serkit.optimisation import make_optimizer
+        from serkit.recipe import CORRECTED
+        from serkit.store import build_store
+        from serkit.training import model_config
+
+        manifest = pd.read_parquet(work / "manifest.parquet").iloc[:STEP_SEGMENTS].reset_index(drop=True)
+        self.work, self.experiment = work, experiment
+        self.store = build_store(manifest, CORRECTED, work / "stores")
+        self.rows = np.arange(STEP_SEGMENTS)
+        self.label_of = dict.fromkeys(manifest["utterance_id"], 0)
+        self.scaler = fit_scaler(self.store, self.rows)
+        self.accelerator = make_accelerator(experiment.precision)
+        torch.manual_seed(1)
+        model = create_model(model_config(experiment))
+        self.states, self.encode_s = None, 0.0
+        if experiment.encoder_training == "frozen":
+            started = time.perf_counter()
+            self.states = build_states(self.store, model, self.accelerator.device, self.accelerator.autocast)
+            self.encode_s = (time.perf_counter() - started) / len(self.store)
+        optimizer, self.scheduler = make_optimizer(model, experiment, 1)
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+
+    def step(self, n):
+        """Seconds of one optimiser step on ``n`` segments, reading them included."""
+        from serkit.batches import SegmentDataset
+        from serkit.progress import new_progress
+        from serkit.training import train_steps
+
+        dataset = SegmentDataset(self.store, self.rows[:n], self.label_of, self.states)
         started = time.perf_counter()
-        states = build_states(store, model, accelerator.device, accelerator.autocast)
-        encode = (time.perf_counter() - started) / len(store)
-    optimizer, scheduler = make_optimizer(model, experiment, 1)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    label_of = dict.fromkeys(manifest["utterance_id"], 0)
-
-    def run(n):
-        dataset = SegmentDataset(store, rows[:n], label_of, states)
-        started = time.perf_counter()
-        progress = new_progress(dataset, experiment)
         for _ in train_steps(
-            accelerator, model, optimizer, scheduler, dataset, scaler, experiment, progress, work
-        ):
+            self.accelerator, self.model, self.optimizer, self.scheduler, dataset, self.scaler,
+            self.experiment, new_progress(dataset, self.experiment), self.work,
+        ):  # fmt: skip
             pass
         return time.perf_counter() - started
 
-    def bare(pieces):
-        seconds = 0.0
-        plain = accelerator.unwrap_model(model)
-        for piece in range(pieces):
-            batch = SegmentDataset(store, rows, label_of).__getitems__(
-                rows[piece * PIECE : (piece + 1) * PIECE]
-            )
-            inputs = model_inputs(batch, scaler, CORRECTED, accelerator.device)
-            started = time.perf_counter()
-            with accelerator.autocast():
-                outputs = (
-                    plain.spectrogram_encoder(inputs["spectrogram"]), plain.mfcc_encoder(inputs["mfcc"]),
-                    plain.speech_encoder(inputs["waveform"]).last_hidden_state,
-                )  # fmt: skip
-            sum(output.float().mean() for output in outputs).backward()
-            seconds += time.perf_counter() - started
-        model.zero_grad()
-        return seconds
+    def pair(self):
+        """Seconds of the bare encoders, of a step, and of the optimiser in it, for one piece."""
+        bare = self.bare()
+        started = time.perf_counter()
+        self.optimizer.step()
+        optimiser = time.perf_counter() - started
+        self.optimizer.zero_grad()
+        step = self.step(PIECE)
+        return {"bare": bare, "step": step, "optimiser": optimiser}
 
-    run(PIECE)  # the first step allocates
-    if states is not None or experiment.profile == "demo":
-        return run(STEP_SEGMENTS), None, encode
-    pieces = STEP_SEGMENTS // PIECE
-    around = bare(pieces // 2)
-    step = run(STEP_SEGMENTS)
-    return step, around + bare(pieces // 2), encode
+    def bare(self):
+        """Seconds of the encoders' forward and backward pass, inputs ready."""
+        from serkit.batches import SegmentDataset, model_inputs
+
+        batch = SegmentDataset(self.store, self.rows, self.label_of).__getitems__(self.rows[:PIECE])
+        inputs = model_inputs(batch, self.scaler, self.store.recipe, self.accelerator.device)
+        model = self.model.train()
+        started = time.perf_counter()
+        with self.accelerator.autocast():
+            outputs = (
+                model.spectrogram_encoder(inputs["spectrogram"]), model.mfcc_encoder(inputs["mfcc"]),
+                model.speech_encoder(inputs["waveform"]).last_hidden_state,
+            )  # fmt: skip
+        sum(output.float().mean() for output in outputs).backward()
+        return time.perf_counter() - started
 
 
 def agreement(work):

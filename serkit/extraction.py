@@ -121,8 +121,7 @@ def plan_files(rows, folder):
     progress : RowFile
     """
     table = _place(rows)
-    with ThreadPoolExecutor() as pool:
-        audio_type = "int16" if all(pool.map(_is_pcm16, rows["path"])) else "float32"
+    audio_type = "int16" if all(map(_is_pcm16, rows["path"])) else "float32"
     parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
     return table, parts, RowFile(Path(folder) / "progress.npy", "uint32", (len(rows), DONE + 1))
 
@@ -150,10 +149,10 @@ def spans(place):
 def _is_pcm16(path):
     """Whether 16 bits hold the sound as `audio.read` gives it; a broken file does not object."""
     try:
-        info = soundfile.info(path)
+        with soundfile.SoundFile(path) as sound:
+            return (sound.samplerate, sound.channels, sound.subtype) == (SAMPLE_RATE, 1, "PCM_16")
     except (OSError, RuntimeError):
         return True
-    return (info.samplerate, info.channels, info.subtype) == (SAMPLE_RATE, 1, "PCM_16")
 
 
 def _missing(table, parts, progress):

@@ -7,12 +7,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from serkit.arrays import encode_level
-from serkit.constants import N_BINS, SEGMENT_FRAMES
+from serkit.constants import N_BINS, SEGMENT_FRAMES, VIEW_SETS
 from serkit.extraction import usable_cores
 from serkit.features import padding_level
 from serkit.images import SpectrogramScaler, spectrogram_image
 
-VIEWS = ("spectrogram", "mfcc", "waveform")
+TENSORS = {"spectrogram": "spectrogram", "mfcc": "mfcc", "speech": "waveform"}  # of each view
 LOADER_WORKERS = 4  # at most; processes that read ahead of a GPU. On a CPU they would only take its cores
 
 
@@ -29,12 +29,15 @@ class SegmentDataset(Dataset):
     states : EncoderStates, optional
         What a frozen speech encoder makes of every segment; batches then hold it in place of the
         waveform.
+    views : str, optional
+        What the model sees, a key of ``VIEW_SETS``: batches hold nothing else.
     """
 
-    def __init__(self, store, rows, label_of, states=None):
+    def __init__(self, store, rows, label_of, states=None, views="all"):
         self.store = store
         self.rows = rows
         self.states = states
+        self.unseen = [TENSORS[view] for view in VIEW_SETS["all"] if view not in VIEW_SETS[views]]
         utterances = store.segments["utterance_id"].to_numpy()[rows]
         self.labels = np.array([label_of[utterance] for utterance in utterances], dtype=np.int64)
 
@@ -46,12 +49,14 @@ class SegmentDataset(Dataset):
         if self.states is not None:
             del batch["waveform"]
             batch["states"] = torch.from_numpy(self.states.read(self.rows[places]))
+        for name in self.unseen:
+            batch.pop(name, None)
         return batch | {"label": torch.from_numpy(self.labels[places])}
 
 
 def segment_batch(features):
     """Segments as CPU tensors: the three views and ``num_samples``, as ``model_inputs`` takes them."""
-    return {name: torch.from_numpy(getattr(features, name)) for name in (*VIEWS, "num_samples")}
+    return {name: torch.from_numpy(getattr(features, name)) for name in (*TENSORS.values(), "num_samples")}
 
 
 def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False, workers=None):
@@ -138,8 +143,8 @@ def model_inputs(batch, scaler, recipe, device):
     """Keyword arguments of ``CoAttentionModel.forward`` for one batch, on the device."""
     moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     return {
-        "spectrogram": spectrogram_image(moved["spectrogram"], scaler),
-        "mfcc": moved["mfcc"],
+        "spectrogram": spectrogram_image(moved["spectrogram"], scaler) if "spectrogram" in moved else None,
+        "mfcc": moved.get("mfcc"),
         "waveform": moved.get("waveform"),
         "num_samples": moved["num_samples"] if recipe.mask_padding else None,
         "states": moved.get("states"),

@@ -34,6 +34,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Task
 LABELS = ("angry", "sad", "happy", "neutral")  # class order everywhere: 0, 1, 2, 3 [C]
+VIEW_SETS = {
+    "all": ("spectrogram", "mfcc", "speech"),
+    "spectrogram": ("spectrogram",),
+    "mfcc": ("mfcc",),
+    "speech": ("speech",),
+    "spectrogram+mfcc": ("spectrogram", "mfcc"),
+    "spectrogram+speech": ("spectrogram", "speech"),
+    "mfcc+speech": ("mfcc", "speech"),
+}  # what a model may see: all is the paper's; speech is the waveform through wav2vec 2.0
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]
 

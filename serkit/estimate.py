@@ -99,11 +99,12 @@ class Measured:
         >>> from pathlib import Path
         >>> measured = Measured(runs.Experiment(batch_size=10), step_s=2.0, forward_s=0.1)
         >>> cost = measured.fold({"train": 95, "validation": 20, "test": 30}, 3, Path("none"))
-        >>> round(cost.seconds - NOTEBOOK_S, 6)  # 3 epochs of 10 steps and a validation, then both sets
+        >>> round(cost.seconds - NOTEBOOK_S, 6)  # 3 epochs of 10 steps, both sets after each and at the end
         71.0
         """
         n_steps = math.ceil(counts["train"] / self.experiment.batch_size)
-        epoch_s = n_steps * self.step_s + counts["validation"] * self.forward_s
+        predicted = counts["validation"] + self.experiment.keep_epochs * counts["test"]
+        epoch_s = n_steps * self.step_s + predicted * self.forward_s
         end_s = (counts["validation"] + counts["test"]) * self.forward_s
         return Cost(
             NOTEBOOK_S + epochs * epoch_s + end_s,

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serkit import recipe as recipes
-from serkit.constants import BATCH_SIZE, LEARNING_RATE, MAX_EPOCHS, MIN_EPOCHS, PATIENCE
+from serkit.constants import BATCH_SIZE, LEARNING_RATE, MAX_EPOCHS, MIN_EPOCHS, PATIENCE, VIEW_SETS
 from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError
 from serkit.folds import GROUPINGS, SELECTIONS
+from serkit.fusion import FUSIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
 TRAINING = {
@@ -27,6 +28,8 @@ class TrainingSettings:
     """How a model is trained. The defaults are the published ones; zeros and "" mean: the profile's own."""
 
     profile: str = "demo"  # size of the model: paper or demo
+    views: str = "all"  # what it sees: all, one of spectrogram, mfcc and speech, or two such as mfcc+speech
+    fusion: str = "coattention"  # how views become one: coattention (published), softmax, mean, gated
     epochs: int = 0  # at most
     batch_size: int = 0  # segments of one optimiser step
     micro_batch: int = 0  # segments computed at once, gradients are summed; 0: the whole batch
@@ -48,6 +51,7 @@ class TrainingSettings:
     encoder_cache: bool = True  # a frozen encoder's output is computed once and read from disk
     gradient_checkpointing: bool = False  # a third more time for a fraction of the memory
     compile: bool = False  # torch.compile
+    keep_epochs: bool = True  # keep the predictions of every epoch, to compare rules of choosing one
 
     def __post_init__(self):
         if self.profile not in TRAINING:
@@ -61,7 +65,14 @@ class TrainingSettings:
             schedule=("constant", "linear", "cosine"),
             cnn_weights=("", "imagenet", "random"),
             encoder_layers=("last", "weighted"),
+            views=tuple(VIEW_SETS),
+            fusion=FUSIONS,
         )
+        if self.fusion != "coattention" and self.views != "all":
+            raise ParameterError(
+                f"fusion={self.fusion!r} with views={self.views!r}, expected views='all': fusions are compared on all "
+                "three views; leave one of the two out"
+            )
         if not re.fullmatch(r"all|transformer|frozen|top_[1-9]\d?", self.encoder_training):
             raise ParameterError(
                 f"encoder_training={self.encoder_training!r}, expected all, transformer, frozen or top_<k> "
@@ -94,13 +105,19 @@ class Experiment(TrainingSettings):
         check_range(self, "seed", 0, 2**31)
 
     @property
+    def reads_states(self):
+        """Whether a frozen encoder's output is computed once and read from disk from then on."""
+        return self.encoder_training == "frozen" and self.encoder_cache and "speech" in VIEW_SETS[self.views]
+
+    @property
     def variant(self):
-        """Short name of what is compared with what: recipe, selection, grouping, profile, encoder."""
+        """Short name of what is compared with what: recipe, selection, grouping, profile, encoder, views."""
         named = [self.recipe, self.selection, self.by, self.profile]
         if self.speech_encoder:
             named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name))
         named += [self.encoder_training] * (self.encoder_training != "all")
         named += [self.encoder_layers] * (self.encoder_layers != "last")
+        named += [self.views] * (self.views != "all") + [self.fusion] * (self.fusion != "coattention")
         return "_".join(named)
 
     @property

@@ -1,12 +1,12 @@
 """The co-attention model of the paper, its configuration, and its way to and from disk.
 
 The spectrogram and the MFCC of a segment decide together how much each wav2vec 2.0 frame
-counts; the three resulting vectors are joined and classified.
+counts; the three resulting vectors are joined and classified. Views can be left out and the fusion
+exchanged, to see what each of them is good for: see `serkit.fusion`.
 """
 
 import dataclasses
 import json
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, Wav2Vec2Config
+from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
-from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER
+from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
 from serkit.encoders import (
     MASKED_FRAME,
     RANDOM,
@@ -31,6 +31,7 @@ from serkit.encoders import (
     speech_config,
 )
 from serkit.errors import ParameterError, WeightsError
+from serkit.fusion import GUIDED, weigh_frames
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class ModelConfig:
     encoder_mask: bool = False  # does the encoder itself want an attention mask?
     encoder_training: str = "all"  # what of the encoder learns: all, transformer, top_<k>, frozen
     encoder_layers: str = "last"  # its last layer, or a learned weighted sum of all: weighted
+    views: str = "all"  # what the model sees, see serkit.constants.VIEW_SETS
+    fusion: str = "coattention"  # how the views become one vector, see serkit.fusion
     sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
     def transformers_config(self):
@@ -98,8 +101,8 @@ class CoAttentionOutput(ModelOutput):
     """What a forward pass gives; everything but the logits is there to be looked at."""
 
     logits: torch.Tensor | None = None  # (B, 4)
-    coattention: torch.Tensor | None = None  # (B, T'), weight of each encoder frame
-    speech_projection: torch.Tensor | None = None  # (B, hidden)
+    coattention: torch.Tensor | None = None  # (B, T'), weight of each encoder frame; None without speech
+    speech_projection: torch.Tensor | None = None  # (B, hidden); None without speech
     fusion_hidden_1: torch.Tensor | None = None  # (B, hidden)
     fusion_hidden_2: torch.Tensor | None = None  # (B, hidden)
 
@@ -117,38 +120,46 @@ class CoAttentionModel(nn.Module):
         self.config = config
         speech = config.transformers_config()
         self.n_encoder_frames = count_encoder_frames(SEGMENT_SAMPLES, speech)  # T', 149 in the paper
-        hidden = config.hidden
-        self.spectrogram_encoder = SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
-        self.mfcc_encoder = MfccBiLstm(
-            N_MFCC, config.lstm_hidden, config.lstm_layers, config.lstm_dropout, hidden, config.dropout
-        )
-        self.speech_encoder = AutoModel.from_config(speech)
-        self.coattention = nn.Linear(2 * hidden, self.n_encoder_frames)
-        self.speech_projection = nn.Linear(speech.hidden_size, hidden)
-        self.fusion_1 = nn.Linear(3 * hidden, hidden)
+        hidden, self.views = config.hidden, VIEW_SETS[config.views]
+        guides = [view for view in self.views if view != "speech"]
+        if "spectrogram" in self.views:
+            self.spectrogram_encoder = SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
+        if "mfcc" in self.views:
+            self.mfcc_encoder = MfccBiLstm(
+                N_MFCC, config.lstm_hidden, config.lstm_layers, config.lstm_dropout, hidden, config.dropout
+            )
+        if "speech" in self.views:
+            self.speech_encoder = AutoModel.from_config(speech)
+            if guides and config.fusion in GUIDED:
+                self.coattention = nn.Linear(len(guides) * hidden, self.n_encoder_frames)
+            self.speech_projection = nn.Linear(speech.hidden_size, hidden)
+        self.fusion_1 = nn.Linear(len(self.views) * hidden, hidden)
         self.fusion_2 = nn.Linear(hidden, hidden)
         self.classifier = nn.Linear(hidden, len(LABELS))
         self.dropout = nn.Dropout(config.dropout)
-        if config.encoder_layers == "weighted":
-            # of every layer and of what enters the first one; equal at the beginning
-            self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
-        freeze(self.speech_encoder, config.encoder_training)
+        if config.fusion == "gated":
+            self.gate = nn.Linear(len(self.views) * hidden, len(self.views) * hidden)
+        if "speech" in self.views:
+            if config.encoder_layers == "weighted":
+                # of every layer and of what enters the first one; equal at the beginning
+                self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
+            freeze(self.speech_encoder, config.encoder_training)
 
     def train(self, mode=True):
         """A frozen encoder never drops out or masks anything: its output is a feature like the others."""
         super().train(mode)
-        if self.config.encoder_training == "frozen":
+        if self.config.encoder_training == "frozen" and "speech" in self.views:
             self.speech_encoder.eval()
         return self
 
-    def forward(self, spectrogram, mfcc, waveform=None, num_samples=None, states=None):
-        """Classify a batch of segments.
+    def forward(self, spectrogram=None, mfcc=None, waveform=None, num_samples=None, states=None):
+        """Classify a batch of segments; views that the model does not have are not looked at.
 
         Parameters
         ----------
-        spectrogram : torch.Tensor, shape (B, 3, 256, 384), float32
+        spectrogram : torch.Tensor, shape (B, 3, 256, 384), float32, optional
             From ``serkit.images.spectrogram_image``.
-        mfcc : torch.Tensor, shape (B, 300, 40), float32
+        mfcc : torch.Tensor, shape (B, 300, 40), float32, optional
         waveform : torch.Tensor, shape (B, 48000), float32, optional
             Not needed where ``states`` are given.
         num_samples : torch.Tensor of int64, shape (B,), optional
@@ -161,22 +172,43 @@ class CoAttentionModel(nn.Module):
         -------
         CoAttentionOutput
         """
-        image = self.spectrogram_encoder(spectrogram)  # (B, hidden)
-        cepstrum = self.mfcc_encoder(mfcc)  # (B, hidden)
-        if states is None:
-            states = self.speech_states(waveform, num_samples)  # (B, L, T', D)
-        frames = self.mix_layers(states)  # (B, T', D)
-        low_level = torch.cat([image, cepstrum], dim=1)  # (B, 2 * hidden)
-        weights = F.relu(self.coattention(self.dropout(low_level)))  # (B, T')
-        if num_samples is not None:
-            weights = weights * self.frame_mask(num_samples)  # (B, T')
-        speech = torch.bmm(weights[:, None].to(frames.dtype), frames)[:, 0]  # (B, D)
-        speech = F.relu(self.speech_projection(self.dropout(speech)))  # (B, hidden)
-        joined = self.dropout(torch.cat([image, cepstrum, speech], dim=1))  # (B, 3 * hidden)
-        hidden_1 = F.relu(self.fusion_1(joined))  # (B, hidden)
+        vectors, weights, speech = [], None, None  # vectors: (B, hidden) for each view
+        if "spectrogram" in self.views:
+            vectors.append(self.spectrogram_encoder(spectrogram))
+        if "mfcc" in self.views:
+            vectors.append(self.mfcc_encoder(mfcc))
+        if "speech" in self.views:
+            if states is None:
+                states = self.speech_states(waveform, num_samples)  # (B, L, T', D)
+            frames = self.mix_layers(states)  # (B, T', D)
+            weights = self.frame_weights(vectors, frames, num_samples)  # (B, T')
+            speech = torch.bmm(weights[:, None].to(frames.dtype), frames)[:, 0]  # (B, D)
+            speech = F.relu(self.speech_projection(self.dropout(speech)))  # (B, hidden)
+            vectors.append(speech)
+        joined = torch.cat(vectors, dim=1)  # (B, n_views * hidden)
+        if self.config.fusion == "gated":
+            joined = joined * torch.sigmoid(self.gate(joined))
+        hidden_1 = F.relu(self.fusion_1(self.dropout(joined)))  # (B, hidden)
         hidden_2 = F.relu(self.fusion_2(self.dropout(hidden_1)))  # (B, hidden)
         logits = self.classifier(hidden_2)  # (B, 4)
         return CoAttentionOutput(logits, weights, speech, hidden_1, hidden_2)
+
+    def frame_weights(self, guides, frames, num_samples=None):
+        """How much each frame of speech counts, shape (B, T').
+
+        Parameters
+        ----------
+        guides : list of torch.Tensor, shape (B, hidden)
+            Vectors of the other views; none: all frames count alike.
+        frames : torch.Tensor, shape (B, T', D)
+        num_samples : torch.Tensor of int64, shape (B,), optional
+            As in ``forward``.
+        """
+        mask = torch.ones_like(frames[:, :, 0]) if num_samples is None else self.frame_mask(num_samples)
+        scores = None
+        if guides and self.config.fusion in GUIDED:
+            scores = self.coattention(self.dropout(torch.cat(guides, dim=1)))  # (B, T')
+        return weigh_frames(scores, mask, self.config.fusion)
 
     def speech_states(self, waveform, num_samples=None):
         """Hidden states of the speech encoder: of the last layer, or of all, shape (B, L, T', D)."""
@@ -240,7 +272,7 @@ def create_model(config):
         raise ParameterError(f"cnn_weights={config.cnn_weights!r}, expected imagenet or random")
     config = resolve_structure(config)
     model = CoAttentionModel(config)
-    if config.speech_encoder != RANDOM:
+    if config.speech_encoder != RANDOM and "speech" in model.views:
         pretrained = load_speech_encoder(config.speech_encoder).state_dict()
         ours = model.speech_encoder.state_dict()
         # either may do without SpecAugment; everything else must be there
@@ -248,12 +280,13 @@ def create_model(config):
         if not spare:
             pretrained.pop(MASKED_FRAME, None)
         model.speech_encoder.load_state_dict(spare | pretrained)
-    if config.cnn_weights != RANDOM:
+    if config.cnn_weights != RANDOM and "spectrogram" in model.views:
         model.spectrogram_encoder.features.load_state_dict(load_alexnet_weights())
-    sources = {
-        "speech_encoder": weights_source(config.speech_encoder, model.speech_encoder),
-        "cnn": weights_source(config.cnn_weights, model.spectrogram_encoder.features),
-    }
+    sources = {}
+    if "speech" in model.views:
+        sources["speech_encoder"] = weights_source(config.speech_encoder, model.speech_encoder)
+    if "spectrogram" in model.views:
+        sources["cnn"] = weights_source(config.cnn_weights, model.spectrogram_encoder.features)
     model.config = dataclasses.replace(config, sources=sources)
     return model
 
@@ -266,7 +299,7 @@ def resolve_structure(config):
     WeightsError
         If the encoder's own config can't be had.
     """
-    if config.speech_encoder == RANDOM:
+    if config.speech_encoder == RANDOM or "speech" not in VIEW_SETS[config.views]:
         return config
     structure = speech_config(config.speech_encoder)
     return dataclasses.replace(
@@ -303,94 +336,4 @@ def load_model(folder):
     settings["cnn_channels"] = tuple(settings["cnn_channels"])
     model = CoAttentionModel(ModelConfig(**settings))
     model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.eval()
-
-
-# name in the published checkpoint -> ours; more specific names first
-PUBLISHED_NAMES = {
-    "alexnet_model.features": "spectrogram_encoder.features",
-    "post_spec_layer": "spectrogram_encoder.projection",
-    "lstm_mfcc": "mfcc_encoder.lstm",
-    "post_mfcc_layer": "mfcc_encoder.projection",
-    "post_spec_mfcc_att_layer": "coattention",
-    "wav2vec2_model": "speech_encoder",
-    "post_wav_layer": "speech_projection",
-    "post_att_layer_1": "fusion_1",
-    "post_att_layer_2": "fusion_2",
-    "post_att_layer_3": "classifier",
-}
-PUBLISHED_UNUSED = "alexnet_model.classifier."  # computed by the published code, never part of the logits
-OLD_WEIGHT_NORM = {  # torch before 2.1 -> now
-    "pos_conv_embed.conv.weight_g": "pos_conv_embed.conv.parametrizations.weight.original0",
-    "pos_conv_embed.conv.weight_v": "pos_conv_embed.conv.parametrizations.weight.original1",
-}
-
-
-def load_published(path):
-    """Model from a checkpoint file saved by the published code.
-
-    Only tensors are read: a file that would run code when unpickled is refused.
-
-    Raises
-    ------
-    WeightsError
-        If the file is missing, holds anything but tensors, or does not fit.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(
-            f"checkpoint {path}: can't be read as tensors ({reason}); expected a state_dict"
-        ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
-        raise WeightsError(
-            f"checkpoint {path}: expected a state_dict, names with tensors; save model.state_dict()"
-        )
-    return from_published_state_dict(state)
-
-
-def from_published_state_dict(state):
-    """The paper's model with weights saved by the published code.
-
-    Parameters
-    ----------
-    state : dict of str to torch.Tensor
-        ``load_published`` reads it from a file.
-
-    Returns
-    -------
-    CoAttentionModel
-        In evaluation mode. AlexNet's classifier is left out: the logits never used it.
-
-    Raises
-    ------
-    WeightsError
-        Listing what is missing, unknown, or of another shape.
-    """
-    ours = {}
-    for name, value in state.items():
-        name = name.removeprefix("module.")  # left by DataParallel
-        for old, new in OLD_WEIGHT_NORM.items():
-            name = name.replace(old, new)
-        prefix = next((p for p in PUBLISHED_NAMES if name.startswith(p + ".")), None)
-        if prefix:
-            ours[PUBLISHED_NAMES[prefix] + name.removeprefix(prefix)] = value
-        elif not name.startswith(PUBLISHED_UNUSED):
-            ours[name] = value
-    model = CoAttentionModel(dataclasses.replace(PAPER, speech=Wav2Vec2Config().to_diff_dict()))
-    wanted = model.state_dict()
-    faults = [f"missing {name}" for name in wanted if name not in ours]
-    faults += [f"unknown {name}" for name in ours if name not in wanted]
-    faults += [
-        f"{name} is {tuple(ours[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in ours and ours[name].shape != value.shape
-    ]
-    if faults:
-        raise WeightsError(
-            f"checkpoint does not fit the published model: {len(faults)} faults: {'; '.join(faults[:20])}"
-            + ("; ..." if len(faults) > 20 else "")
-        )
-    model.load_state_dict(ours)
     return model.eval()

@@ -4,7 +4,7 @@ import math
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from serkit.constants import CHANCE_UA, LABELS, SPEECH_ENCODER
+from serkit.constants import CHANCE_UA, LABELS, SPEECH_ENCODER, VIEW_SETS
 from serkit.encoders import RANDOM
 from serkit.export import leak_notice
 
@@ -100,7 +100,11 @@ def model_card(config, *, recipe, experiment, metrics):
 
 def _facts(config, recipe, experiment, heard):
     """Rows of the table; where weights came from is said even where the answer is: nowhere."""
-    sources = {"speech encoder": config.speech_encoder, "spectrogram CNN": config.cnn_weights}
+    sources = {}
+    if "speech" in VIEW_SETS[config.views]:
+        sources["speech encoder"] = config.speech_encoder
+    if "spectrogram" in VIEW_SETS[config.views]:
+        sources["spectrogram CNN"] = config.cnn_weights
     weights = {
         f"{part}, start of training": f"**{RANDOM}** weights, learned from scratch on this corpus"
         if source == RANDOM
@@ -113,6 +117,7 @@ def _facts(config, recipe, experiment, heard):
         "recipe": f"`{recipe.name}`, deviations mended: {', '.join(recipe.deviations) or 'none'}",
         "profile": f"`{experiment.profile}`, at most {experiment.epochs} epochs, batches of {experiment.batch_size}, "
         f"learning rate {experiment.learning_rate:g}, seed {experiment.seed}",
+        "views": f"{', '.join(VIEW_SETS[config.views])}; fusion: {config.fusion}",
         **weights,
     }
 

@@ -18,7 +18,7 @@ def make_optimizer(model, experiment, batches):
 
     The schedule counts on all ``epochs``: stopping early leaves its end out.
     """
-    encoder = {id(value) for value in model.speech_encoder.parameters()}
+    encoder = {id(value) for value in model.speech_encoder.parameters()} if "speech" in model.views else set()
     groups = [
         {
             "params": [p for p in model.parameters() if p.requires_grad and (id(p) in encoder) is inside],

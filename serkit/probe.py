@@ -95,7 +95,7 @@ def _measure_training(experiment, store, free):
     result["model_bytes"] = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     result["random_encoder"] = config.speech_encoder == RANDOM
     states, result["encoder"], result["state_bytes"] = None, 0.0, 0
-    if experiment.encoder_training == "frozen" and experiment.encoder_cache:
+    if experiment.reads_states:
         started = time.perf_counter()
         states = build_states(store, model, accelerator.device, accelerator.autocast)
         result["encoder"] = (time.perf_counter() - started) / len(store)
@@ -106,7 +106,7 @@ def _measure_training(experiment, store, free):
 
     def dataset(n):
         label_of = dict.fromkeys(store.utterances["utterance_id"], 0)
-        return SegmentDataset(store, np.resize(np.arange(len(store)), n), label_of, states)
+        return SegmentDataset(store, np.resize(np.arange(len(store)), n), label_of, states, experiment.views)
 
     steps = {}
     n_steps = STEPS.get(result["device"], 1)

@@ -29,7 +29,13 @@ from serkit.segments import count_segments
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
 ANALYSIS = "06_confusion_matrix"
-NAMING = ("speech_encoder", "encoder_training", "encoder_layers")  # settings that a variant is named after
+NAMING = (
+    "speech_encoder",
+    "encoder_training",
+    "encoder_layers",
+    "views",
+    "fusion",
+)  # settings that a variant is named after
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 
 

@@ -38,6 +38,7 @@ from serkit.corpora.manifest import task_rows
 from serkit.devices import MB, is_out_of_memory, make_accelerator, peak_memory
 from serkit.encoded import build_states
 from serkit.encoders import RANDOM
+from serkit.epochs import join_epochs, keep_epoch
 from serkit.errors import RunError
 from serkit.interrupts import STOP, Interrupts
 from serkit.metrics import pooled_and_fold_mean
@@ -115,7 +116,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
     _report_start(model, accelerator, report)
     sets = _make_datasets(experiment, store, manifest, fold, model, accelerator)
     scaler = fit_scaler(store, sets["train"].rows)
-    if experiment.gradient_checkpointing:
+    if experiment.gradient_checkpointing and "speech" in model.views:
         model.speech_encoder.activation_checkpointing_enable()
     progress = new_progress(sets["train"], experiment)
     optimizer, scheduler = make_optimizer(model, experiment, progress["batches"])
@@ -156,6 +157,15 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
             if "validation" in sets:
                 scored = predict(accelerator, plain, sets["validation"], scaler, _piece(experiment))
                 row |= {f"validation_{name}": value for name, value in score_utterances(scored).items()}
+            if experiment.keep_epochs:
+                tested = predict(accelerator, plain, sets["test"], scaler, _piece(experiment))
+                kept = {"validation": scored} if "validation" in sets else {}
+                tables = [
+                    prediction_table(t, manifest, experiment, s) for s, t in (kept | {"test": tested}).items()
+                ]
+                if main:
+                    with writing(folder, f"the predictions of epoch {progress['epoch']}"):
+                        keep_epoch(folder, progress["epoch"], tables)
             progress["history"].append(row | {"learning_rate": progress["learning_rate"]})
             progress["timing"].append({
                 "epoch": progress["epoch"],
@@ -267,7 +277,9 @@ def _forward_backward(accelerator, model, batch, scaler, recipe, experiment, wei
 
 def model_config(experiment):
     """The model that an experiment asks for: its profile with what is changed by name."""
-    changes = {name: getattr(experiment, name) for name in ("encoder_training", "encoder_layers")}
+    changes = {
+        name: getattr(experiment, name) for name in ("encoder_training", "encoder_layers", "views", "fusion")
+    }
     changes |= {
         n: getattr(experiment, n) for n in ("speech_encoder", "cnn_weights") if getattr(experiment, n)
     }
@@ -279,11 +291,11 @@ def _make_datasets(experiment, store, manifest, fold, model, accelerator):
     labelled = task_rows(manifest)
     label_of = dict(zip(labelled["utterance_id"], labelled["label"].map(LABELS.index), strict=True))
     states = None
-    if experiment.encoder_training == "frozen" and experiment.encoder_cache:
+    if experiment.reads_states:
         with accelerator.main_process_first():
             states = build_states(store, model, accelerator.device, accelerator.autocast)
     return {
-        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), label_of, states)
+        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), label_of, states, experiment.views)
         for split in ("train", "validation", "test")
         if len(getattr(fold, split))
     }
@@ -345,6 +357,8 @@ def _write_result(folder, experiment, progress, predictions, scaler, model):
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress["timing"]).to_csv(folder / "timing.csv", index=False)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
+    if experiment.keep_epochs:
+        join_epochs(folder, len(history))
     metrics = pooled_and_fold_mean(predictions) | {"best_epoch": best_epoch(history), "epochs": len(history)}
     runs.write_json(folder / "metrics.json", metrics | {"weights": model.config.sources})
     describe_model(

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from torch.nn import functional as F
 
-from serkit import audio, model
+from serkit import audio, published
 from serkit.batches import fit_scaler
 from serkit.corpora.manifest import make_manifest
 from serkit.features import segment_features
@@ -137,9 +137,9 @@ def published_model():
     """The paper's model, each tensor a function of its published name (README, second section)."""
     shapes = json.loads((HERE / "ca_mser_state_dict_shapes.json").read_text())
     # AlexNet's classifier must be accepted and left out: 54 million values need not be drawn for that
-    unused = model.PUBLISHED_UNUSED
+    unused = published.PUBLISHED_UNUSED
     state = {n: torch.empty(0) if n.startswith(unused) else golden_tensor(n, s) for n, s in shapes.items()}
-    return model.from_published_state_dict(state)
+    return published.from_published_state_dict(state)
 
 
 def golden_tensor(name, shape):

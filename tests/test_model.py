@@ -32,11 +32,10 @@ from serkit.model import (
     PROFILES,
     CoAttentionModel,
     create_model,
-    from_published_state_dict,
     load_model,
-    load_published,
     save_model,
 )
+from serkit.published import from_published_state_dict, load_published
 
 DEMO = PROFILES["demo"]
 NUM_SAMPLES = (48_000, 20_000, 8000, 48_000, 1200)

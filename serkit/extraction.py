@@ -34,7 +34,8 @@ from serkit.recipe import Recipe
 
 BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: logs keep every one
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
-PORTION = 8  # utterances handed to a worker at once
+PORTION = 16  # utterances handed to a worker at once
+HELD = 2**24  # bytes of results that a worker keeps before it writes them
 
 
 def usable_cores():
@@ -240,19 +241,39 @@ def _end_with_parent():
 
 def _extract_some(tasks, job):
     """Compute and write some utterances; {row: why its sound can't be used, or None}."""
-    outcome = {}
+    outcome, ready, held = {}, [], 0
     for task in tasks:
         try:
             arrays = _analyse(task, job)
         except AudioError as error:
             outcome[task.row] = str(error)
             continue
-        for name, file in job.parts.items():
-            file.write(task.spans[name][0], arrays[name])
+        outcome[task.row] = None
+        ready.append((task, arrays))
+        held += sum(array.nbytes for array in arrays.values())
+        if held > HELD:
+            _write(ready, job)
+            ready, held = [], 0
+    _write(ready, job)
+    return outcome
+
+
+def _write(ready, job):
+    """Write utterances, neighbours in one piece: large pieces cost the system less. Checksums come last."""
+    for name, file in job.parts.items():
+        pieces = {}  # first row -> arrays that follow each other in the file
+        end = None
+        for task, arrays in ready:
+            start, stop = task.spans[name]
+            if start != end:
+                piece = pieces[start] = []
+            piece.append(arrays[name])
+            end = stop
+        for start, piece in pieces.items():
+            file.write(start, np.concatenate(piece))
+    for task, arrays in ready:
         sums = [checksum(arrays[name]) for name in PARTS]
         job.progress.write(task.row, np.array([*sums, 1], "uint32"))
-        outcome[task.row] = None
-    return outcome
 
 
 def _analyse(task, job):

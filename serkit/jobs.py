@@ -87,7 +87,8 @@ class Job:
         """What is known of a process that didn't answer."""
         log = runs.show_path(self.step.log)
         if code < 0:
-            return f"its process was ended by {signal.Signals(-code).name}, perhaps for want of memory; see {log}"
+            why = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+            return f"its process was ended by {signal.Signals(-code).name}{why}; see {log}"
         lines = self.step.log.read_text(errors="replace").split("\n")
         last = next((line for line in reversed(lines) if line.strip()), "nothing was said")
         return one_line(f"its process ended with exit code {code}: {last}")

@@ -40,8 +40,9 @@ def project(tmp_path, monkeypatch, demo_corpus):
 
 
 @pytest.fixture
-def toy(project):
-    """The same with notebooks of three lines, that run in a second."""
+def toy(project, monkeypatch):
+    """The same with notebooks of three lines, that run in a second; nothing is measured for them."""
+    monkeypatch.setattr(estimate, "measure", lambda *given, **options: estimate.Measured(runs.Experiment()))
 
     def write(name, parameters, body):
         cells = [

@@ -33,14 +33,14 @@ class Stop:
     """Ctrl-C for a notebook: reaches the cell that runs, and keeps further ones from starting."""
 
     def __init__(self):
-        self.asked = 0
+        self.asked = False
         self.cell = None  # index of the cell that runs
         self._manager = None
         self._told = None  # when the kernel was told
 
     def ask(self, *_):
-        """Interrupt as soon as there is a kernel; asked twice, end it."""
-        self.asked += 1
+        """Interrupt as soon as there is a kernel. Asking twice changes nothing: it may be about to save."""
+        self.asked = True
 
     def attach(self, manager):
         """Remember whose kernel is to be interrupted."""
@@ -53,13 +53,11 @@ class Stop:
             raise RuntimeError("interrupted")
 
     def pass_on(self):
-        """Tell the kernel what has been asked since the last call."""
+        """Tell the kernel once it has been asked, and again while it goes on."""
         group = getattr(getattr(self._manager, "provisioner", None), "pgid", None)
         if not self.asked or not group:
             return
-        if self.asked > 1:
-            number = signal.SIGKILL
-        elif self._told is None:
+        if self._told is None:
             number = signal.SIGINT  # training saves a checkpoint
         elif time.monotonic() - self._told > PATIENCE_S:
             number = (

@@ -1,0 +1,257 @@
+"""What a part is worth: variants that differ in one setting, and rules that differ in the chosen epoch.
+
+Each comparison is made on the same folds, seeds and test utterances.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from serkit import runs
+from serkit.comparison import compare_many
+from serkit.constants import CHANCE_UA, VIEW_SETS
+from serkit.epochs import apply_rule, epoch_scores
+from serkit.errors import SerkitError
+from serkit.figures import BLUE, GREY, legend_above
+from serkit.folds import SELECTIONS
+from serkit.fusion import FUSIONS
+from serkit.statistics import bootstrap_interval
+
+# Settings that are taken apart: their values in the order of figures, and what all are compared with.
+AXES = {
+    "views": (tuple(reversed(VIEW_SETS)), "all"),
+    "fusion": (FUSIONS, "coattention"),
+    "encoder_training": (("frozen", "transformer", "all"), "all"),
+    "recipe": ((), "corrected"),
+    "selection": (SELECTIONS, "clean"),
+}
+RULE_PAIRS = (("published", "clean"), ("published", "last"), ("clean", "last"))
+
+
+def families(run, setting):
+    """Groups of variants of a run that differ in one setting and in nothing else.
+
+    Parameters
+    ----------
+    run : str
+    setting : str
+        A key of ``AXES``.
+
+    Returns
+    -------
+    list of dict of str to str
+        For each group of two or more: value of the setting -> variant, in the order of ``AXES``.
+
+    Raises
+    ------
+    RunError
+        If the run has no finished fold, or folds of a variant differ.
+    """
+    groups = {}
+    for variant in sorted({folder.parts[-3] for folder in runs.finished_folders(run)}):
+        parameters = runs.shared_parameters(run, variant)
+        value = str(parameters.pop(setting))
+        groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
+    order = AXES[setting][0]
+    return [
+        dict(sorted(group.items(), key=lambda item: (item[0] not in order, [*order, item[0]].index(item[0]))))
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
+def reference_of(setting, value, values):
+    """What a value is compared with: the default, for a deviation its own recipe; empty for the default.
+
+    >>> reference_of("recipe", "published+D2", ["corrected", "published", "published+D2"])
+    'published'
+    >>> reference_of("views", "all", ["all", "mfcc"])
+    ''
+    """
+    default = AXES[setting][1]
+    plain = value.replace("-", "+").split("+")[0]
+    if setting == "recipe" and plain != value and plain in values:
+        return plain
+    return default if value != default and default in values else ""
+
+
+def ablation_table(predictions, family, setting, score="ua", *, folds=None):
+    """Score of every variant of a family, and its difference from what it is compared with.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table that holds the variants.
+    family : dict of str to str
+        One of those that ``families`` gives.
+    setting : str
+        What the family differs in.
+    score : {"ua", "wa", "macro_f1"}
+    folds : sequence of str, optional
+        See :func:`serkit.predictions.check_predictions`.
+
+    Returns
+    -------
+    pd.DataFrame
+        Percent and percentage points: the setting, ``<score>, low, high`` (fold mean), ``seeds``
+        (those that all variants have), ``against, difference, difference_low, difference_high,
+        p_holm`` (permutation of speakers, corrected for all pairs of the table).
+
+    Raises
+    ------
+    RunError, FoldError, ParameterError
+        As :func:`serkit.statistics.bootstrap_interval` and :func:`serkit.comparison.compare_many`.
+    """
+    rows = predictions[predictions["variant"].isin(family.values())]
+    seeds = set.intersection(*(set(part["seed"]) for _, part in rows.groupby("variant")))
+    rows = rows[rows["seed"].isin(seeds)]  # what one variant alone was repeated with would not be paired
+    records = []
+    for value, variant in family.items():
+        found = bootstrap_interval(rows[rows["variant"] == variant], score, average="fold_mean", folds=folds)
+        percent = {name: 100 * getattr(found, at) for name, at in
+                   ((score, "estimate"), ("low", "low"), ("high", "high"))}  # fmt: skip
+        records.append(
+            {
+                setting: value,
+                **percent,
+                "seeds": len(seeds),
+                "against": reference_of(setting, value, list(family)),
+            }
+        )
+    table = pd.DataFrame(records)
+    compared = table[table["against"] != ""]
+    if compared.empty:
+        return table
+    pairs = [(family[value], family[other]) for value, other in compared[[setting, "against"]].to_numpy()]
+    differences = compare_many(rows, pairs, score=score, average="fold_mean", folds=folds)
+    columns = {"difference": "difference", "difference_low": "low", "difference_high": "high"}
+    for name, column in columns.items():
+        table.loc[compared.index, name] = 100 * differences[column].to_numpy()
+    table.loc[compared.index, "p_holm"] = differences["p_permutation_holm"].to_numpy()
+    return table
+
+
+def compare_settings(run, predictions, setting, score="ua"):
+    """Tables of all families of a run that differ in one setting; says so where there is none.
+
+    Parameters
+    ----------
+    run : str
+    predictions : pd.DataFrame
+        Of all its variants.
+    setting : str
+        A key of ``AXES``.
+    score : {"ua", "wa", "macro_f1"}
+
+    Returns
+    -------
+    list of pd.DataFrame
+        As ``ablation_table`` gives them; those of fewer than five speakers are left out.
+    """
+    tables = []
+    for family in families(run, setting):
+        tested = predictions[predictions["variant"].isin(family.values()) & (predictions["split"] == "test")]
+        try:
+            tables.append(
+                ablation_table(predictions, family, setting, score, folds=sorted(tested["fold"].unique()))
+            )
+        except SerkitError as error:
+            print(f"{setting} {', '.join(family)}: {error}")
+    if not tables:
+        print(
+            f"run {run!r} holds no two variants that differ in {setting} alone: a grid trains them, such as "
+            "`serkit reproduce --grid notebooks/grids/ablations.toml --run ablations`"
+        )
+    return tables
+
+
+def rule_table(epochs, score="ua", *, folds=None):
+    """What each rule of choosing the epoch reports, and by how much one reports more than another.
+
+    Parameters
+    ----------
+    epochs : pd.DataFrame
+        Of one variant, as :func:`serkit.epochs.load_epochs` gives it.
+    score : {"ua", "wa", "macro_f1"}
+    folds : sequence of str, optional
+        See :func:`serkit.predictions.check_predictions`.
+
+    Returns
+    -------
+    scores : pd.DataFrame
+        ``rule, <score>, low, high``; percent, fold mean.
+    differences : pd.DataFrame
+        ``rule, against, difference, low, high`` (percentage points), ``p_holm``.
+
+    Raises
+    ------
+    RunError, FoldError, ParameterError
+        As :func:`serkit.epochs.choose_epochs` and :func:`serkit.comparison.compare_many`.
+    """
+    tables = {rule: apply_rule(epochs, rule) for rule in SELECTIONS}
+    scores = []
+    for rule, table in tables.items():
+        found = bootstrap_interval(table, score, average="fold_mean", folds=folds)
+        scores.append(
+            {"rule": rule, score: 100 * found.estimate, "low": 100 * found.low, "high": 100 * found.high}
+        )
+    name = {rule: table["variant"].iloc[0] for rule, table in tables.items()}
+    together = pd.concat(tables.values(), ignore_index=True)
+    pairs = [(name[a], name[b]) for a, b in RULE_PAIRS]
+    found = compare_many(together, pairs, score=score, average="fold_mean", folds=folds)
+    differences = pd.DataFrame(RULE_PAIRS, columns=["rule", "against"]).assign(
+        **{column: 100 * found[column] for column in ("difference", "low", "high")},
+        p_holm=found["p_permutation_holm"],
+    )
+    return pd.DataFrame(scores), differences
+
+
+def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
+    """Score of every variant with its interval, one below the other; chance dotted.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From ``ablation_table``, or the scores of ``rule_table`` with ``setting="rule"``.
+    setting : str
+    ax : Axes
+    score : str
+    """
+    position = np.arange(len(table))[::-1]
+    default = AXES[setting][1] if setting in AXES else "clean"
+    colours = [BLUE if value == default else GREY for value in table[setting]]
+    ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
+    for place, low, high in zip(position, table["low"], table["high"], strict=True):
+        ax.plot([low, high], [place, place], color="black", linewidth=0.8, zorder=2)
+    ax.axvline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA")
+    ax.set_yticks(position, table[setting])
+    ax.set(xlabel=f"{score.upper()} (%), mean over folds, 95 % interval", ylim=(-0.6, len(table) - 0.4))
+    return legend_above(ax)
+
+
+def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
+    """Mean test score after every epoch, and what each rule would have reported.
+
+    The published rule lies above the curve: it takes the luckiest epoch of every fold.
+
+    Parameters
+    ----------
+    epochs : pd.DataFrame
+        Of one variant, as :func:`serkit.epochs.load_epochs` gives it.
+    ax : Axes
+    score : {"ua", "wa"}
+    """
+    tested = epoch_scores(epochs).query("split == 'test'")
+    course = 100 * tested.groupby("epoch")[score].mean()
+    ax.plot(course.index, course, marker=".", color=BLUE, label="test, mean over folds and seeds")
+    styles = dict(zip(SELECTIONS, ("--", "-.", ":"), strict=True))
+    for rule, style in styles.items():
+        try:
+            chosen = epoch_scores(apply_rule(epochs, rule).assign(epoch=0)).query("split == 'test'")[score]
+        except SerkitError:  # no validation speakers were kept
+            continue
+        mean = 100 * chosen.mean()
+        ax.axhline(mean, color="black", linestyle=style, linewidth=0.8, label=f"rule {rule}: {mean:.1f}")
+    ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return legend_above(ax, columns=2)

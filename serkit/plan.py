@@ -17,6 +17,8 @@ from serkit.segments import count_segments
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
 ANALYSIS = "06_confusion_matrix"
+ABLATIONS = "07_ablations"
+TOGETHER = (ANALYSIS, ABLATIONS)  # put finished folds together
 OWN = (
     "corpus",
     "recipe",
@@ -39,7 +41,7 @@ class Step:
     needs: list = field(default_factory=list)  # files without which the step is not done
     cost: estimate.Cost = field(default_factory=estimate.Cost)
     label: str = ""  # of the variant, where there are several
-    reads: Path | None = None  # variant folder whose finished folds are put together
+    reads: Path | None = None  # folder whose finished folds are put together: of a variant, or of the run
     home: Path = field(default_factory=runs.project_home)
 
     @property
@@ -74,7 +76,7 @@ class Step:
         """Hash of parameters, notebook and finished folds: where one of them changed, it runs again."""
         content = json.dumps(self.parameters, sort_keys=True, default=str)
         if self.reads is not None:
-            finished = sorted(self.reads.glob(f"fold=*/seed=*/{runs.DONE}"))
+            finished = sorted(self.reads.rglob(f"fold=*/seed=*/{runs.DONE}"))
             content += "".join(f"{path.relative_to(self.reads)} {path.read_text()}" for path in finished)
         return hashlib.sha256(content.encode() + self.source.read_bytes()).hexdigest()[:16]
 
@@ -148,6 +150,7 @@ def make_plan(
                 steps.append(Step(TRAINING, each, output, one, label=label if several else ""))
     for (label, _), base in zip(variants, bases, strict=True):
         steps.append(_analysis(home, place, base, label if several else ""))
+    steps.append(Step(ABLATIONS, place, home / "notebooks" / f"{ABLATIONS}.ipynb", reads=home))
     return _with_costs(steps, manifest, threads)
 
 
@@ -207,13 +210,14 @@ def _split_settings(settings):
 def unfinished(steps):
     """Steps that are to be done; what puts folds together is, where one of its folds is."""
     todo = [step for step in steps if not step.is_done()]
-    changed = {step.output.parents[2] for step in todo if step.experiment is not None}
+    folders = {step.output.parents[2] for step in todo if step.experiment is not None}
+    changed = folders | {folder.parent for folder in folders}
     return [step for step in steps if step in todo or step.reads in changed]
 
 
 def _with_costs(steps, manifest, threads=0):
     """The same steps with what they cost; where all is done nothing is measured."""
-    todo = [step for step in steps if not step.is_done() and step.notebook != ANALYSIS]
+    todo = [step for step in steps if not step.is_done() and step.notebook not in TOGETHER]
     if not todo:
         return steps
     train = [step for step in todo if step.experiment is not None]

@@ -13,7 +13,7 @@ from serkit.board import Board
 from serkit.errors import RunError
 from serkit.holder import only_one
 from serkit.jobs import INTERRUPTED, count_jobs, find_gpus, run_local, threads_per_job
-from serkit.plan import ANALYSIS, TRAINING, check_step, make_plan, unfinished
+from serkit.plan import TOGETHER, TRAINING, check_step, make_plan, unfinished
 
 GRID = "grid.toml"  # copy of the grid in its run folder
 OUTCOMES = {
@@ -49,9 +49,9 @@ def run_plan(steps, run, jobs=1, *, runner=run_local):
         faults = {}
         with Board(steps, skipped, jobs) as board:
             for stage, side_by_side, run_stage in (
-                ([step for step in todo if step.notebook not in (TRAINING, ANALYSIS)], 1, run_local),
+                ([step for step in todo if step.notebook not in (TRAINING, *TOGETHER)], 1, run_local),
                 ([step for step in todo if step.notebook == TRAINING], jobs, runner),
-                ([step for step in todo if step.notebook == ANALYSIS], 1, run_local),
+                ([step for step in todo if step.notebook in TOGETHER], 1, run_local),
             ):
                 if stage:
                     faults |= run_stage(stage, side_by_side, board.change)

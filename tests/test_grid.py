@@ -166,11 +166,11 @@ class TestPlan:
     def test_counts_and_order(self, project):
         steps = plan_of(read_grid(DEMO))
         kinds = [step.notebook[:2] for step in steps]
-        assert kinds == ["01", "02", "03", "04"] + ["05"] * 20 + ["06"] * 2
-        assert len({step.title for step in steps}) == 26 and len({step.output for step in steps}) == 26
+        assert kinds == ["01", "02", "03", "04"] + ["05"] * 20 + ["06"] * 2 + ["07"]
+        assert len({step.title for step in steps}) == 27 and len({step.output for step in steps}) == 27
         assert steps[4].title == "05_train_coattention  corrected fold=1 seed=111"
         assert steps[14].parameters["recipe"] == "published" and steps[14].parameters["name_variant"] is True
-        assert steps[-1].output == (
+        assert steps[-2].output == (
             project / "runs/trial/notebooks/06_confusion_matrix_published_clean_session_demo.ipynb"
         )
 
@@ -180,7 +180,7 @@ class TestPlan:
         assert [(s.title, s.output, s.parameters) for s in alone] == [
             (s.title, s.output, s.parameters) for s in usual
         ]
-        assert alone[-1].output.name == "06_confusion_matrix.ipynb"
+        assert alone[-2].output.name == "06_confusion_matrix.ipynb"
 
     def test_the_folds_of_every_protocol_are_written_down(self, project, write):
         steps = plan_of(read_grid(write("[common]\nselection = ['clean', 'last']")))
@@ -191,7 +191,7 @@ class TestPlan:
 
     def test_what_a_variant_is_named_after_is_told_to_notebook_06(self, project, write):
         text = "[[variant]]\nencoder_training = 'frozen'\npatience = 3\n[[variant]]"
-        last = plan_of(read_grid(write(text)))[-2:]
+        last = plan_of(read_grid(write(text)))[-3:-1]
         assert last[0].parameters["more"] == {"encoder_training": "frozen"}
         assert "more" not in last[1].parameters
 
@@ -205,7 +205,7 @@ class TestPlan:
             plan.estimate, "measure", lambda *given, **options: asked.append(given[0]) or measure()
         )
         text = "[common]\nseeds = [1, 2]\nrecipe = ['published', 'corrected']\n[[variant]]\n[[variant]]\nprofile = 'paper'"
-        assert len(plan_of(read_grid(write(text)))) == 4 + 2 * 5 * 4 + 4
+        assert len(plan_of(read_grid(write(text)))) == 4 + 2 * 5 * 4 + 4 + 1
         assert [experiment.profile for experiment in asked] == ["demo", "paper"]
 
     def test_what_is_done_is_not_done_again(self, project):
@@ -214,14 +214,14 @@ class TestPlan:
             runs.write_json(step.output.parent / "experiment.json", {"key": step.experiment.key})
             (step.output.parent / "DONE").touch()
         steps = plan_of(read_grid(DEMO))
-        assert len(plan.unfinished(steps)) == 26 - 5
+        assert len(plan.unfinished(steps)) == 27 - 5
 
     def test_dry_run_says_everything_and_writes_nothing(self, project, capsys):
         grid = read_grid(project / "notebooks" / "grids" / "demo.toml")
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", dry_run=True, jobs=2) == 0
         text = capsys.readouterr().out
         assert "grid notebooks/grids/demo.toml: Corrected and published features" in text
-        assert "26 steps, 0 done before" in text
+        assert "27 steps, 0 done before" in text
         line = (
             r" 24  05_train_coattention  published fold=5 seed=211 +at most +\d+\.\d min  recipe=published\n"
         )

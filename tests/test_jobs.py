@@ -370,14 +370,14 @@ class TestWhole:
         (project / "fail").touch()
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 1
         text = capsys.readouterr().out
-        assert "8 done, 0 done before, 2 failed in" in text
+        assert "9 done, 0 done before, 2 failed in" in text
         assert "failed: 05_train_coattention  old fold=2 seed=111: cell 2: ValueError: out of luck" in text
         (project / "fail").unlink()
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 0
         # both failed folds, and what puts folds together, because there is a fold more
-        assert "4 done, 6 done before, 0 failed in" in capsys.readouterr().out
+        assert "5 done, 6 done before, 0 failed in" in capsys.readouterr().out
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 0
-        assert "0 done, 10 done before, 0 failed in" in capsys.readouterr().out
+        assert "0 done, 11 done before, 0 failed in" in capsys.readouterr().out
         assert sorted(started(project).values()) == [1, 1, 2, 2]
         notebooks = {path.name for path in (project / "runs/trial/notebooks").glob("06*.ipynb")}
         assert notebooks == {

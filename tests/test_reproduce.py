@@ -79,6 +79,7 @@ def toy(project, monkeypatch):
     write(
         "06_confusion_matrix", common + protocol + "profile = ''\nname_variant = False\n", "print('analysed')"
     )
+    write("07_ablations", "run = ''\ncorpus = ''\nroot = ''\n", "print('compared')")
     return project
 
 
@@ -90,7 +91,7 @@ def make_plan(root, **changes):
 class TestPlan:
     def test_order_and_parameters(self, project, demo_corpus):
         steps = make_plan(demo_corpus, seeds=(111, 211))
-        assert [step.notebook[:2] for step in steps] == ["01", "02", "03", "04", *["05"] * 4, "06"]
+        assert [step.notebook[:2] for step in steps] == ["01", "02", "03", "04", *["05"] * 4, "06", "07"]
         training = [(s.parameters["fold"], s.parameters["seed"]) for s in steps if s.experiment]
         assert training == [("1", 111), ("2", 111), ("1", 211), ("2", 211)]
         assert steps[4].output == (

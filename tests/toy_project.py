@@ -51,7 +51,7 @@ def make_project(folder, monkeypatch):
     (folder / "notebooks").mkdir()
     shutil.copytree(NOTEBOOKS / "grids", folder / "notebooks" / "grids")
     more = "iemocap_check = ''\nskip_broken = name_variant = False\nmore = {}\n"
-    for name in (*plan.PREPARATION, plan.ANALYSIS):
+    for name in (*plan.PREPARATION, *plan.TOGETHER):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", separate(COMMON + more), "print('ended')")
     parameters = COMMON + more + "fold = ''\nseed = epochs = 0\n"
     path = folder / "notebooks" / f"{plan.TRAINING}.ipynb"

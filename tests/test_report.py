@@ -18,15 +18,6 @@ PUBLISHED = "published_published_session_paper"
 CLEAN = "corrected_clean_session_paper"
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project to work in."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def write_folds(project, table, corpus, run="trial", **changes):
     """A finished run with these predictions, one folder for each fold and seed."""
     for (variant, fold, seed), rows in table.groupby(["variant", "fold", "seed"]):
@@ -312,7 +303,7 @@ class TestPage:
             "confusion_matrix: missing; notebook 06_confusion_matrix writes it",
             "curves_fold4_seed111: missing; notebook 05_train_coattention writes it",
             f"rating_mistakes_{CLEAN}: missing: utterance 1F_000 has no valence and activation",
-            f"embedding_{CLEAN}: missing: a run keeps no vectors",
+            f"embedding_speaker_{CLEAN}: missing: runs/trial/{CLEAN}/fold=1/seed=111/embedding.parquet is missing",
         ):
             assert text in html, text
 

@@ -265,6 +265,11 @@ def keep_vectors(project, predictions, n_dims=8, run="trial"):
         table[::-1].to_parquet(folder / "embedding.parquet", index=False)  # the order must not matter
 
 
+def first_two(vectors, **_):
+    """A projection that takes no time."""
+    return vectors[:, :2]
+
+
 @pytest.fixture(scope="module")
 def by_session():
     """Five folds of two speakers each, 12 utterances of a speaker, two seeds."""
@@ -273,10 +278,17 @@ def by_session():
 
 
 class TestFoldPoints:
-    @pytest.fixture
-    def points(self, project, by_session):
-        keep_vectors(project, by_session)
-        return embedding.fold_points(embedding.read_vectors("trial", by_session))
+    @pytest.fixture(scope="class")
+    def vectors(self, by_session, tmp_path_factory):
+        home = tmp_path_factory.mktemp("project")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(embedding.runs, "project_home", lambda: home)
+            keep_vectors(home, by_session)
+            return embedding.read_vectors("trial", by_session)
+
+    @pytest.fixture(scope="class")
+    def points(self, vectors):
+        return embedding.fold_points(vectors)
 
     def test_every_test_utterance_of_the_first_seed_once(self, points, by_session):
         test = by_session[(by_session["split"] == "test") & (by_session["seed"] == 111)]
@@ -294,9 +306,8 @@ class TestFoldPoints:
             low, high = place.min(axis=0), place.max(axis=0)
             assert np.isclose((high - low).max(), 1) and np.allclose((high + low) / 2, 0.5)
 
-    def test_thinned_out_at_even_steps(self, project, by_session):
-        keep_vectors(project, by_session)
-        vectors = embedding.read_vectors("trial", by_session)
+    def test_thinned_out_at_even_steps(self, vectors, monkeypatch):
+        monkeypatch.setattr(embedding, "project", first_two)
         points = embedding.fold_points(vectors, max_points=40)
         # 8 of the 24 of session 1: 0, 23/7, 46/7, ... rounded
         ids = sorted(vectors["utterance_id"][vectors["fold"] == "1"])
@@ -326,11 +337,10 @@ class TestFoldPoints:
         assert plt.matplotlib.colors.to_hex(group.get_facecolor()[0]).upper() == names["1M"].upper()
         assert len(group.get_offsets()) == 60 and ax.get_legend() is None
 
-    def test_one_speaker_in_a_fold_can_not_be_told_from_others(self, project, predictions, ax):
-        keep_vectors(project, predictions)
-        points = embedding.fold_points(embedding.read_vectors("trial", predictions))
-        with pytest.raises(ParameterError, match="fold 1F tests 1 speakers, expected 2 to 6"):
-            embedding.plot_fold_points(points, ax, by="speaker")
+    def test_one_speaker_in_a_fold_can_not_be_told_from_others(self, points, ax):
+        alone = points.assign(speaker="1F")
+        with pytest.raises(ParameterError, match="fold 1 tests 1 speakers, expected 2 to 6"):
+            embedding.plot_fold_points(alone, ax, by="speaker")
 
     def test_a_run_from_before_says_so(self, project, by_session):
         with pytest.raises(
@@ -354,7 +364,8 @@ class TestFoldPoints:
         with pytest.raises(RunError, match=f"fold=3/seed=111/.*{message}"):
             embedding.read_vectors("trial", by_session)
 
-    def test_report_figures_are_made_and_the_same_bytes_again(self, project, by_session):
+    def test_report_figures_are_made_and_the_same_bytes_again(self, project, by_session, monkeypatch):
+        monkeypatch.setattr(embedding, "project", first_two)  # that t-SNE repeats itself is tested above
         keep_vectors(project, by_session)
         variant = by_session["variant"].iloc[0]
         parameters = {variant: {"corpus": "demo", "by": "session"}}

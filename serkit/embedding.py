@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from sklearn.manifold import TSNE
 
 from serkit import runs
@@ -18,7 +19,8 @@ MAX_LABELS = len(COLOURS) * len(MARKERS)
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
 PERPLEXITY = 30.0  # neighbours that count, about; a third of the utterances where there are fewer than 90
 ABOUT = ["fold", "seed", "utterance_id", "speaker", "truth"]
-GAP = 0.22  # between two panels, in widths of a panel: room for the names under them
+GAP = 0.2  # between two panels, in widths of a panel: room for the names under them
+EDGE = 0.05  # between the outermost points and the frame of a panel
 
 
 def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
@@ -172,8 +174,8 @@ def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
     Returns
     -------
     pd.DataFrame
-        ``fold, seed, utterance_id, speaker, truth, x, y``; each fold is 1 wide or 1 high, and centred
-        on (0.5, 0.5).
+        ``fold, seed, utterance_id, speaker, truth, x, y``; in each fold both coordinates go from 0 to 1,
+        as the published code scales them.
 
     Raises
     ------
@@ -191,7 +193,7 @@ def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
         own = own.sort_values("utterance_id").iloc[np.linspace(0, len(own) - 1, share).round().astype(int)]
         points = project(own.drop(columns=ABOUT).to_numpy(), perplexity=min(PERPLEXITY, share / 3), seed=seed)
         low, high = points.min(axis=0), points.max(axis=0)
-        points = 0.5 + (points - (low + high) / 2) / (high - low).max()
+        points = (points - low) / (high - low)
         parts.append(own[ABOUT].assign(x=points[:, 0], y=points[:, 1]))
     return pd.concat(parts, ignore_index=True)
 
@@ -202,11 +204,11 @@ def fold_grid(n_folds):
     Examples
     --------
     >>> fold_grid(5), fold_grid(10)
-    ((1, 5, 2, 2.1), (2, 5, 2, 3.8))
+    ((1, 5, 2, 2.0), (2, 5, 2, 3.7))
     """
     across = min(n_folds, 5)
     down = -(-n_folds // across)
-    return down, across, 1 if across <= 2 else 2, round(0.4 + 1.7 * down, 2)
+    return down, across, 1 if across <= 2 else 2, round(0.3 + 1.7 * down, 2)
 
 
 def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
@@ -232,9 +234,11 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     shifted = []
     for number, (fold, own) in enumerate(points.groupby("fold", sort=True)):
         left, bottom = (number % across) * (1 + GAP), -(number // across) * (1 + 2 * GAP)
-        ax.text(
-            left + 0.5, bottom + 1.03, f"fold {fold}, n = {len(own)}", ha="center", va="bottom", fontsize=7
+        ax.add_patch(
+            Rectangle((left - EDGE, bottom - EDGE), 1 + 2 * EDGE, 1 + 2 * EDGE, fill=False, ec="0.6")
         )
+        title = {"ha": "center", "va": "bottom", "fontsize": 7}
+        ax.text(left + 0.5, bottom + 1 + 1.5 * EDGE, f"fold {fold}, n = {len(own)}", **title)
         if by == "speaker":
             _name_speakers(ax, fold, sorted(own["speaker"].unique()), left, bottom)
         shifted.append(own.assign(x=own["x"] + left, y=own["y"] + bottom))
@@ -243,11 +247,8 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     groups = place.astype(int) if by == "speaker" else shifted["truth"].map(LABELS.index)
     for group, own in shifted.groupby(groups):
         _scatter(ax, own[["x", "y"]].to_numpy(), LABELS[group] if by == "truth" else "", group)
-    ax.set(
-        xlim=(-0.05, across * (1 + GAP) - GAP + 0.05),
-        ylim=((1 - down) * (1 + 2 * GAP) - GAP, 1.2),
-        aspect="equal",
-    )
+    right, lowest = across * (1 + GAP) - GAP + 1.5 * EDGE, (1 - down) * (1 + 2 * GAP) - GAP
+    ax.set(xlim=(-1.5 * EDGE, right), ylim=(lowest, 1 + GAP), aspect="equal")
     ax.set_axis_off()
     return legend_above(ax) if by == "truth" else ax
 
@@ -269,17 +270,8 @@ def _name_speakers(ax, fold, names, left, bottom):
             "network; hold out sessions instead (by='session')"
         )
     for number, name in enumerate(names):
-        across = left + (number + 0.5) / len(names)
-        ax.text(
-            across,
-            bottom - 0.03,
-            name,
-            color=COLOURS[number],
-            ha="center",
-            va="top",
-            fontsize=7,
-            weight="bold",
-        )
+        style = {"ha": "center", "va": "top", "fontsize": 7, "weight": "bold", "color": COLOURS[number]}
+        ax.text(left + (number + 0.5) / len(names), bottom - 1.5 * EDGE, name, **style)
 
 
 def _read_fold(path):

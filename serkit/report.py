@@ -9,6 +9,7 @@ from serkit.comparison import compare_many
 from serkit.constants import CHANCE_UA, LABELS
 from serkit.errors import ParameterError, SerkitError
 from serkit.export import DIGEST, digest_of, leak_notice
+from serkit.literature import CAPTION, SHOWN, read_literature
 from serkit.metrics import confusion_matrix, pooled_and_fold_mean
 from serkit.predictions import check_predictions
 from serkit.runfigures import describe, save_run_figures
@@ -179,6 +180,8 @@ def _save_tables(run, predictions, folds, comparison, parameters, corpus):
     files = save_table(scores, "scores_by_variant", caption=caption, **common)
     caption = f"WA and UA in %, mean over folds, with 95 % intervals over speakers; corpus {corpus}. {RULE}"
     files += save_table(comparison, "paper_comparison", caption=caption, **common | {"decimals": 2})
+    context = read_literature()[list(SHOWN)]  # of others: without this run's predictions and leaks
+    files += save_table(context, "literature", run=run, caption=CAPTION)
     if len(tables) < 2:
         return files, {}
     try:

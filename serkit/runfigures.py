@@ -1,16 +1,16 @@
 """All figures that the prediction tables of a run can give, made and saved in one go."""
 
+from functools import cache
 from itertools import combinations
 
 import matplotlib.pyplot as plt
 
-from serkit import certainty, confusions, foldcurves, mistakes, subsets
+from serkit import certainty, confusions, embedding, foldcurves, mistakes, subsets
 from serkit.calibration import reliability_table
 from serkit.errors import SerkitError
 from serkit.export import DIGEST, digest_of, save_figure
 from serkit.figures import paper_style
 
-NO_VECTORS = "a run keeps no vectors of the network; draw them with serkit.embedding.plot_embedding"
 MAX_PAIRS = 6  # differences of variants, the first ones by name
 
 
@@ -46,7 +46,6 @@ def save_run_figures(run, predictions, manifest, parameters, folds=None, root=No
         for stem, job in jobs.items():
             name = f"{stem}_{stem_of(variant)}"
             _save(name, job, f"{job[0]}: {protocol}.", run, about, root, files, not_made)
-        not_made[f"embedding_{stem_of(variant)}"] = NO_VECTORS
     pairs = list(combinations(tables, 2))
     if len(pairs) > MAX_PAIRS:
         not_made["confusion_difference"] = (
@@ -89,8 +88,8 @@ def stem_of(variant):
 
 def _jobs(run, variant, table, manifest, folds):
     """Stem -> (caption, columns, height in inches, plot, plotted numbers)."""
-    n_speakers = table.loc[table["split"] == "test", "speaker"].nunique()
-    height = confusions.speaker_grid(n_speakers)[2]
+    tested = table[table["split"] == "test"]
+    height = confusions.speaker_grid(tested["speaker"].nunique())[2]
 
     def histories():
         return foldcurves.read_histories(run, variant)
@@ -123,7 +122,28 @@ def _jobs(run, variant, table, manifest, folds):
     if manifest is None:
         lost = "the manifest of the corpus is missing; run notebook 01_prepare_corpus"
         jobs |= dict.fromkeys(("duration_accuracy", "rating_mistakes"), (lost,))
-    return jobs
+    return jobs | _embedding_jobs(run, table, folds, tested["fold"].nunique(), tested["seed"].min())
+
+
+def _embedding_jobs(run, table, folds, n_folds, seed):
+    """As :func:`_jobs`; both figures share the points, which take seconds to find."""
+    panels = embedding.fold_grid(n_folds)[2:]
+    vectors = (
+        f"t-SNE of the fused vectors of the network of each fold for itself, seed {seed}, at most "
+        f"{embedding.MAX_POINTS // n_folds} test utterances a fold, at even steps"
+    )
+
+    @cache
+    def points():
+        return embedding.fold_points(embedding.read_vectors(run, table, folds))
+
+    return {
+        "embedding_emotion": (
+            f"{vectors}, by emotion", *panels, lambda ax: embedding.plot_fold_points(points(), ax), points),
+        "embedding_speaker": (
+            f"{vectors}, by speaker", *panels,
+            lambda ax: embedding.plot_fold_points(points(), ax, by="speaker"), points),
+    }  # fmt: skip
 
 
 def _difference(a, b, folds):

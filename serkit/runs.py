@@ -16,6 +16,7 @@ from serkit.experiment import Experiment, project_home
 
 CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
+VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
 
 

@@ -11,9 +11,11 @@ from serkit.constants import LABELS
 from serkit.metrics import unweighted_accuracy, weighted_accuracy
 from serkit.pooling import utterance_probabilities
 
+FUSED = "fused_"  # columns of the vectors: fused_1, fused_2, ...
+
 
 @torch.no_grad()
-def predict(accelerator, model, dataset, scaler, batch_size):
+def predict(accelerator, model, dataset, scaler, batch_size, *, vectors=False):
     """Score every utterance of a dataset: mean over its segments of log-softmax.
 
     Several processes share the segments; each gets the whole table.
@@ -22,7 +24,9 @@ def predict(accelerator, model, dataset, scaler, batch_size):
     -------
     pd.DataFrame
         Index ``utterance_id``; ``loss`` (mean cross-entropy of its segments), ``truth`` (class
-        index) and one column of mean log-probability for each label.
+        index) and one column of mean log-probability for each label. With ``vectors`` also
+        ``fused_1 ...``: mean over segments of ``fusion_hidden_2``, from which the classifier tells
+        the emotion.
     """
     model.eval()
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -32,11 +36,15 @@ def predict(accelerator, model, dataset, scaler, batch_size):
     for batch in load_batches(dataset, mine, on_gpu=accelerator.device.type == "cuda"):
         with accelerator.autocast():
             output = model(**model_inputs(batch, scaler, dataset.store.recipe, accelerator.device))
-        parts.append(F.log_softmax(output.logits.float(), dim=1).cpu().numpy())
-    scores = np.empty((len(dataset), len(LABELS)), np.float32)
+        values = [F.log_softmax(output.logits.float(), dim=1)]
+        values += [output.fusion_hidden_2.float()] * vectors
+        parts.append(torch.cat(values, dim=1).cpu().numpy())
+    n_fused = vectors * model.config.hidden
+    scores = np.empty((len(dataset), len(LABELS) + n_fused), np.float32)
     for places, values in gather_object(list(zip(mine, parts, strict=True))):
         scores[places] = values
-    table = pd.DataFrame(scores.astype(np.float64), columns=list(LABELS))
+    names = [*LABELS, *(f"{FUSED}{i}" for i in range(1, n_fused + 1))]
+    table = pd.DataFrame(scores.astype(np.float64), columns=names)
     table["loss"] = -scores[np.arange(len(scores)), dataset.labels]
     table["truth"] = dataset.labels
     utterances = dataset.store.segments["utterance_id"].to_numpy()[dataset.rows]
@@ -68,3 +76,9 @@ def prediction_table(scored, manifest, experiment, split):
     for i, label in enumerate(LABELS):
         table[f"p_{label}"] = probability[:, i]
     return table.assign(fold=experiment.fold, seed=experiment.seed, variant=experiment.variant, split=split)
+
+
+def vector_table(scored):
+    """Rows of ``embedding.parquet`` from a table that ``predict`` made with vectors."""
+    fused = scored.columns[scored.columns.str.startswith(FUSED)]
+    return scored[fused].astype(np.float32).reset_index()

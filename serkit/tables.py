@@ -18,7 +18,10 @@ LATEX_SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
     **{char: "\\" + char for char in "%_&#${}"},
+    "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "→": r"$\to$",
+    "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$", "…": r"\ldots{}", "°": r"$^\circ$",
 }  # fmt: skip
+COLUMN_CHARACTERS = 48  # about what fits one column of 3.4 in; a wider table goes over both
 
 
 class Estimate(NamedTuple):
@@ -58,8 +61,8 @@ def save_table(
     Returns
     -------
     list of Path
-        The files written: ``.csv .md .tex .json``. The LaTeX needs ``\usepackage{booktabs}`` and
-        is referred to as ``tab:<stem>``.
+        The files written: ``.csv .md .tex .json``. The LaTeX needs ``\usepackage{booktabs,graphicx}``
+        and is referred to as ``tab:<stem>``; a table wider than the text is made smaller.
 
     Raises
     ------
@@ -120,37 +123,57 @@ def latex_table(
 ) -> str:
     r"""A LaTeX table in booktabs style, special characters escaped.
 
+    What is too wide for a column becomes a ``table*``, which goes over both; what is wider than that is
+    made as small as it has to be.
+
     Examples
     --------
     >>> print(latex_table(["UA (%)"], [["71.05"]], [True], caption="A & B", label="tab:ua"), end="")
-    % needs \usepackage{booktabs}
+    % needs \usepackage{booktabs,graphicx}
     \begin{table}[t]
       \centering
       \caption{A \& B}
       \label{tab:ua}
+      \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
       \begin{tabular}{r}
         \toprule
         UA (\%) \\
         \midrule
         71.05 \\
         \bottomrule
-      \end{tabular}
+      \end{tabular}}
     \end{table}
     """
     rows = [" & ".join(map(_latex_text, row)) + r" \\" for row in [header, *body]]
+    widths = [max(map(len, column)) + 2 for column in zip(header, *body, strict=True)]
+    table = "table" if sum(widths) <= COLUMN_CHARACTERS else "table*"
     tabular = [r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"]
     lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table}[t]",
+        r"% needs \usepackage{booktabs,graphicx}",
+        rf"\begin{{{table}}}[t]",
         r"  \centering",
-        rf"  \caption{{{_latex_text(caption)}}}",
+        rf"  \caption{{{latex_caption(caption)}}}",
         rf"  \label{{{label}}}",
+        r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"  \begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
         *(f"    {line}" for line in tabular),
-        r"  \end{tabular}",
-        r"\end{table}",
+        r"  \end{tabular}}",
+        rf"\end{{{table}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def latex_caption(text: str) -> str:
+    r"""Plain text, such as the caption in a figure's sidecar, as LaTeX.
+
+    Names of variants are long and may be broken after an underscore.
+
+    Examples
+    --------
+    >>> print(latex_caption("UA < 50 % of demo_1"))
+    UA \textless{} 50 \% of demo\_\allowbreak 1
+    """
+    return _latex_text(text).replace(r"\_", r"\_\allowbreak ")
 
 
 def _flat(table):

@@ -55,7 +55,7 @@ from serkit.progress import (
     new_progress,
     train_scores,
 )
-from serkit.scoring import predict, prediction_table, score_utterances
+from serkit.scoring import predict, prediction_table, score_utterances, vector_table
 
 CHECKPOINT_MIN = 10.0  # minutes between checkpoints inside an epoch; there is one after each epoch
 LINE_S = 60.0  # s between lines inside a long epoch
@@ -184,16 +184,14 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
 
     accelerator.wait_for_everyone()
     best = load_model(folder / "model").to(accelerator.device)
-    tables = [
-        prediction_table(
-            predict(accelerator, best, sets[split], scaler, _piece(experiment)), manifest, experiment, split
-        )
+    scored = {
+        split: predict(accelerator, best, sets[split], scaler, _piece(experiment), vectors=split == "test")
         for split in ("validation", "test")
         if split in sets
-    ]
+    }
     if main:
         with writing(folder, "the result"):
-            _write_result(folder, experiment, progress, pd.concat(tables, ignore_index=True), scaler, best)
+            _write_result(folder, experiment, manifest, progress, scored, scaler, best)
     accelerator.wait_for_everyone()
     return read_result(folder)
 
@@ -351,8 +349,11 @@ def _claim(folder, experiment):
         )
 
 
-def _write_result(folder, experiment, progress, predictions, scaler, model):
+def _write_result(folder, experiment, manifest, progress, scored, scaler, model):
     """Everything a reader needs, ``DONE`` last."""
+    vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
+    tables = [prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
+    predictions = pd.concat(tables, ignore_index=True)
     history = progress["history"]
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress["timing"]).to_csv(folder / "timing.csv", index=False)

@@ -60,7 +60,7 @@ def write_page(run, *, summary, entries, root=None):
     for kind, title in (("table", "Tables"), ("figure", "Figures")):
         parts.append(f"<h2>{title}</h2>")
         shown = [entry for entry in entries if entry.kind == kind and entry.files]
-        shown.sort(key=lambda entry: OF_A_FOLD.sub("_{}", entry.stem) in PREPARATION)  # results come first
+        shown.sort(key=_rank)
         parts += [_group(folder, group) for group in alike_entries(shown)]
     parts.append("<h2>Notebooks as they were run</h2>")
     home = runs.project_home() / "runs" / run
@@ -90,6 +90,11 @@ def self_contained(html):
     html = RANDOM_ID.sub("", html)
     html = IMPORT.sub("", LINK.sub(r"\2", SCRIPT.sub("", html)))
     return SOURCE.sub(lambda found: f"<em>(not shown: {found[3]})</em>", html)
+
+
+def _rank(entry):
+    """Results come first, then those of others, then what was looked at before training."""
+    return (OF_A_FOLD.sub("_{}", entry.stem) in PREPARATION, entry.stem == "literature")
 
 
 def _notebooks(run):

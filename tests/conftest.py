@@ -12,3 +12,12 @@ def shared():
     if not folder.is_dir():
         pytest.skip("no shared folder beside the clone: ../shared holds data that are not committed")
     return folder
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty project to work in."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -28,7 +28,7 @@ def whole(tones, tmp_path_factory):
 
 
 def same(run, whole):
-    for name in ("history.csv", "predictions.parquet"):
+    for name in ("history.csv", "predictions.parquet", "embedding.parquet"):
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
@@ -110,7 +110,7 @@ def test_sigkill_at_random_moments(tones, tmp_path):
     assert not (tmp_path / "killed" / "DONE").exists()
     last = start("killed")
     assert last.wait(timeout=300) == 0, last.stderr.read()
-    for name in ("history.csv", "predictions.parquet"):
+    for name in ("history.csv", "predictions.parquet", "embedding.parquet"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
 
 

@@ -18,15 +18,6 @@ PUBLISHED = "published_published_session_paper"
 CLEAN = "corrected_clean_session_paper"
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project to work in."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def write_folds(project, table, corpus, run="trial", **changes):
     """A finished run with these predictions, one folder for each fold and seed."""
     for (variant, fold, seed), rows in table.groupby(["variant", "fold", "seed"]):
@@ -299,9 +290,42 @@ class TestPage:
         assert not re.search(r"<script|<link|<iframe|@import|url\(", html)
         assert html.count('src="data:image/png;base64,') == 11  # five of each variant and a difference
 
+    def test_in_a_browser(self, reported):
+        """Every picture is there, nothing is asked for, nothing is wider than the window."""
+        driver = pytest.importorskip(
+            "playwright.sync_api", reason="no Playwright here: pip install playwright"
+        )
+        program = shutil.which("chromium") or shutil.which("google-chrome")
+        if not program:
+            pytest.skip("no Chromium here")
+        asked, said = [], []
+        with driver.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.goto((reported / "runs" / "trial" / "report.html").as_uri())
+            page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+            widths = page.evaluate(
+                "Promise.all([...document.images].map(async i => { await i.decode(); return i.naturalWidth; }))"
+            )
+            sticks_out = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            browser.close()
+        assert len(widths) == 11 and all(width > 0 for width in widths)
+        assert [url for url in asked if not url.startswith("data:")] == asked[:1] and not said
+        assert sticks_out == 0
+
     def test_tables_captions_and_notebooks_are_in_it(self, reported):
         html = (reported / "runs" / "trial" / "report.html").read_text()
         assert "leave one speaker out, UA" in html and "not IEMOCAP" in html
+        assert (
+            0
+            < html.index("leave one speaker out, UA")
+            < html.index("Context from the literature, not measured")
+        )
         assert "Confusion matrix of each unseen speaker" in html
         assert "the paper" in html and "stopped here" in html and "ended in an error" in html
 
@@ -313,7 +337,7 @@ class TestPage:
             f"confusion_matrix_{CLEAN}: missing; notebook 06_confusion_matrix writes it, with name_variant=True",
             f"curves_{CLEAN}_fold4_seed111: missing; notebook 05_train_coattention writes it, with name_variant",
             f"rating_mistakes_{CLEAN}: missing: utterance 1F_000 has no valence and activation",
-            f"embedding_{CLEAN}: missing: a run keeps no vectors",
+            f"embedding_speaker_{CLEAN}: missing: runs/trial/{CLEAN}/fold=1/seed=111/embedding.parquet is missing",
         ):
             assert text in html, text
 

@@ -1,12 +1,14 @@
 """Figures of a run: what is drawn is what the tables say, and bad tables draw nothing."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import prediction_tables as tables
 import pytest
 from matplotlib import pyplot as plt
 
-from serkit import certainty, confusions, embedding, foldcurves, mistakes, subsets
+from serkit import certainty, confusions, embedding, foldcurves, mistakes, runfigures, subsets
 from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
 from serkit.export import save_figure
@@ -240,12 +242,150 @@ class TestEmbedding:
             (lambda v: (v[:3], ["a"] * 3), "perplexity=30.0: expected 1 to 1"),
             (lambda v: (v, ["a"]), "1 labels, expected one label for each"),
             (lambda v: (np.full_like(v, np.nan), ["a"] * 60), "without NaN"),
+            (lambda v: (np.ones_like(v), ["a"] * 60), "all 60 embeddings are the same"),
             (lambda v: (v, list(map(str, range(60)))), "60 different labels, expected at most 36"),
         ],
     )
     def test_what_can_not_be_projected(self, vectors, ax, change, message):
         with pytest.raises(ParameterError, match=message):
             embedding.plot_embedding(*change(vectors), ax)
+
+
+def keep_vectors(project, predictions, n_dims=8, run="trial"):
+    """What training leaves in each run folder: a group far from the others for each class."""
+    rng = np.random.default_rng(7)
+    test = predictions[predictions["split"] == "test"]
+    for (variant, fold, seed), own in test.groupby(["variant", "fold", "seed"]):
+        folder = project / "runs" / run / variant / f"fold={fold}" / f"seed={seed}"
+        folder.mkdir(parents=True)
+        groups = own["truth"].map(LABELS.index).to_numpy()
+        values = rng.normal(size=(len(own), n_dims)) + 12 * np.eye(n_dims)[groups]
+        table = pd.DataFrame(values.astype(np.float32), columns=[f"fused_{i + 1}" for i in range(n_dims)])
+        table.insert(0, "utterance_id", own["utterance_id"].to_numpy())
+        table[::-1].to_parquet(folder / "embedding.parquet", index=False)  # the order must not matter
+
+
+def first_two(vectors, **_):
+    """A projection that takes no time."""
+    return vectors[:, :2]
+
+
+@pytest.fixture(scope="module")
+def by_session():
+    """Five folds of two speakers each, 12 utterances of a speaker, two seeds."""
+    about = tables.manifest(per_speaker=12)
+    return pd.concat([tables.predict(about, "session", seed=seed) for seed in (111, 211)])
+
+
+@pytest.fixture(scope="module")
+def kept(by_session, tmp_path_factory):
+    """Vectors of the five folds, read back."""
+    home = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding.runs, "project_home", lambda: home)
+        keep_vectors(home, by_session)
+        return embedding.read_vectors("trial", by_session)
+
+
+@pytest.fixture(scope="module")
+def points(kept):
+    return embedding.fold_points(kept)
+
+
+class TestFoldPoints:
+    def test_every_test_utterance_of_the_first_seed_once(self, points, by_session):
+        test = by_session[(by_session["split"] == "test") & (by_session["seed"] == 111)]
+        assert sorted(points["utterance_id"]) == sorted(test["utterance_id"])
+        assert set(points["seed"]) == {111}
+        truth = test.set_index("utterance_id")["truth"]
+        assert (points["truth"] == points["utterance_id"].map(truth)).all()
+
+    def test_classes_are_groups_in_each_fold_and_folds_fill_their_panels(self, points):
+        for _, own in points.groupby("fold"):
+            place = own[["x", "y"]].to_numpy()
+            distance = np.linalg.norm(place[:, None] - place[None], axis=2)
+            np.fill_diagonal(distance, np.inf)
+            assert (own["truth"].to_numpy()[distance.argmin(axis=1)] == own["truth"]).all()
+            assert (place.min(axis=0) == 0).all() and (place.max(axis=0) == 1).all()
+
+    def test_thinned_out_at_even_steps(self, kept, monkeypatch):
+        monkeypatch.setattr(embedding, "project", first_two)
+        points = embedding.fold_points(kept, max_points=40)
+        # 8 of the 24 of session 1: 0, 23/7, 46/7, ... rounded
+        ids = sorted(kept["utterance_id"][kept["fold"] == "1"])
+        expected = [ids[i] for i in (0, 3, 7, 10, 13, 16, 20, 23)]
+        assert points["utterance_id"][points["fold"] == "1"].tolist() == expected
+        with pytest.raises(ParameterError, match="fold 1: 5 utterances to draw, expected at least 6"):
+            embedding.fold_points(kept, max_points=29)
+
+    def test_emotions_keep_their_colours_and_panels_stay_apart(self, points, ax):
+        embedding.plot_fold_points(points, ax)
+        assert legend_of(ax) == list(LABELS)
+        drawn = {group.get_label(): group for group in ax.collections}
+        colour = plt.matplotlib.colors.to_hex(drawn["sad"].get_facecolor()[0]).upper()
+        assert colour == EMOTION_COLOURS["sad"] and len(drawn["sad"].get_offsets()) == 30
+        across = np.concatenate([group.get_offsets()[:, 0] for group in ax.collections])
+        assert np.allclose(np.unique(across // (1 + embedding.GAP)), range(5))
+        assert texts_in(ax) == [f"fold {fold}, n = 24" for fold in range(1, 6)]
+
+    def test_speakers_are_named_in_the_colour_of_their_points(self, points, ax):
+        embedding.plot_fold_points(points, ax, by="speaker")
+        names = {text.get_text(): text.get_color() for text in ax.texts if "fold" not in text.get_text()}
+        assert sorted(names) == tables.SPEAKERS
+        own = points[points["speaker"] == "1M"]
+        group = next(
+            g for g in ax.collections if (g.get_offsets() == own[["x", "y"]].to_numpy()[0]).all(axis=1).any()
+        )
+        assert plt.matplotlib.colors.to_hex(group.get_facecolor()[0]).upper() == names["1M"].upper()
+        assert len(group.get_offsets()) == 60 and ax.get_legend() is None
+
+    def test_one_speaker_in_a_fold_can_not_be_told_from_others(self, points, ax):
+        alone = points.assign(speaker="1F")
+        with pytest.raises(ParameterError, match="fold 1 tests 1 speakers, expected 2 to 6"):
+            embedding.plot_fold_points(alone, ax, by="speaker")
+
+    def test_a_run_from_before_says_so(self, project, by_session):
+        with pytest.raises(
+            RunError, match=r"fold=1/seed=111/embedding\.parquet is missing: .* trained before"
+        ):
+            embedding.read_vectors("trial", by_session)
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (
+                lambda path: pd.read_parquet(path)[:-1].to_parquet(path),
+                "vectors of 23 utterances, expected those of the 24",
+            ),
+            (lambda path: path.write_bytes(b"PAR1"), r"embedding\.parquet can't be read"),
+        ],
+    )
+    def test_a_damaged_file_is_named(self, project, by_session, damage, message):
+        keep_vectors(project, by_session)
+        damage(next((project / "runs").rglob("fold=3/seed=111/embedding.parquet")))
+        with pytest.raises(RunError, match=f"fold=3/seed=111/.*{message}"):
+            embedding.read_vectors("trial", by_session)
+
+    def test_report_figures_are_made_and_the_same_bytes_again(self, project, by_session, monkeypatch):
+        monkeypatch.setattr(embedding, "project", first_two)  # that t-SNE repeats itself is tested above
+        table = by_session[by_session["seed"] == 111]
+        keep_vectors(project, table)
+        variant = table["variant"].iloc[0]
+        parameters = {variant: {"corpus": "demo", "by": "session"}}
+        saved = []
+        for root in ("a", "b"):
+            files, not_made = runfigures.save_run_figures(
+                "trial", table, None, parameters, root=project / root
+            )
+            chosen = [path for path in files if path.stem.startswith("embedding_")]
+            saved.append({path.name: path.read_bytes() for path in chosen})
+        assert not [stem for stem in not_made if stem.startswith("embedding")]
+        assert saved[0] == saved[1] and len(saved[0]) == 10
+        caption = json.loads(saved[0][f"embedding_emotion_{variant}.json"])["caption"]
+        assert (
+            "seed 111, at most 300 test utterances a fold, at even steps, by emotion: demo, 5 folds"
+            in caption
+        )
 
 
 PLOTS = {

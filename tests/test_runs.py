@@ -10,15 +10,6 @@ from serkit.errors import ParameterError, RunError
 from serkit.runs import Experiment
 
 
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """An empty project to work in."""
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 class TestExperiment:
     def test_paper_profile_has_the_published_training(self):
         paper = Experiment(profile="paper")

@@ -51,13 +51,22 @@ def test_latex_special_characters_are_escaped():
         r"\textbackslash{}cmd \textless{}3\textgreater{} \textbar{}"
     )
     assert f"    {expected} \\\\\n" in latex
-    assert rf"\caption{{{expected}}}" in latex
+    in_caption = expected.replace(r"of\_a", r"of\_\allowbreak a")
+    assert rf"\caption{{{in_caption}}}" in latex
 
 
 def test_latex_structure_is_balanced():
     latex = latex_table(["a", "b"], [["1", "2"], ["3", "4"]], [True, True], caption="c", label="tab:c")
     begun, ended = re.findall(r"\\begin\{(\w+)\}", latex), re.findall(r"\\end\{(\w+)\}", latex)
     assert begun == ended[::-1] == ["table", "tabular"]
+    assert latex.count("{") == latex.count("}")
+
+
+@pytest.mark.parametrize(("cell", "table"), [("x" * 42, "table"), ("x" * 43, "table*")])
+def test_latex_table_that_is_too_wide_for_a_column_goes_over_both(cell, table):
+    # 42 and 2 for the space between columns, 2 and 2 of the other column: 48
+    latex = latex_table(["a", "b"], [[cell, "12"]], [False, True], caption="c", label="tab:c")
+    assert rf"\begin{{{table}}}[t]" in latex and rf"\end{{{table}}}" in latex
     assert latex.count("{") == latex.count("}")
     assert [latex.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 1, 1]
     assert all(line.count("&") == 1 for line in latex.splitlines() if line.endswith(r"\\"))

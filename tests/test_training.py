@@ -11,6 +11,7 @@ from serkit import checkpoints, devices, progress, runs, training
 from serkit.constants import LABELS
 from serkit.errors import RunError
 from serkit.folds import find_fold, make_folds
+from serkit.model import DEMO
 from serkit.recipe import CORRECTED
 from serkit.runs import Experiment
 
@@ -51,8 +52,8 @@ class TestCheckpointRule:
 def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
     result = train(tones, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "DONE", "experiment.json", "history.csv", "metrics.json", "model", "predictions.parquet",
-        "tensorboard", "timing.csv",
+        "DONE", "embedding.parquet", "experiment.json", "history.csv", "metrics.json", "model",
+        "predictions.parquet", "tensorboard", "timing.csv",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors"}
     test = result.predictions[result.predictions["split"] == "test"]
@@ -82,16 +83,28 @@ def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, tmp_
     longest = store.segments["utterance_id"].value_counts().idxmax()
     longest = next(u for u in fold.test if u.split("_")[1] == longest.split("_")[1])
     dataset = SegmentDataset(store, store.rows_of([longest]), {longest: 0})
-    scores = []
+    scores, fused = [], []
     for place in range(len(dataset)):
         with torch.no_grad():
-            logits = model(**model_inputs(dataset.__getitems__([place]), scaler, CORRECTED, "cpu")).logits
-        scores.append(torch.log_softmax(logits, dim=1)[0].double().numpy())
+            output = model(**model_inputs(dataset.__getitems__([place]), scaler, CORRECTED, "cpu"))
+        scores.append(torch.log_softmax(output.logits, dim=1)[0].double().numpy())
+        fused.append(output.fusion_hidden_2[0].double().numpy())
     expected = np.exp(np.mean(scores, axis=0))
     row = result.predictions.set_index("utterance_id").loc[longest]
     np.testing.assert_allclose(
         row[[f"p_{label}" for label in LABELS]].to_numpy(float), expected / expected.sum(), atol=1e-5
     )
+    vectors = pd.read_parquet(tmp_path / "embedding.parquet").set_index("utterance_id")
+    np.testing.assert_allclose(vectors.loc[longest], np.mean(fused, axis=0), atol=1e-5)
+
+
+def test_vectors_are_those_of_the_test_utterances(tones, tmp_path):
+    result = train(tones, tmp_path, epochs=1)
+    vectors = pd.read_parquet(tmp_path / "embedding.parquet")
+    test = result.predictions[result.predictions["split"] == "test"]
+    assert vectors["utterance_id"].tolist() == test["utterance_id"].tolist()
+    assert list(vectors.columns[1:]) == [f"fused_{i}" for i in range(1, DEMO.hidden + 1)]
+    assert (vectors.dtypes[1:] == np.float32).all()
 
 
 def test_learns_tones_of_unseen_speakers(tones, tmp_path):
@@ -106,6 +119,8 @@ def test_same_seed_same_numbers_and_another_seed_others(tones, tmp_path):
     other = train(tones, tmp_path / "c", epochs=2, seed=112)
     pd.testing.assert_frame_equal(first.history, again.history)
     pd.testing.assert_frame_equal(first.predictions, again.predictions)
+    vectors = [(tmp_path / name / "embedding.parquet").read_bytes() for name in "ab"]
+    assert vectors[0] == vectors[1]
     assert not np.allclose(first.history["train_loss"], other.history["train_loss"])
 
 

@@ -154,18 +154,17 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
                     report(batch_line(progress))
                     line_due = time.perf_counter() + LINE_S
             row = {"epoch": progress["epoch"]} | train_scores(progress)
-            if "validation" in sets:
-                scored = predict(accelerator, plain, sets["validation"], scaler, _piece(experiment))
-                row |= {f"validation_{name}": value for name, value in score_utterances(scored).items()}
-            if experiment.keep_epochs:
-                tested = predict(accelerator, plain, sets["test"], scaler, _piece(experiment))
-                kept = {"validation": scored} if "validation" in sets else {}
-                tables = [
-                    prediction_table(t, manifest, experiment, s) for s, t in (kept | {"test": tested}).items()
-                ]
-                if main:
-                    with writing(folder, f"the predictions of epoch {progress['epoch']}"):
-                        keep_epoch(folder, progress["epoch"], tables)
+            looked_at = ["validation"] * ("validation" in sets) + ["test"] * experiment.keep_epochs
+            scored = {
+                split: predict(accelerator, plain, sets[split], scaler, _piece(experiment))
+                for split in looked_at
+            }
+            if "validation" in scored:
+                scores = score_utterances(scored["validation"])
+                row |= {f"validation_{name}": value for name, value in scores.items()}
+            if experiment.keep_epochs and main:
+                with writing(folder, f"the predictions of epoch {progress['epoch']}"):
+                    keep_epoch(folder, progress["epoch"], _prediction_tables(scored, manifest, experiment))
             progress["history"].append(row | {"learning_rate": progress["learning_rate"]})
             progress["timing"].append({
                 "epoch": progress["epoch"],
@@ -352,7 +351,7 @@ def _claim(folder, experiment):
 def _write_result(folder, experiment, manifest, progress, scored, scaler, model):
     """Everything a reader needs, ``DONE`` last."""
     vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
-    tables = [prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
+    tables = _prediction_tables(scored, manifest, experiment)
     predictions = pd.concat(tables, ignore_index=True)
     history = progress["history"]
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
@@ -371,6 +370,10 @@ def _write_result(folder, experiment, manifest, progress, scored, scaler, model)
     )
     remove_checkpoint(folder)
     (folder / runs.DONE).write_text(experiment.key + "\n")
+
+
+def _prediction_tables(scored, manifest, experiment):
+    return [prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
 
 
 def read_result(folder):

@@ -229,15 +229,16 @@ def _lines(findings):
 
 
 def _named(findings, kind):
-    """Findings of one kind, those that say the same in one line."""
+    """A line for each finding of one kind; what can't be told for the same reason shares one."""
     texts = {}
-    for one in findings:
+    for number, one in enumerate(findings):
         text = getattr(one, kind)
         if text:
-            texts.setdefault(text, []).append(one.subject)
+            # every fault is named; a version that differs in fifty folds is one thing to know
+            texts.setdefault((text, number if kind == "fault" else 0), []).append(one.subject)
     mark = {"fault": "NO", "unknown": "??", "note": "--"}[kind]
     lines = []
-    for text, subjects in texts.items():
+    for (text, _), subjects in texts.items():
         more = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
         lines.append(f"     {mark}  {subjects[0]}{more}: {text}")
     left = len(lines) - SHOWN

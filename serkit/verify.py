@@ -12,6 +12,7 @@ from serkit import runs
 from serkit.errors import RunError, SerkitError
 from serkit.figurechecks import check_figures
 from serkit.foldchecks import Finding, check_fold, place_of
+from serkit.metrics import REPEAT
 from serkit.predictions import check_predictions, selection_of
 from serkit.records import read_record
 
@@ -53,12 +54,12 @@ def verify(run, partial=False):
     faults = [one for one in findings if one.fault]
     unknown = [one for one in findings if one.unknown]
     if faults:
-        print(
-            f"\n{place}: {len(faults)} thing{'s do' if len(faults) > 1 else ' does'} not follow, see NO above"
-        )
+        things = "thing does" if len(faults) == 1 else "things do"
+        print(f"\n{place}: {len(faults)} {things} not follow, see NO above")
         return DOES_NOT
     if unknown:
-        print(f"\n{place}: nothing contradicts, but {len(unknown)} things can't be checked, see ?? above")
+        things = "thing" if len(unknown) == 1 else "things"
+        print(f"\n{place}: nothing contradicts, but {len(unknown)} {things} can't be checked, see ?? above")
         return CANT_TELL
     print(f"\n{place}: everything follows from the predictions")
     return FOLLOWS
@@ -93,15 +94,16 @@ def check_run(run, partial=False):
         return [*findings, Finding("figures", run, unknown="not compared: a prediction table can't be used")]
     predictions = pd.concat(tables, ignore_index=True)
     folds = {variant: _tested(table) for variant, table in predictions.groupby("variant")}
+    # folds of another version can't be judged here, which is said above, and is no fault of theirs
+    kind = "unknown" if any(one.unknown for one in findings if one.area == "experiments") else "fault"
     try:
         runs.shared_parameters(run)
-        for variant, table in predictions.groupby("variant"):
-            check_predictions(table, folds[variant])
-            runs.shared_parameters(run, variant)
+        for _, table in predictions.groupby(REPEAT):
+            check_predictions(table, _tested(table))
         if not partial and not any(one.fault for one in complete):
             check_predictions(predictions)
     except SerkitError as error:
-        return [*findings, Finding("predictions", "all folds together", fault=str(error))]
+        return [*findings, Finding("predictions", "all folds together", **{kind: str(error)})]
     return [*findings, *check_figures(run, predictions, folds)]
 
 

@@ -50,9 +50,9 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def plan(run):
+def plan(run, *folds):
     """The training steps of a reproduction; the other notebooks have no part in the run folder."""
-    steps = reproduce.make_plan(run, corpus="demo", fold_names=["1", "2"], profile="demo", epochs=1)
+    steps = reproduce.make_plan(run, corpus="demo", fold_names=folds, profile="demo", epochs=1)
     return [step for step in steps if step.experiment]
 
 
@@ -68,16 +68,15 @@ def test_a_loop_over_folds_gives_the_same_run_folder(project):
     loop = subprocess.Popen(
         ["bash", "-e", "-c", readme_loop()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    outcome = reproduce.run_plan(plan("batch"), "batch")
+    outcome = reproduce.run_plan(plan("batch", "2"), "batch")  # one of the two will do
     said = loop.communicate()[0]
     assert loop.returncode == 0, said
-    assert len(outcome["done"]) == 2, outcome
-    for mine, theirs in zip(plan("mine"), plan("batch"), strict=True):
-        a, b = results(mine.output.parent), results(theirs.output.parent)
-        assert set(a) == set(b) >= {*SAME_BYTES, *OWN, "model/model.safetensors"}
-        for name in set(a) - set(OWN):
-            assert a[name].read_bytes() == b[name].read_bytes(), name
-        hashes = [json.loads(one["files.json"].read_text())["files"] for one in (a, b)]
-        assert [name for name in hashes[0] if hashes[0][name] != hashes[1][name]] == ["timing.csv"]
-    assert all(step.is_done() for step in plan("mine"))  # `serkit reproduce` has nothing left to do
+    assert len(outcome["done"]) == 1, outcome
+    a, b = (results(plan(run, "2")[0].output.parent) for run in ("mine", "batch"))
+    assert set(a) == set(b) >= {*SAME_BYTES, *OWN, "model/model.safetensors"}
+    for name in set(a) - set(OWN):
+        assert a[name].read_bytes() == b[name].read_bytes(), name
+    hashes = [json.loads(one["files.json"].read_text())["files"] for one in (a, b)]
+    assert [name for name in hashes[0] if hashes[0][name] != hashes[1][name]] == ["timing.csv"]
+    assert all(step.is_done() for step in plan("mine", "1", "2"))  # `serkit reproduce` has nothing left to do
     assert not [one for one in verify.check_run("mine", partial=True) if one.fault or one.unknown]

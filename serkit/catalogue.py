@@ -2,12 +2,13 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 
 from serkit import runs
-from serkit.export import DIGEST
+from serkit.export import DIGEST, write_file
+from serkit.inventory import sha256_of
 from serkit.runfigures import stem_of
 
 SCORES = "06_confusion_matrix"
@@ -39,13 +40,15 @@ class Entry:
     caption: str = ""
     files: tuple[str, ...] = ()  # names of the files that are there
     faults: tuple[str, ...] = ()  # what is wrong with it; empty: nothing
+    parameters: dict = field(default_factory=dict)  # what it was made with
+    hashed: bool = False  # whether the sidecar says which bytes the files had
 
 
 def read_catalogue(run, *, digests=(), not_made=None, root=None):
     """Every figure and table of a run, the missing ones included.
 
     A figure is out of date if its sidecar names predictions that are none of ``digests``, or if it was
-    made of another corpus.
+    made of another corpus. A file with other bytes than the sidecar says was changed by hand.
 
     Parameters
     ----------
@@ -76,14 +79,13 @@ def read_catalogue(run, *, digests=(), not_made=None, root=None):
     for stem, why in (not_made or {}).items():
         old = entries.get(stem, Entry(stem))
         faults = (f"missing: {why}",) if not old.files else (f"left from before, can't be made now: {why}",)
-        entries[stem] = Entry(stem, old.kind, old.caption, old.files, faults)
+        entries[stem] = replace(old, faults=faults)
     return [entries[stem] for stem in sorted(entries)]
 
 
 def write_catalogue(run, entries, root=None):
     """Write ``figures/<run>/README.md``: thumbnail, caption and files of each entry; returns its path."""
     folder = Path(root or runs.project_home() / "figures") / run
-    folder.mkdir(parents=True, exist_ok=True)
     lines = [f"# Figures and tables of the run `{run}`", "", "Made by `serkit report`.", ""]
     faulty = [entry for entry in entries if entry.faults]
     if faulty:
@@ -94,9 +96,7 @@ def write_catalogue(run, entries, root=None):
         if chosen:
             lines += [f"## {title}", "", "| | caption | files |", "| :-- | :-- | :-- |"]
             lines += [_row(group) for group in alike_entries(chosen)] + [""]
-    path = folder / "README.md"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    return write_file(folder / "README.md", "\n".join(lines).encode())
 
 
 def _expected(finished):
@@ -136,18 +136,24 @@ def _entry(folder, stem, names, digests, corpus, cure):
             record[key] for key in ("kind", "caption", "files", "parameters")
         )
         made_from = parameters.get(DIGEST)
+        hashes = dict(record.get("sha256", {}))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Entry(
             stem, files=names, faults=(f"{stem}.json is missing or can't be read: its origin is unknown",)
         )
     faults = [f"{name} is missing" for name in listed if name not in names]
+    faults += [
+        f"{name} was changed after it was made"
+        for name, digest in hashes.items()
+        if name in names and sha256_of(folder / name) != digest
+    ]
     if digests and (stem in WRITTEN[SCORES] or SCORES in cure) and not made_from:
         faults.append(f"does not say of which predictions; run notebook {SCORES} again")
     elif digests and made_from and made_from not in digests:
         faults.append("out of date: made from other predictions than the run holds now")
     if parameters.get("corpus", corpus) != corpus:
         faults.append(f"out of date: made of corpus {parameters['corpus']}, the run is of {corpus}")
-    return Entry(stem, kind, caption, names, tuple(faults))
+    return Entry(stem, kind, caption, names, tuple(faults), parameters, bool(hashes))
 
 
 def alike_entries(entries):

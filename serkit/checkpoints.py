@@ -5,6 +5,7 @@ position, history, learning rate, loss scale. Random numbers need no place in it
 from its own seed (`serkit.training.seed_of_step`). Nothing is pickled.
 """
 
+import errno
 import json
 import os
 from contextlib import contextmanager
@@ -53,12 +54,14 @@ def save_checkpoint(folder, model, optimizer, progress):
 
 @contextmanager
 def writing(folder, what):
-    """Turn a full disk into a message that says which checkpoint is still good."""
+    """Turn a full disk or a folder that is write-protected into a message: which checkpoint is still good."""
     try:
         yield
     except (OSError, SafetensorError) as error:
+        protected = getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+        cure = "mend the folder's permissions" if protected else "make room"
         raise RunError(
-            f"{show_path(folder)}: {what} can't be written ({error}); make room and start again: "
+            f"{show_path(folder)}: {what} can't be written ({error}); {cure} and start again: "
             f"{good_checkpoint(folder)}"
         ) from error
 

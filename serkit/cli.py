@@ -1,4 +1,4 @@
-"""``serkit doctor | reproduce | report | predict``: the command line."""
+"""``serkit doctor | reproduce | report | verify | predict``: the command line."""
 
 import importlib.util
 import shutil
@@ -98,6 +98,19 @@ class Report:
         name, *others = self.names or (self.run,)
         write_report(name, others, self.partial)
         return 0
+
+
+@dataclass
+class Verify:
+    """Compute everything in a run folder again that can be, and say whether it all follows from the predictions."""
+
+    run: Annotated[str, tyro.conf.Positional] = "demo"  # name of the run, a folder under runs/ and figures/
+    partial: bool = False  # missing folds are named, but are no fault
+
+    def __call__(self):
+        from serkit.verify import verify
+
+        return verify(self.run, self.partial)
 
 
 @dataclass
@@ -226,6 +239,7 @@ def _check_disk():
 Command = (
     Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

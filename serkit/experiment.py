@@ -123,13 +123,24 @@ class Experiment(TrainingSettings):
     @property
     def key(self):
         """Hash of all parameters: equal experiments give equal numbers on the same machine."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return key_of(asdict(self))
 
     def folder(self, run, home=None):
         """Where this experiment's results lie."""
         return (
             (home or project_home()) / "runs" / run / self.variant / f"fold={self.fold}" / f"seed={self.seed}"
         )
+
+
+def key_of(parameters):
+    """Hash of parameters as JSON knows them, whatever their order; of a record as well as of an Experiment.
+
+    Examples
+    --------
+    >>> key_of({"fold": "1", "seed": 111}) == key_of({"seed": 111, "fold": "1"})
+    True
+    """
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def check_choices(settings, **choices):
@@ -154,3 +165,11 @@ def project_home():
         if (folder / "notebooks" / "01_prepare_corpus.ipynb").is_file():
             return folder
     return here
+
+
+def show_path(path):
+    """A path as a reader wants it: relative to the project where it lies inside."""
+    try:
+        return Path(path).resolve().relative_to(project_home().resolve())
+    except ValueError:
+        return Path(path)

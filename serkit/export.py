@@ -160,12 +160,15 @@ class Sidecar:
             "caption": self.caption,
             "parameters": self.parameters,
             "files": [self.stem + suffix for suffix in files],
+            "sha256": {
+                self.stem + suffix: hashlib.sha256(blob).hexdigest() for suffix, blob in files.items()
+            },
             "commit": current_commit(),
             "serkit": serkit_version(),
         }
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         files = files | {".json": text.encode()}
-        return [_write(self.folder / (self.stem + suffix), blob) for suffix, blob in files.items()]
+        return [write_file(self.folder / (self.stem + suffix), blob) for suffix, blob in files.items()]
 
     def _check_stem_is_free(self):
         """Figure and table both write a CSV and a sidecar: one would overwrite the other's."""
@@ -297,7 +300,14 @@ def _render(fig, suffix, notice):
     return buffer.getvalue()
 
 
-def _write(path, blob):
+def write_file(path: Path, blob: bytes) -> Path:
+    """Write a file in one step; a folder that can't be written to gets one message.
+
+    Raises
+    ------
+    RunError
+        If the disk is full or the folder is write-protected. Nothing is left half-written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ exchanged, to see what each of them is good for: see `serkit.fusion`.
 
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -324,6 +325,8 @@ def save_model(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n")
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
+    # safetensors lets nobody else read it: on a shared disk a run would be of use to its owner only
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")
 
 
 def load_model(folder):

@@ -69,13 +69,12 @@ def checked_predictions(run, partial=False):
     Raises
     ------
     RunError, ParameterError, FoldError
-        Naming what is wrong, a fold that is not there included: which ones there should be says
-        ``folds_<by>_<selection>.csv``, written by notebook 01, where it is at hand.
+        Naming what is wrong, a fold that is not there included, see :func:`serkit.runs.planned_folds`.
     """
     predictions = runs.load_predictions(run)
     folds = {}
     for variant, table in predictions.groupby("variant"):
-        folds[variant] = _tested(table) if partial else _planned(runs.shared_parameters(run, variant))
+        folds[variant] = _tested(table) if partial else runs.planned_folds(run, variant)
         check_predictions(table, folds[variant])
     if partial:
         return predictions, folds
@@ -144,17 +143,18 @@ def write_report(run, others=(), partial=False):
     corpus = _only({one.get("corpus") for one in parameters.values()}, run)
     facts = [
         f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
-        *_remarks(corpus, predictions, parameters, partial),
+        *_remarks(run, corpus, predictions, parameters, partial),
     ]
     print(f"run {run}\n" + "\n".join(facts) + "\n")
-    files, lost = _save_tables(run, predictions, folds, comparison, parameters, corpus)
+    beside = {"others": {name: digest_of(runs.load_predictions(name)) for name in others}} if others else {}
+    files, lost = _save_tables(run, predictions, folds, comparison, parameters, {"corpus": corpus} | beside)
     manifest = runs.processed_folder(corpus) / "manifest.parquet"
     manifest = pd.read_parquet(manifest) if manifest.is_file() else None
     made, not_made = save_run_figures(run, predictions, manifest, parameters, folds)
     digests = [digest_of(table) for _, table in predictions.groupby("variant")] + [digest_of(predictions)]
     entries = read_catalogue(run, digests=digests, not_made=not_made | lost)
     files += [*made, write_catalogue(run, entries)]
-    page = write_page(run, summary=[*facts, RULE], entries=entries)
+    page = write_page(run, summary=[*facts, RULE], entries=entries, predictions=digest_of(predictions))
     for entry in entries:
         if entry.faults:
             print(f"{entry.stem}: {'; '.join(entry.faults)}")
@@ -162,7 +162,7 @@ def write_report(run, others=(), partial=False):
     return page
 
 
-def _save_tables(run, predictions, folds, comparison, parameters, corpus):
+def _save_tables(run, predictions, folds, comparison, parameters, about):
     """Print and save scores, differences and the comparison with the paper; files, and what could not be made."""
     scores = score_intervals(predictions, folds)
     print(_shown(scores).to_string(index=False, float_format="{:.1f}".format), "\n")
@@ -171,7 +171,7 @@ def _save_tables(run, predictions, folds, comparison, parameters, corpus):
         print(f"{variant}: confusion matrix, truth in rows, utterances over all seeds")
         print(confusion_matrix(tested["truth"], tested["prediction"], LABELS).to_string(), "\n")
     print(_shown(comparison).to_string(index=False, float_format="{:.2f}".format) + f"\n{RULE}\n")
-    about = {"corpus": corpus, DIGEST: digest_of(predictions)}
+    corpus, about = about["corpus"], about | {DIGEST: digest_of(predictions)}
     if any(one.get("selection") == "published" for one in parameters.values()):
         about |= {"selection": "published"}  # one leaking row is enough to say so under the table
     tables = [describe(table, parameters[name]) for name, table in predictions.groupby("variant")]
@@ -193,7 +193,7 @@ def _save_tables(run, predictions, folds, comparison, parameters, corpus):
     return files, {}
 
 
-def _remarks(corpus, predictions, parameters, partial):
+def _remarks(run, corpus, predictions, parameters, partial):
     """What a reader must know before any number."""
     remarks = []
     if corpus != "iemocap":
@@ -202,7 +202,7 @@ def _remarks(corpus, predictions, parameters, partial):
     remarks += sorted(notices)
     if partial:
         for variant, table in predictions.groupby("variant"):
-            planned = _planned(parameters[variant]) or []
+            planned = runs.planned_folds(run, variant) or []
             lost = sorted(set(planned) - set(_tested(table)))
             missing = f"; missing: {', '.join(lost)}" if lost else ""
             remarks.append(f"{variant}: scores are of folds {', '.join(_tested(table))} only{missing}.")
@@ -211,13 +211,6 @@ def _remarks(corpus, predictions, parameters, partial):
 
 def _tested(table):
     return sorted(table.loc[table["split"] == "test", "fold"].astype(str).unique())
-
-
-def _planned(parameters):
-    """Names of all folds of a protocol, from the table of notebook 01; None if that is not at hand."""
-    words = [str(parameters.get(name, "")) for name in ("by", "selection")]
-    path = runs.processed_folder(str(parameters.get("corpus"))) / f"folds_{'_'.join(words)}.csv"
-    return sorted(pd.read_csv(path, dtype=str)["fold"].unique()) if path.is_file() else None
 
 
 def _only(corpora, run):

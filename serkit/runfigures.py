@@ -57,9 +57,30 @@ def save_run_figures(run, predictions, manifest, parameters, folds=None, root=No
         about = {"corpus": parameters[a].get("corpus"), "a": a, "b": b, DIGEST: digest_of(predictions)}
         about |= {"selection": "published"} if leaks else {}
         caption = f"{job[0]}, A = {a}, B = {b}: {describe(tables[a], parameters[a], name=False)}."
-        name = f"confusion_difference_{stem_of(a)}__{stem_of(b)}"
-        _save(name, job, caption, run, about, root, files, not_made)
+        _save(_difference_stem(a, b), job, caption, run, about, root, files, not_made)
     return files, not_made
+
+
+def run_numbers(run, predictions, manifest, folds=None):
+    """The numbers behind every figure of :func:`save_run_figures`, to be computed when they are asked for.
+
+    Parameters
+    ----------
+    run, predictions, manifest, folds
+        As in :func:`save_run_figures`.
+
+    Returns
+    -------
+    dict of str to callable
+        Stem -> what gives the DataFrame that the CSV was written from.
+    """
+    numbers, folds, tables = {}, folds or {}, dict(list(predictions.groupby("variant")))
+    for variant, table in tables.items():
+        jobs = _jobs(run, variant, table, manifest, folds.get(variant))
+        numbers |= {f"{stem}_{stem_of(variant)}": job[4] for stem, job in jobs.items() if len(job) > 1}
+    for a, b in list(combinations(tables, 2))[:MAX_PAIRS]:
+        numbers[_difference_stem(a, b)] = _difference(tables[a], tables[b], folds.get(a))[4]
+    return numbers
 
 
 def describe(table, parameters, name=True):
@@ -144,6 +165,10 @@ def _embedding_jobs(run, table, folds, n_folds, seed):
             f"{vectors}, by speaker", *panels,
             lambda ax: embedding.plot_fold_points(points(), ax, by="speaker"), points),
     }  # fmt: skip
+
+
+def _difference_stem(a, b):
+    return f"confusion_difference_{stem_of(a)}__{stem_of(b)}"
 
 
 def _difference(a, b, folds):

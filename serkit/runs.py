@@ -12,7 +12,8 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError
-from serkit.experiment import Experiment, project_home
+from serkit.experiment import Experiment, project_home, show_path
+from serkit.records import other_version, read_record
 
 CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
@@ -130,14 +131,6 @@ def device_name():
     return f"cpu ({torch.get_num_threads()} threads)"
 
 
-def show_path(path):
-    """A path as a reader wants it: relative to the project where it lies inside."""
-    try:
-        return Path(path).resolve().relative_to(project_home().resolve())
-    except ValueError:
-        return Path(path)
-
-
 def provenance():
     """Versions, machine and commit, for ``experiment.json``."""
     return {
@@ -187,21 +180,20 @@ def check_folder(folder, experiment):
     RunError
         Naming the folder and the first parameter that differs.
     """
-    try:
-        record = json.loads((Path(folder) / "experiment.json").read_text())
-    except FileNotFoundError:
+    if not (Path(folder) / "experiment.json").exists():
         return
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{show_path(folder)}/experiment.json can't be read ({error}); delete that folder"
-        ) from error
-    if record.get("key") != experiment.key:
-        before, now = record.get("parameters", {}), asdict(experiment)
-        name = next((name for name in now if before.get(name) != now[name]), "key")
-        raise RunError(
-            f"{show_path(folder)} holds a run with {name}={before.get(name)!r}, asked for {now.get(name)!r}; "
-            "choose another run name, or delete that folder"
-        )
+    record = read_record(folder)
+    if record.get("key") == experiment.key:
+        return
+    before, now = record["parameters"], asdict(experiment)
+    name = next((name for name in now if before.get(name) != now[name]), "key")
+    what = f"{name}={before.get(name)!r}, asked for {now.get(name)!r}"
+    other = other_version(record)
+    if other:
+        what = f"the parameters of another version of serkit{other}"
+    raise RunError(
+        f"{show_path(folder)} holds a run with {what}; choose another run name, or delete that folder"
+    )
 
 
 def finished_folders(run):
@@ -246,12 +238,18 @@ def shared_parameters(run, variant=""):
         if variant and folder.parts[-3] != variant:
             continue
         try:
-            parameters = dict(json.loads((folder / "experiment.json").read_text())["parameters"])
+            record = json.loads((folder / "experiment.json").read_text())
+            parameters = dict(record["parameters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"{show_path(folder)}/experiment.json can't be read ({error}), although the fold is marked as done; "
                 "delete that folder and run `serkit reproduce` again"
             ) from error
+        newer = other_version(record, lenient=True)
+        if newer:
+            raise RunError(
+                f"{show_path(folder)} was made by another version of serkit{newer}; report it with that one"
+            )
         parameters = {name: value for name, value in parameters.items() if name not in ("fold", "seed")}
         other, before = first.setdefault(folder.parts[-3], (folder, parameters))
         for name in before.keys() | parameters.keys():
@@ -268,6 +266,23 @@ def shared_parameters(run, variant=""):
         for name, value in every[0].items()
         if all(name in one and one[name] == value for one in every)
     }
+
+
+def planned_folds(run, variant):
+    """Names of all folds of a variant's protocol, the missing ones included.
+
+    Returns
+    -------
+    list of str or None
+        Sorted; None if neither the run's records nor the table of notebook 01 says.
+    """
+    for folder in finished_folders(run):
+        if folder.parts[-3] == variant and read_record(folder).get("folds"):
+            return sorted(map(str, read_record(folder)["folds"]))
+    parameters = shared_parameters(run, variant)
+    words = [str(parameters.get(name, "")) for name in ("by", "selection")]
+    path = processed_folder(str(parameters.get("corpus"))) / f"folds_{'_'.join(words)}.csv"
+    return sorted(pd.read_csv(path, dtype=str)["fold"].unique()) if path.is_file() else None
 
 
 def load_predictions(run, variant=""):
@@ -293,13 +308,20 @@ def load_predictions(run, variant=""):
     if not folders:
         others = sorted({folder.parts[-3] for folder in finished_folders(run)})
         raise RunError(f"run {run!r}: no finished fold of variant {variant!r}, found {', '.join(others)}")
-    return pd.concat([_read_predictions(folder) for folder in folders], ignore_index=True)
+    return pd.concat([read_predictions(folder) for folder in folders], ignore_index=True)
 
 
-def _read_predictions(folder):
-    path = folder / "predictions.parquet"
+def read_predictions(folder):
+    """Prediction table of one finished run folder.
+
+    Raises
+    ------
+    RunError
+        If it is missing or can't be read.
+    """
+    path = Path(folder) / "predictions.parquet"
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, partitioning=None)  # or folders named a=b would become columns
     except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
         reason = "is missing" if not path.exists() else f"can't be read ({str(error).splitlines()[0]})"
         raise RunError(

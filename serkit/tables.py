@@ -87,9 +87,18 @@ def save_table(
     ]
     markdown = f"{_markdown_text(record.caption)}\n\n{markdown_table(header, body, numeric)}"
     latex = latex_table(header, body, numeric, caption=record.caption, label=f"tab:{stem}")
-    return record.write(
-        {".csv": to_csv(_split_estimates(flat)), ".md": markdown.encode(), ".tex": latex.encode()}
-    )
+    return record.write({".csv": table_csv(table), ".md": markdown.encode(), ".tex": latex.encode()})
+
+
+def table_csv(table: pd.DataFrame) -> bytes:
+    """The CSV that :func:`save_table` writes: full precision, three columns for each :class:`Estimate`.
+
+    Examples
+    --------
+    >>> table_csv(pd.DataFrame({"UA": [Estimate(64.0, 58.0, 70.0)]})).decode().split()
+    ['UA,UA_low,UA_high', '64.0,58.0,70.0']
+    """
+    return to_csv(_split_estimates(_flat(table)))
 
 
 def markdown_table(header: list[str], body: list[list[str]], numeric: list[bool]) -> str:

@@ -40,7 +40,9 @@ from serkit.encoded import build_states
 from serkit.encoders import RANDOM
 from serkit.epochs import join_epochs, keep_epoch
 from serkit.errors import RunError
+from serkit.folds import make_folds
 from serkit.interrupts import STOP, Interrupts
+from serkit.inventory import write_inventory
 from serkit.metrics import pooled_and_fold_mean
 from serkit.model import PROFILES, create_model, load_model, save_model
 from serkit.modelfolder import describe_model
@@ -110,7 +112,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
     main = accelerator.is_main_process
     report = report if main else _silent
     with accelerator.main_process_first():
-        _claim(folder, experiment)
+        _claim(folder, experiment, manifest)
     set_seed(experiment.seed)
     model = create_model(model_config(experiment))
     _report_start(model, accelerator, report)
@@ -338,14 +340,16 @@ def _out_of_memory(experiment, epoch, number, folder):
     )
 
 
-def _claim(folder, experiment):
+def _claim(folder, experiment, manifest):
     """Make the folder this experiment's; remains of another one are refused, never overwritten."""
     runs.check_folder(folder, experiment)
-    record = folder / "experiment.json"
-    if not record.exists():
-        runs.write_json(
-            record, {"key": experiment.key, "parameters": asdict(experiment), **runs.provenance()}
-        )
+    path = folder / "experiment.json"
+    if not path.exists():
+        # with the names of all folds a run knows what is missing, also where there is no corpus
+        folds = [fold.name for fold in make_folds(manifest, experiment.by, experiment.selection)]
+        record = {"key": experiment.key, "parameters": asdict(experiment), "folds": folds}
+        with writing(folder, path.name):
+            runs.write_json(path, record | runs.provenance())
 
 
 def _write_result(folder, experiment, manifest, progress, scored, scaler, model):
@@ -368,6 +372,7 @@ def _write_result(folder, experiment, manifest, progress, scored, scaler, model)
         experiment=experiment,
         metrics=metrics,
     )
+    write_inventory(folder)
     remove_checkpoint(folder)
     (folder / runs.DONE).write_text(experiment.key + "\n")
 

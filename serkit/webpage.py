@@ -11,8 +11,10 @@ from nbconvert.filters import markdown2html
 
 from serkit import runs
 from serkit.catalogue import OF_A_FOLD, SCORES, WRITTEN, alike_entries
+from serkit.export import DIGEST, write_file
 
 PREPARATION = {stem for name, stems in WRITTEN.items() if name < "06" for stem in stems}
+PAGE = "report.html"
 SCREEN = 0.45  # pixels on a screen for each of a picture at 300 dpi: text is as large as the page's
 
 STYLE = """
@@ -33,7 +35,7 @@ SOURCE = re.compile(
 )
 
 
-def write_page(run, *, summary, entries, root=None):
+def write_page(run, *, summary, entries, predictions="", root=None):
     """Write ``runs/<run>/report.html``; the same run gives the same bytes.
 
     Parameters
@@ -43,12 +45,19 @@ def write_page(run, *, summary, entries, root=None):
         Paragraphs at the top, plain text.
     entries : list of serkit.catalogue.Entry
         Figures and tables; faults are named where they stand, missing ones in a list at the top.
+    predictions : str, optional
+        Digest of the predictions that it shows, see :func:`serkit.export.digest_of`; kept in its head.
     root : path, optional
         Folder that holds one folder of figures for each run; default ``figures`` of the project.
 
     Returns
     -------
     Path
+
+    Raises
+    ------
+    RunError
+        If the run folder can't be written to.
     """
     folder = Path(root or runs.project_home() / "figures") / run
     notebooks, missing = _notebooks(run)
@@ -69,12 +78,9 @@ def write_page(run, *, summary, entries, root=None):
         parts.append(f"<details><summary>{name}</summary>{_notebook(path)}</details>")
     body = self_contained("\n".join(parts))
     head = f'<meta charset="utf-8"><title>Run {escape(run)}</title><style>{STYLE}</style>'
-    target = home / "report.html"
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n',
-                       encoding="utf-8")  # fmt: skip
-    partial.replace(target)
-    return target
+    head += f'<meta name="{DIGEST}" content="{escape(predictions)}">' if predictions else ""
+    html = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+    return write_file(home / PAGE, html.encode())
 
 
 def self_contained(html):

@@ -90,8 +90,8 @@ class TestKept:
         (tmp_path / "notebooks").mkdir()
         (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
         monkeypatch.chdir(tmp_path)
-        folder = runs.Experiment(epochs=1, batch_size=8).folder("trial", tmp_path)
-        train(tones, folder, epochs=1)
+        folder = runs.Experiment(epochs=1, batch_size=8, keep_epochs=False).folder("trial", tmp_path)
+        train(tones, folder, epochs=1, keep_epochs=False)
         with pytest.raises(RunError, match=r"fold=1/seed=111 kept no predictions of its epochs; train with"):
             load_epochs("trial")
 

@@ -3,6 +3,7 @@
 Everything that notebook 08_predict shows, for a path, for an upload and for the microphone alike.
 """
 
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +53,7 @@ class Analysis:
     outline_rate: float  # values of the outline in a second
 
     @property
-    def warnings(self):
+    def faults(self):
         """What is wrong with the recording, and what to do: list of (str, str)."""
         found = [*_quietness(self.prediction), *self.prediction.warnings]
         return [(text, next(ADVICE[key] for key in ADVICE if key in text.split(":")[0])) for text in found]
@@ -168,22 +169,28 @@ class Recogniser:
         progress : bool, optional
             Show a bar when it takes long.
 
-        Returns, Raises
-        ---------------
-        As `analyse`.
+        Returns
+        -------
+        Analysis
+
+        Raises
+        ------
+        AudioError, WeightsError
+            As `analyse`.
         """
-        path = runs.project_home() / Path(path).expanduser()
-        name = name or str(runs.show_path(path))
-        if path.is_file() and not path.stat().st_size:
-            raise AudioError(
-                f"{name}: the file is empty (0 bytes), expected a sound; record or copy it again"
-            )
-        predictor = self.open_model()
+        name = name or str(path)
+        path = runs.project_home() / os.path.expanduser(path)
         try:
-            prediction = predictor.predict(path, progress=progress)
+            if path.is_file() and not path.stat().st_size:
+                raise AudioError(
+                    f"{name}: the file is empty (0 bytes), expected a sound; record or copy it again"
+                )
+            prediction = self.open_model().predict(path, progress=progress)
             return Analysis(name, prediction, *_listen(path))
         except AudioError as error:
             raise AudioError(str(error).replace(str(path), name)) from None
+        except OSError as error:
+            raise AudioError(f"{name}: can't be read ({error.strerror or error}); check the path") from error
 
 
 def open_recogniser(run, model="", device="auto"):
@@ -229,7 +236,7 @@ def compare(analyses):
     """
     rows = {
         name: {label: round(100 * p, 1) for label, p in each.prediction.utterance.items()}
-        | {"warned of": "; ".join(text.split(":")[0] for text, _ in each.warnings) or "nothing"}
+        | {"warned of": "; ".join(text.split(":")[0] for text, _ in each.faults) or "nothing"}
         for name, each in analyses.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("recording")

@@ -122,7 +122,8 @@ function render({ model, el }) {
     } catch (error) {
       say(reason(error));
     }
-    input.disabled = record.disabled = false;
+    input.disabled = stop !== null;
+    record.disabled = false;
   };
 
   input.addEventListener("change", () => {

@@ -44,7 +44,7 @@ class VoicePanel(widgets.VBox):
             name: folder for folder, name in {folder: name for name, folder in choices.items()}.items()
         }
         self.model = widgets.Dropdown(
-            options=choices, value=recogniser.folder, description="model", layout={"width": "100%"}
+            options=choices, value=recogniser.folder, description="model", layout={"width": "auto"}
         )
         self.path = widgets.Text(placeholder="or the path of a sound file", layout={"flex": "1 1 auto"})
         self.button = widgets.Button(description="Analyse")
@@ -118,7 +118,7 @@ def as_html(analysis):
         Verdict, player, warnings with advice, pictures, segments, limits.
     """
     warnings = "".join(
-        f"<li>{escape(text)}. <b>{escape(advice)}</b></li>" for text, advice in analysis.warnings
+        f"<li>{escape(text)}. <b>{escape(advice)}</b></li>" for text, advice in analysis.faults
     )
     table = analysis.segments
     rest = len(table) - MAX_ROWS

@@ -12,3 +12,13 @@ def shared():
     if not folder.is_dir():
         pytest.skip("no shared folder beside the clone: ../shared holds data that are not committed")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_corpus(tmp_path_factory):
+    """The demo corpus, spoken once for all tests."""
+    from serkit.corpora import demo
+
+    root = tmp_path_factory.mktemp("corpus") / "demo"
+    demo.load(root)
+    return root

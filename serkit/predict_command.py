@@ -56,7 +56,7 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     from serkit.predict import Predictor  # torch and transformers are slow to import; mistakes come first
 
     predictor = Predictor(folder, device=device, precision=precision)
-    _say(f"model {runs.show_path(folder)}, trained on {_describe(predictor.experiment)}")
+    _say(f"model {runs.show_path(folder)}, trained on {describe_training(predictor.experiment)}")
     predictions, failed = predictor.predict_many(files, progress=True)
     for each in predictions:
         for warning in each.warnings:
@@ -128,7 +128,12 @@ def _check_targets(files, output, timeline):
             raise ParameterError(f"{name}={target} is one of the recordings; choose another name")
 
 
-def _describe(experiment):
+def describe_training(experiment):
+    """What a model was trained on, in a line.
+
+    >>> describe_training({"corpus": "demo", "by": "session", "fold": "2", "profile": "demo"})
+    'demo without session 2 (profile demo)'
+    """
     words = [experiment.get(name, "?") for name in ("corpus", "by", "fold", "profile")]
     return "{} without {} {} (profile {})".format(*words)
 

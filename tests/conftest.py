@@ -21,3 +21,13 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def demo_corpus(tmp_path_factory):
+    """The demo corpus, spoken once for all tests."""
+    from serkit.corpora import demo
+
+    root = tmp_path_factory.mktemp("corpus") / "demo"
+    demo.load(root)
+    return root

@@ -3,17 +3,27 @@
 import ast
 import itertools
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+import soundfile
+from nbconvert import HTMLExporter
+from voices import voice, write_model
 
-from serkit.runs import Experiment
+from serkit.recipe import CORRECTED
+from serkit.reproduce import KERNEL_START_S
+from serkit.runs import DONE, Experiment
 
 HOME = Path(__file__).parents[1]
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 COMMON = {"run", "corpus", "root", "recipe"}
+OWN = {  # corpus and recipe are those of the model, or of all variants
+    "07_ablations": {"run", "corpus", "root"},
+    "08_predict": {"run", "model", "recording", "device"},
+}
 INSTALLING = re.compile(r"^\s*[!%]|subprocess|os\.system", re.MULTILINE)
 ABSOLUTE = re.compile(r"[\"'](/[A-Za-z]|~|[A-Z]:\\)")
 
@@ -27,10 +37,10 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_they_are_all_there_in_order():
+def test_all_are_there_in_order():
     assert [path.stem for path in NOTEBOOKS] == [
         "01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2", "05_train_coattention",
-        "06_confusion_matrix", "07_ablations",
+        "06_confusion_matrix", "07_ablations", "08_predict",
     ]  # fmt: skip
 
 
@@ -57,7 +67,7 @@ class TestAnatomy:
         found = papermill.inspect_notebook(str(path))
         written = {node.target.id for node in ast.parse(notebook.cells[2].source).body}
         assert set(found) == written
-        assert written >= COMMON - ({"recipe"} if "ablations" in path.name else set())
+        assert written >= OWN.get(path.stem, COMMON)
         assert all(parameter["help"] for parameter in found.values())
 
     def test_parameters_that_are_experiment_fields_have_its_defaults(self, notebook):
@@ -96,3 +106,38 @@ class TestAnatomy:
         for cell in notebook.cells:
             for name in re.findall(r"\b(0\d_[a-z0-9_]+)", cell.source):
                 assert (HOME / "notebooks" / f"{name}.ipynb").is_file(), name
+
+
+class TestOwnRecording:
+    """Notebook 08 as papermill runs it: a model that has learned nothing, and a recording given by its path."""
+
+    @pytest.fixture
+    def project(self, tmp_path, demo_corpus):
+        home = tmp_path
+        shutil.copytree(
+            HOME / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+        )
+        (home / "data").mkdir()
+        (home / "data" / "demo").symlink_to(demo_corpus)
+        fold = home / "runs" / "trial" / "v" / "fold=1" / "seed=111"
+        write_model(fold / "model", CORRECTED)
+        (fold / DONE).write_text("x")
+        soundfile.write(home / "talk.wav", voice(7.3, 8000), 8000)
+        return home
+
+    @pytest.mark.notebooks
+    def test_a_recording_by_its_path(self, project):
+        output = project / "out.ipynb"
+        papermill.execute_notebook(
+            project / "notebooks" / "08_predict.ipynb", output,
+            {"run": "trial", "device": "cpu", "recording": "talk.wav"},
+            cwd=project / "notebooks", kernel_name="python3", start_timeout=KERNEL_START_S, progress_bar=False,
+        )  # fmt: skip
+        done = nbformat.read(output, as_version=4)
+        html, _ = HTMLExporter(template_name="basic").from_notebook_node(done)
+        assert html.count("data:audio/wav;base64,") == 2 and html.count("data:image/png;base64,") == 4
+        assert "talk.wav: 7.30 s, 8000 Hz" in html and "nothing above 4000 Hz in the input" in html
+        for suffix in ("png", "csv", "json"):
+            assert (project / "figures" / "trial" / f"predict_timeline.{suffix}").stat().st_size > 50
+        table = (project / "figures" / "trial" / "predict_segments.csv").read_text().splitlines()
+        assert len(table) == 1 + 3  # 0 to 3, 3 to 6, and the last 3 s

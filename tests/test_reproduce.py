@@ -19,16 +19,6 @@ from serkit.errors import FoldError, ParameterError, RunError
 HOME = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="session")
-def demo_corpus(tmp_path_factory):
-    """The demo corpus, spoken once for all tests."""
-    from serkit.corpora import demo
-
-    root = tmp_path_factory.mktemp("corpus") / "demo"
-    demo.load(root)
-    return root
-
-
 @pytest.fixture
 def project(tmp_path, monkeypatch, demo_corpus):
     """A project of its own: the real notebooks, no runs, no data."""

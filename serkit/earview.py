@@ -100,7 +100,7 @@ class Listening:
         heading = (
             f"Run {self.run}, variant {self.variant}: {len(self.utterances)} predictions of the test sets."
         )
-        heading += "" if live else f" {NO_WIDGETS}"
+        heading = " ".join([heading, *[self.said] * bool(self.said), *[NO_WIDGETS] * (not live)])
         display(
             summary(self.utterances, heading=heading, n_players=self.mistakes, unfolded=not live), raw=True
         )

@@ -18,13 +18,13 @@ from serkit.listening import PAGE, page_of, text_lines
 
 STYLE = """<style>
 .serkit-view .serkit-cell, .serkit-view .serkit-row { line-height: 1.3; text-overflow: clip; }
-.serkit-view .serkit-cell { white-space: pre-line; height: 52px; width: 82px; margin: 1px; padding: 0; }
+.serkit-view .serkit-cell { white-space: pre-line; height: 48px; width: 62px; margin: 1px; padding: 0; }
 .serkit-view .serkit-picked { outline: 3px solid #D55E00; outline-offset: -3px; font-weight: bold; }
 .serkit-view .serkit-row { white-space: pre; text-align: left; width: 100%; min-width: max-content; height: 24px;
   margin: 0; padding: 0 6px; font-family: var(--jp-code-font-family, monospace); font-size: 12px;
   color: var(--jp-ui-font-color1, black); background: var(--jp-layout-color1, white);
   border-bottom: 1px solid var(--jp-border-color2, #ddd); }
-.serkit-view .serkit-row.serkit-picked { background: var(--jp-layout-color3, #ddd); outline-width: 2px;
+.serkit-view .serkit-row.serkit-picked { background: var(--jp-layout-color2, #eee); outline-width: 2px;
   outline-offset: -2px; font-weight: normal; }
 .serkit-view .serkit-heading { white-space: pre; padding: 0 6px; line-height: 24px; font-weight: bold;
   font-family: var(--jp-code-font-family, monospace); font-size: 12px; }
@@ -50,7 +50,7 @@ class MatrixGrid:
     def __init__(self, on_pick):
         self.buttons = {(truth, guess): Button() for truth in LABELS for guess in LABELS}
         self._rows = {label: HTML() for label in LABELS}
-        head = [HTML("<div class='serkit-axis'>true ↓ taken for →</div>")]
+        head = [HTML("<div class='serkit-axis'>true ↓<br>taken for →</div>")]
         items = head + [HTML(f"<div class='serkit-top'><b>{label}</b></div>") for label in LABELS]
         for truth in LABELS:
             items.append(self._rows[truth])
@@ -60,7 +60,7 @@ class MatrixGrid:
                 button.tooltip = f"utterances of {truth} that were taken for {guess}"
                 button.on_click(lambda _, truth=truth, guess=guess: on_pick(truth, guess))
                 items.append(button)
-        self.box = GridBox(items, layout={"grid_template_columns": f"84px repeat({len(LABELS)}, 86px)"})
+        self.box = GridBox(items, layout={"grid_template_columns": f"76px repeat({len(LABELS)}, 64px)"})
         self.box.add_class("serkit-matrix")
 
     def show(self, counts):
@@ -163,7 +163,8 @@ class UtterancePane:
         ):  # fmt: skip
             widget.add_class(f"serkit-{name}")
         line = HBox([self.player, self.mark], layout={"align_items": "center"})
-        self.box = VBox([self.title, line, self.note, self.table, self.picture])
+        words = VBox([self.title, line, self.note, self.table])
+        self.box = HBox([words, self.picture], layout={"flex_flow": "row wrap", "grid_gap": "12px"})
         self.clear()
 
     def clear(self):

@@ -85,7 +85,7 @@ def summary(table, *, heading, n_players=4, unfolded=True):
         for row in wrong.itertuples()
     ]
     return {
-        "text/html": f'<details class="serkit-summary"{state}><summary>Summary without a kernel</summary>{body}</details>',
+        "text/html": f'<details class="serkit-summary"{state}><summary>Summary that needs no kernel</summary>{body}</details>',
         "text/plain": "\n".join(lines),
     }
 

@@ -1,52 +1,23 @@
 """Confusion-matrix analysis by ear: pick a cell of the matrix, hear and see the utterances behind it."""
 
-import functools
-from html import escape
-
-import matplotlib.pyplot as plt
 from IPython import get_ipython
 from IPython.display import display
-from ipywidgets import HTML, Button, Dropdown, HBox, VBox
 
 from serkit import listening
-from serkit.attention import MAX_PANELS, panel_grid, plot_attention
-from serkit.audio import preemphasise, read
-from serkit.constants import HOP_LENGTH, N_FFT, SAMPLE_RATE
-from serkit.earparts import STYLE, MatrixGrid, UtterancePane, UtteranceTable, probability_table
-from serkit.earsummary import picture, player, summary
-from serkit.errors import RunError, SerkitError
-from serkit.features import log_spectrogram
-from serkit.figures import paper_style, plot_spectrogram
-from serkit.listening import ALL, ORDERS
-from serkit.predict import Predictor
-from serkit.runs import show_path
+from serkit.earboard import EarBoard
+from serkit.earsummary import summary
+from serkit.errors import ParameterError, SerkitError
 
+MAX_PLAYERS = 20
 NO_WIDGETS = (
     "The matrix to click is left out: this was run without a notebook page that could show it (papermill, for "
-    "instance). In a page that can, `show(widgets=True)` shows it."
+    "instance). In a page that can, show(widgets=True) shows it."
 )
 IN_PLAIN = "A matrix to click stands here in JupyterLab, while the kernel runs."
 
 
-def _spoken(handler):
-    """A handler that says in the view what is wrong; the notebook goes on."""
-
-    @functools.wraps(handler)
-    def safe(self, *arguments):
-        self.say("")
-        try:
-            handler(self, *arguments)
-        except SerkitError as error:
-            self.say(str(error))
-
-    return safe
-
-
 class Listening:
-    """The view of notebook 06: choose, click a cell, select an utterance, hear it, mark it.
-
-    Nothing is read but prediction tables and the manifest, until an utterance is selected: then its
-    own sound, and the model of the fold that tested it, which is kept for the next one.
+    """What notebook 06 shows of the mistakes: a view to click, and a summary for a page without a kernel.
 
     Parameters
     ----------
@@ -54,8 +25,13 @@ class Listening:
         What is shown first; other runs can be chosen in the view.
     variant : str, optional
         Default: that of the ``Run``, or the first there is.
-    mistakes : int, optional
-        How many of the surest mistakes get a player in the static summary.
+    mistakes : int, 0 to 20, optional
+        How many of the surest mistakes get a player in the summary.
+
+    Raises
+    ------
+    ParameterError
+        If ``mistakes`` is out of range. Whatever is missing on disk is said by ``show``.
 
     Examples
     --------
@@ -63,26 +39,18 @@ class Listening:
     """
 
     def __init__(self, run, *, variant="", mistakes=4):
+        if isinstance(mistakes, bool) or not isinstance(mistakes, int) or not 0 <= mistakes <= MAX_PLAYERS:
+            raise ParameterError(
+                f"mistakes={mistakes!r} players, expected a whole number from 0 to {MAX_PLAYERS}"
+            )
         self.run = getattr(run, "name", run)
         experiment = getattr(run, "experiment", None)
         self.variant = variant or (experiment.variant if experiment else "")
         self.mistakes = mistakes
-        self.utterances = self.chosen = None  # tables: of the variant, and what the dropdowns leave of it
-        self.cell = None  # (truth, prediction)
-        self.row = None  # the selected utterance
-        self.corpus = ""
-        self._lists = {}  # run -> key -> marked row
-        self._opened = (None, None)  # what a model was read from, and the model
-        self._build()
-        self._load(self.run)
-
-    @property
-    def marked(self):
-        """Rows that are marked in the run shown: a dict by (variant, fold, seed, utterance)."""
-        return self._lists.setdefault(self.run, {})
+        self.board = None  # the widgets, once they have been shown
 
     def show(self, widgets=None):
-        """Display the view, and a summary that needs no kernel.
+        """Display the view, and below it the summary.
 
         Parameters
         ----------
@@ -92,196 +60,20 @@ class Listening:
         """
         live = is_live() if widgets is None else widgets
         if live:
-            bundle = self.box._repr_mimebundle_() | {"text/plain": IN_PLAIN}
-            display(bundle, raw=True)
-        if self.utterances is None:
-            display({"text/plain": self.said}, raw=True)
-            return
-        heading = (
-            f"Run {self.run}, variant {self.variant}: {len(self.utterances)} predictions of the test sets."
-        )
-        heading = " ".join([heading, *[self.said] * bool(self.said), *[NO_WIDGETS] * (not live)])
-        display(
-            summary(self.utterances, heading=heading, n_players=self.mistakes, unfolded=not live), raw=True
-        )
+            self.board = EarBoard(self.run, self.variant)
+            display(self.board.box._repr_mimebundle_() | {"text/plain": IN_PLAIN}, raw=True)
+        display(self.summary(live), raw=True)
 
-    def say(self, text):
-        """Show a sentence at the top of the view; empty removes it."""
-        self.said = text
-        self.message.value = "" if not text else f"<div class='serkit-said'>{escape(text)}</div>"
-
-    def _build(self):
-        self.message = HTML().add_class("serkit-message")
-        self.choices = {
-            name: Dropdown(description=name, layout={"width": width}).add_class(f"serkit-choose-{name}")
-            for name, width in (("run", "220px"), ("variant", "400px"), ("fold", "170px"),
-                                ("seed", "170px"), ("speaker", "190px"))
-        }  # fmt: skip
-        self.order = Dropdown(description="sort by", options=list(ORDERS), layout={"width": "320px"})
-        self.order.add_class("serkit-choose-order")
-        self.export = Button(layout={"width": "220px"}, tooltip="write the marked utterances as a table")
-        self.export.add_class("serkit-export")
-        self.matrix = MatrixGrid(self.pick)
-        self.table = UtteranceTable(self.select)
-        self.pane = UtterancePane(self.mark)
-        self.choices["run"].observe(self._run_chosen, "value")
-        self.choices["variant"].observe(self._variant_chosen, "value")
-        for name in ("fold", "seed", "speaker"):
-            self.choices[name].observe(self._choose, "value")
-        self.order.observe(self._sort, "value")
-        self.export.on_click(self._export)
-        row = {"flex_flow": "row wrap"}
-        right = VBox([HBox([self.order, self.export], layout=row), self.table.box], layout={"min_width": "0"})
-        self.box = VBox([
-            HTML(STYLE), HBox(list(self.choices.values()), layout=row), self.message,
-            HBox([self.matrix.box, right], layout={**row, "grid_gap": "20px"}), self.pane.box,
-        ]).add_class("serkit-view")  # fmt: skip
-        self._quiet = False  # whether dropdowns are being filled and not chosen from
-        self.say("")
-        self._count_marked()
-
-    @_spoken
-    def _load(self, run, variant=""):
-        """Read a run's tables, and offer what can be chosen from them."""
-        self.utterances = self.chosen = None
-        self._clear()
-        self.run = run
-        self._fill("run", sorted({*listening.runs_on_disk(), run}), run)
-        self._fill("variant", [variant or self.variant], variant or self.variant)
-        for name in ("fold", "seed", "speaker"):
-            self._fill(name, [ALL], ALL)
-        self._count_marked()
-        variants = listening.variants_on_disk(run)
-        self.variant = next((name for name in (variant, self.variant) if name in variants), variants[0])
-        self._fill("variant", variants, self.variant)
-        self.utterances, self.corpus, missing = listening.load_utterances(run, self.variant)
-        for name in ("fold", "seed", "speaker"):
-            values = sorted(self.utterances[name].unique())
-            self._fill(name, [ALL, *((str(value), value) for value in values)], ALL)
-        self._narrow()
-        self.say(missing)
-
-    def _fill(self, name, options, value):
-        """Offer other options without taking that for a choice."""
-        self._quiet = True
+    def summary(self, live=False):
+        """The summary as HTML and plain text; a sentence if there is nothing to sum up."""
         try:
-            self.choices[name].options = [one if isinstance(one, tuple) else (one, one) for one in options]
-            self.choices[name].value = value
-        finally:
-            self._quiet = False
-
-    def _clear(self):
-        self.cell = self.row = None
-        self.matrix.show(None)
-        self.table.show(None)
-        self.pane.clear()
-
-    def _run_chosen(self, change):
-        if not self._quiet:
-            self._load(change["new"])
-
-    def _variant_chosen(self, change):
-        if not self._quiet:
-            self._load(self.run, change["new"])
-
-    def _choose(self, change):
-        if not self._quiet:
-            self._narrow_spoken()
-
-    @_spoken
-    def _narrow_spoken(self):
-        self._narrow()
-
-    def _narrow(self):
-        """The matrix of what the dropdowns leave; the picked cell stays picked."""
-        cell, self.chosen = self.cell, None
-        self._clear()
-        if self.utterances is None:
-            return
-        wanted = {name: self.choices[name].value for name in ("fold", "seed", "speaker")}
-        self.chosen = listening.choose(self.utterances, **wanted)
-        self.matrix.show(listening.counts_of(self.chosen))
-        if cell:
-            self._pick(*cell)
-
-    @_spoken
-    def pick(self, truth, prediction):
-        """List the utterances that a cell of the matrix counts."""
-        self._pick(truth, prediction)
-
-    def _pick(self, truth, prediction):
-        self.cell, self.row = (truth, prediction), None
-        self.table.show(None)
-        self.pane.clear()
-        self.matrix.pick(self.cell)
-        if self.chosen is None:
-            raise RunError(
-                f"run {self.run!r} could not be read, so there is nothing behind this cell; choose another run"
-            )
-        rows = listening.behind_cell(self.chosen, truth, prediction)
-        self.table.show(listening.in_order(rows, self.order.value), set(self.marked))
-
-    @_spoken
-    def _sort(self, change):
-        if self.table.rows is not None:
-            self.pane.clear()
-            self.table.show(listening.in_order(self.table.rows, change["new"]), set(self.marked))
-
-    @_spoken
-    def select(self, row):
-        """Sound, spectrogram, co-attention and probabilities of one utterance (a row of the table).
-
-        What can't be had is said in its place.
-        """
-        self.row = row
-        self.pane.describe(row)
-        self.pane.marked(listening.key_of(row) in self.marked)
-        try:
-            waveform = read(listening.sound_path(row))
+            variant = self.variant or listening.variants_on_disk(self.run)[0]
+            table, _, missing = listening.load_utterances(self.run, variant)
         except SerkitError as error:
-            self.pane.say(f"No sound to play: {error}")
-            return
-        self.pane.sound(player(waveform).data)
-        self.pane.say("The model looks at it ...")
-        try:
-            attention = self._predictor(listening.model_folder(self.run, row)).attend(waveform)
-        except SerkitError as error:
-            self.pane.say(f"No co-attention to show, the spectrogram alone: {error}")
-            self.pane.picture.value = _spectrogram(waveform)
-            return
-        more = len(attention.weights) - MAX_PANELS
-        self.pane.say(f"{more} more segments are not drawn." if more > 0 else "")
-        self.pane.table.value = probability_table(attention, row["truth"])
-        self.pane.picture.value = _attention(attention)
-
-    def _predictor(self, folder):
-        """The model in a folder; the last one is kept, until its file changes."""
-        weights = folder / "model.safetensors"
-        origin = (folder, weights.stat().st_mtime_ns if weights.is_file() else None)
-        if self._opened[0] != origin:
-            self._opened = (None, None)  # or there would be two in memory
-            self._opened = (origin, Predictor(folder))
-        return self._opened[1]
-
-    @_spoken
-    def mark(self):
-        """Put the selected utterance on the list, or take it off."""
-        key = listening.key_of(self.row)
-        if self.marked.pop(key, None) is None:
-            self.marked[key] = self.row
-        self.pane.marked(key in self.marked)
-        self.table.mark(set(self.marked))
-        self._count_marked()
-
-    def _count_marked(self):
-        self.export.description = f"Export {len(self.marked)} marked"
-        self.export.disabled = not self.marked
-
-    @_spoken
-    def _export(self, _):
-        written = listening.save_marked(self.run, list(self.marked.values()), corpus=self.corpus)
-        (table,) = (path for path in written if path.suffix == ".csv")
-        self.say(f"{len(self.marked)} marked utterances are in {show_path(table)}")
+            return {"text/plain": str(error)}
+        heading = f"Run {self.run}, variant {variant}: {len(table)} predictions of the test sets."
+        heading = " ".join([heading, *[missing] * bool(missing), *[NO_WIDGETS] * (not live)])
+        return summary(table, heading=heading, n_players=self.mistakes, unfolded=not live)
 
 
 def is_live():
@@ -289,17 +81,3 @@ def is_live():
     kernel = getattr(get_ipython(), "kernel", None)
     request = kernel.get_parent() if kernel else {}
     return "cellId" in (request.get("metadata") or {})
-
-
-def _attention(attention):
-    _, n_columns, height = panel_grid(len(attention.weights))
-    with paper_style(columns=n_columns, height=height), plt.ioff():
-        return picture(plot_attention(attention, plt.figure()), "co-attention weights over the spectrogram")
-
-
-def _spectrogram(waveform):
-    with paper_style(columns=2, height=2.1), plt.ioff():
-        figure, ax = plt.subplots()
-        level = log_spectrogram(preemphasise(waveform))
-        plot_spectrogram(level, hop_length=HOP_LENGTH, sample_rate=SAMPLE_RATE, n_fft=N_FFT, ax=ax)
-        return picture(figure, "spectrogram")

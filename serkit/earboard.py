@@ -217,12 +217,12 @@ class EarBoard:
             attention = self._predictor(listening.model_folder(self.run, row)).attend(waveform)
         except SerkitError as error:
             self.pane.say(f"No co-attention to show, the spectrogram alone: {error}")
-            self.pane.picture.value = _spectrogram(waveform)
+            self.pane.show_picture(_spectrogram(waveform), wide=True)
             return
         more = len(attention.weights) - MAX_PANELS
         self.pane.say(f"{more} more segments are not drawn." if more > 0 else "")
         self.pane.table.value = probability_table(attention, row["truth"])
-        self.pane.picture.value = _attention(attention)
+        self.pane.show_picture(_attention(attention), wide=len(attention.weights) > 1)
 
     def _predictor(self, folder):
         """The model in a folder; the last one is kept, until its file changes."""

@@ -50,7 +50,7 @@ class MatrixGrid:
     def __init__(self, on_pick):
         self.buttons = {(truth, guess): Button() for truth in LABELS for guess in LABELS}
         self._rows = {label: HTML() for label in LABELS}
-        head = [HTML("<div class='serkit-axis'>true ↓<br>taken for →</div>")]
+        head = [HTML("<div class='serkit-axis'>true ↓<br>guess →</div>")]
         items = head + [HTML(f"<div class='serkit-top'><b>{label}</b></div>") for label in LABELS]
         for truth in LABELS:
             items.append(self._rows[truth])
@@ -60,7 +60,13 @@ class MatrixGrid:
                 button.tooltip = f"utterances of {truth} that were taken for {guess}"
                 button.on_click(lambda _, truth=truth, guess=guess: on_pick(truth, guess))
                 items.append(button)
-        self.box = GridBox(items, layout={"grid_template_columns": f"76px repeat({len(LABELS)}, 64px)"})
+        self.box = GridBox(
+            items,
+            layout={
+                "grid_template_columns": f"76px repeat({len(LABELS)}, 64px)",
+                "align_content": "flex-start",
+            },
+        )
         self.box.add_class("serkit-matrix")
 
     def show(self, counts):
@@ -188,6 +194,11 @@ class UtterancePane:
         """Offer a sound, the bytes of a WAV file."""
         self.player.value = wav
         self.player.layout.display = ""
+
+    def show_picture(self, image, *, wide):
+        """Show an HTML image beside the words, or below them if it is wide."""
+        self.picture.layout.flex = "1 1 100%" if wide else "1 1 400px"
+        self.picture.value = image
 
     def silence(self):
         """Offer no sound."""

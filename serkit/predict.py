@@ -45,6 +45,17 @@ class Prediction:
         return max(self.utterance, key=self.utterance.get)
 
 
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """How the model came to its answer on one utterance, segment by segment."""
+
+    utterance: dict  # label -> probability of the whole utterance, in class order
+    segments: pd.DataFrame  # as in `Prediction`
+    weights: np.ndarray  # (N, T') co-attention weight of each speech encoder frame
+    spectrogram: np.ndarray  # (N, 200, 300) dB below the utterance's peak, padding included
+    n_frames: np.ndarray  # (N,) real frames of the spectrogram
+
+
 class Predictor:
     """A trained model, ready for sound files.
 
@@ -144,6 +155,33 @@ class Predictor:
                 failed[str(path)] = str(error)
         return predictions, failed
 
+    def attend(self, waveform):
+        """Recognise one utterance and keep what the co-attention did.
+
+        Parameters
+        ----------
+        waveform : np.ndarray, shape (num_samples,), float32
+            One turn at 16 kHz, as `serkit.audio.read` gives it: whatever its length it is one
+            utterance, as in training.
+
+        Returns
+        -------
+        Attention
+        """
+        features, plan = _analyse(waveform, self.recipe)
+        parts = [
+            self._forward(_take(features, slice(start, start + BATCH_SEGMENTS)))
+            for start in range(0, len(features), BATCH_SEGMENTS)
+        ]
+        scores = np.concatenate([_log_probabilities(part) for part in parts])
+        return Attention(
+            utterance=dict(zip(LABELS, utterance_probabilities(scores.mean(axis=0)).tolist(), strict=True)),
+            segments=_segment_table(_places(0, waveform, plan), scores),
+            weights=np.concatenate([part.coattention.float().cpu().numpy() for part in parts]),
+            spectrogram=features.spectrogram,
+            n_frames=features.n_frames,
+        )
+
     def _batches(self, recording):
         """Features of some segments at a time, and where they lie in the recording."""
         waiting, about = [], []
@@ -157,15 +195,18 @@ class Predictor:
         if waiting:
             yield _join(waiting), pd.concat(about)
 
-    @torch.inference_mode()
     def _score(self, features):
         """Log-probabilities of segments, shape (N, 4), float64."""
+        return _log_probabilities(self._forward(features))
+
+    @torch.inference_mode()
+    def _forward(self, features):
+        """The network's output for some segments."""
         kind = AUTOCAST.get(self.precision)
         autocast = torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
         inputs = model_inputs(segment_batch(features), self.scaler, self.recipe, self.device)
         with autocast:
-            logits = self.model(**inputs).logits
-        return F.log_softmax(logits.float(), dim=1).cpu().numpy().astype(np.float64)
+            return self.model(**inputs)
 
 
 def summary_table(predictions):
@@ -218,6 +259,10 @@ def _places(start, waveform, plan):
     })  # fmt: skip
 
 
+def _log_probabilities(output):
+    return F.log_softmax(output.logits.float(), dim=1).cpu().numpy().astype(np.float64)
+
+
 def _segment_table(places, scores):
     probability = pd.DataFrame(utterance_probabilities(scores), columns=PROBABILITIES)
     return pd.concat([places, probability], axis=1).assign(emotion=np.array(LABELS)[scores.argmax(axis=1)])
@@ -231,6 +276,11 @@ def _join(parts):
     return SegmentFeatures(
         **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     )
+
+
+def _take(features, rows):
+    """Some segments of many."""
+    return SegmentFeatures(**{field.name: getattr(features, field.name)[rows] for field in fields(features)})
 
 
 def _find_device(name):

@@ -167,7 +167,17 @@ class Predictor:
         Returns
         -------
         Attention
+
+        Raises
+        ------
+        ParameterError
+            If the model has no co-attention, because it does not see the waveform.
         """
+        if "speech" not in self.model.views:
+            raise ParameterError(
+                f"views={self.model.config.views!r}: this model does not see the waveform, so no frame of it has a "
+                "weight to be drawn; choose a variant that does"
+            )
         features, plan = _analyse(waveform, self.recipe)
         parts = [
             self._forward(_take(features, slice(start, start + BATCH_SEGMENTS)))

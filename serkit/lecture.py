@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from serkit.audio import preemphasise
 from serkit.constants import IMAGE_SIZE, SAMPLE_RATE
 from serkit.errors import ParameterError
-from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, legend_above, plot_waveform
+from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, legend_above
 from serkit.segments import cut_samples, plan_segments
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks
@@ -159,28 +159,41 @@ def plot_picture(pixels, ax: Axes) -> Axes:
     return ax
 
 
-def plot_fields(waveform, ax: Axes, *, field, hop, n_frames=6) -> Axes:
-    """The stretch of samples that each of the first encoder frames looks at.
+def plot_fields(waveform, ax: Axes, *, field, hop, first=0, n_frames=6) -> Axes:
+    """The stretch of samples that each of some neighbouring encoder frames looks at.
 
     Parameters
     ----------
     waveform : np.ndarray, shape (num_samples,)
-        At 16 kHz; its first samples are drawn.
+        At 16 kHz; only what the frames look at is drawn.
     ax : Axes
     field, hop : int
         Receptive field and hop of the encoder in samples.
-    n_frames : int
-        How many frames to draw.
+    first, n_frames : int
+        Number of the first frame, and how many to draw.
+
+    Raises
+    ------
+    ParameterError
+        If the waveform ends before the first frame begins.
     """
-    shown = waveform[: (n_frames - 1) * hop + field]
-    plot_waveform(shown, SAMPLE_RATE, ax)
+    start, end = first * hop, (first + n_frames - 1) * hop + field
+    shown = waveform[start:end]
+    if not len(shown):
+        raise ParameterError(
+            f"first={first}: frame {first} begins at sample {start}, the waveform has {len(waveform)}"
+        )
+    seconds = (start + np.arange(len(shown))) / SAMPLE_RATE
+    ax.plot(seconds, shown, color=BLUE, linewidth=0.7)
     peak = np.abs(shown).max() or 1.0
-    for number in range(n_frames):
-        level = -peak * (1.25 + 0.22 * number)
-        begin, end = number * hop / SAMPLE_RATE, (number * hop + field) / SAMPLE_RATE
-        ax.plot([begin, end], [level, level], color=(VERMILLION, ORANGE)[number % 2], linewidth=3)
-        ax.text(begin, level, f"{number} ", ha="right", va="center", fontsize=7, clip_on=False)
-    ax.set_xlim(-0.1 * len(shown) / SAMPLE_RATE, len(shown) / SAMPLE_RATE)
+    for row, number in enumerate(range(first, first + n_frames)):
+        level, begin = -peak * (1.3 + 0.22 * row), number * hop / SAMPLE_RATE
+        colour = (VERMILLION, ORANGE)[row % 2]
+        ax.plot([begin, begin + field / SAMPLE_RATE], [level, level], color=colour, linewidth=3)
+        ax.text(begin, level, f"{number}  ", ha="right", va="center", fontsize=7)
+    margin = 0.05 * (end - start)
+    ax.set_xlim((start - margin) / SAMPLE_RATE, end / SAMPLE_RATE)
+    ax.set(xlabel="time (s)", ylabel="amplitude", yticks=[0])
     return ax
 
 

@@ -105,10 +105,13 @@ class TestPlots:
             lecture.plot_picture(np.zeros((3, 256, 384)), ax)
 
     def test_fields(self, ax):
-        lecture.plot_fields(np.ones(48_000, np.float32), ax, field=400, hop=320, n_frames=3)
+        lecture.plot_fields(np.ones(48_000, np.float32), ax, field=400, hop=320, first=50, n_frames=3)
         bars = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 3]
-        np.testing.assert_allclose(bars, [[0, 0.025], [0.02, 0.045], [0.04, 0.065]])
-        assert [text.get_text().strip() for text in ax.texts] == ["0", "1", "2"]
+        np.testing.assert_allclose(bars, [[1.0, 1.025], [1.02, 1.045], [1.04, 1.065]])
+        assert [text.get_text().strip() for text in ax.texts] == ["50", "51", "52"]
+        assert ax.lines[0].get_xdata()[[0, -1]].tolist() == [1.0, (16_000 + 1039) / 16_000]
+        with pytest.raises(ParameterError, match="frame 50 begins at sample 16000, the waveform has 9000"):
+            lecture.plot_fields(np.ones(9000), ax, field=400, hop=320, first=50)
 
     def test_vectors(self, ax):
         vectors = np.arange(12.0).reshape(4, 3)

@@ -7,6 +7,7 @@ is named at the end and never stops the others.
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -307,6 +308,8 @@ def _logged_to(path):
 def _kernel_manager():
     """Kernels talk over sockets in a folder of their own: TCP ports can collide between them."""
     folder = tempfile.mkdtemp(prefix="serkit-")
+    # a kernel named python3 in somebody's home must not be taken instead of this environment's
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
     class IpcKernelManager(AsyncKernelManager):
         def __init__(self, **settings):

@@ -43,8 +43,9 @@ test: setup
 benchmark: setup
 	$(BIN)/python tests/benchmarks/benchmark.py $(OPTIONS)
 
+# a kernel named python3 in somebody's home must not be taken instead of the project's own
 lab: setup
-	$(BIN)/jupyter lab notebooks/01_prepare_corpus.ipynb
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks/01_prepare_corpus.ipynb
 
 notebooks: setup
 	$(BIN)/nbstripout --keep-id notebooks/*.ipynb

@@ -148,6 +148,8 @@ def _alone(output):
 def _kernel_manager(stop):
     """Kernels talk over sockets in a folder of their own: TCP ports can collide between them."""
     folder = tempfile.mkdtemp(prefix="serkit-")
+    # a kernel named python3 in somebody's home must not be taken instead of this environment's
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
 
     class IpcKernelManager(AsyncKernelManager):
         def __init__(self, **settings):

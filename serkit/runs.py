@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from serkit import recipe as recipes
+from serkit import stepping
 from serkit.errors import ParameterError, RunError
 from serkit.experiment import Experiment, project_home, show_path
 from serkit.records import other_version, read_record
@@ -67,7 +68,7 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     root : str, optional
         Folder of the corpus; default ``data/<corpus>``.
     notebook : str, optional
-        Printed.
+        Printed; in Jupyter a name that no cell has made yet is looked up in this notebook.
     **parameters
         Any field of ``Experiment``.
 
@@ -88,6 +89,7 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     if unknown:
         raise ParameterError(f"unknown parameter {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
     quiet_libraries()
+    stepping.watch(notebook)
     experiment = Experiment(corpus=corpus, **parameters)
     result = Run(run, experiment, corpus_root(corpus, root), device_name())
     packages = " ".join(f"{name} {version(name)}" for name in ("serkit", "torch", "transformers", "librosa"))

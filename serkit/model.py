@@ -102,7 +102,7 @@ class CoAttentionOutput(ModelOutput):
     """What a forward pass gives; everything but the logits is there to be looked at."""
 
     logits: torch.Tensor | None = None  # (B, 4)
-    coattention: torch.Tensor | None = None  # (B, T'), weight of each encoder frame; None without speech
+    coattention: torch.Tensor | None = None  # (B, T'), weight of each encoder frame; zeros without speech
     speech_projection: torch.Tensor | None = None  # (B, hidden); None without speech
     fusion_hidden_1: torch.Tensor | None = None  # (B, hidden)
     fusion_hidden_2: torch.Tensor | None = None  # (B, hidden)
@@ -187,6 +187,8 @@ class CoAttentionModel(nn.Module):
             speech = F.relu(self.speech_projection(self.dropout(speech)))  # (B, hidden)
             vectors.append(speech)
         joined = torch.cat(vectors, dim=1)  # (B, n_views * hidden)
+        if weights is None:  # no frame of speech counts
+            weights = joined.new_zeros(len(joined), self.n_encoder_frames)
         if self.config.fusion == "gated":
             joined = joined * torch.sigmoid(self.gate(joined))
         hidden_1 = F.relu(self.fusion_1(self.dropout(joined)))  # (B, hidden)

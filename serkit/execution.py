@@ -57,9 +57,8 @@ class Stop:
         if self._told is None:
             number = signal.SIGINT  # training saves a checkpoint
         elif time.monotonic() - self._told > PATIENCE_S:
-            number = (
-                signal.SIGTERM
-            )  # a kernel between two cells ignores the first one; training saves here too
+            # a kernel between two cells ignores the first one; training saves at this one too
+            number = signal.SIGTERM
         else:
             return
         self._told = time.monotonic()

@@ -56,12 +56,13 @@ class Board:
     def change(self, title, state):
         """Note that a step is ``running``, ``done``, ``failed: ...``, ``interrupted: ...`` or ``remaining`` again."""
         kind, _, fault = state.partition(": ")
-        self._state[title] = kind
         if kind == "running":
             self._began[title] = self._clock()
+            self._state[title] = kind  # after it: the table is drawn by a thread of its own
             self._say(title, f"running, log in {runs.show_path(self.steps[title].log)}")
             return
         seconds = self._seconds[title] = self._clock() - self._began.get(title, self._clock())
+        self._state[title] = kind
         if kind == "remaining":
             self._say(title, "lost, to be run again")
             return

@@ -17,10 +17,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import papermill
 from filelock import FileLock, Timeout
-from jupyter_client import AsyncKernelManager
-from papermill.exceptions import PapermillExecutionError
 
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 PATIENCE_S = 15  # s after which an interrupted kernel is told again
@@ -60,9 +57,8 @@ class Stop:
         if self._told is None:
             number = signal.SIGINT  # training saves a checkpoint
         elif time.monotonic() - self._told > PATIENCE_S:
-            number = (
-                signal.SIGTERM
-            )  # a kernel between two cells ignores the first one; training saves here too
+            # a kernel between two cells ignores the first one; training saves at this one too
+            number = signal.SIGTERM
         else:
             return
         self._told = time.monotonic()
@@ -83,6 +79,9 @@ def run_notebook(job, stop):
     -------
     str or None
     """
+    import papermill  # here and below: who starts the process needs none of this
+    from papermill.exceptions import PapermillExecutionError
+
     try:
         with _logged_to(job["log"]), _alone(job["output"]), _kernel_manager(stop) as manager:
             papermill.execute_notebook(
@@ -147,6 +146,8 @@ def _alone(output):
 @contextmanager
 def _kernel_manager(stop):
     """Kernels talk over sockets in a folder of their own: TCP ports can collide between them."""
+    from jupyter_client import AsyncKernelManager
+
     folder = tempfile.mkdtemp(prefix="serkit-")
     # a kernel named python3 in somebody's home must not be taken instead of this environment's
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
@@ -178,6 +179,8 @@ def main():
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.ask)
+    # jsonschema checks web addresses if this is there: half a start's time, and a notebook has none to check
+    sys.modules.setdefault("rfc3987_syntax", None)
     orders, answer = _take_streams()
     job = json.loads(orders.readline())
     faults = []

@@ -28,7 +28,8 @@ PATIENCE_S = 240  # on a machine that has other things to do
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    return toy_project.make_project(tmp_path, monkeypatch)
+    """Its preparation is one notebook only."""
+    return toy_project.make_project(tmp_path, monkeypatch, preparation=("01_prepare_corpus",))
 
 
 def started(project):
@@ -210,14 +211,14 @@ class TestFailures:
 
 
 class TestInterrupted:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_running_jobs_save_and_waiting_ones_do_not_start(self, project, number):
+    @pytest.mark.parametrize(("number", "n_jobs"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+    def test_running_jobs_save_and_waiting_ones_do_not_start(self, project, number, n_jobs):
         (project / "sleep").write_text("1000")
         steps = toy_project.training_steps(3)
         before = signal.getsignal(number)
 
         def stop():
-            wait_for(*(step.output.parent / "pid" for step in steps[:2]))
+            wait_for(*(step.output.parent / "pid" for step in steps[:n_jobs]))
             os.kill(os.getpid(), number)
 
         threading.Thread(target=stop, daemon=True).start()
@@ -237,7 +238,7 @@ class TestInterrupted:
         code = reproduce.reproduce("trial", corpus="demo", fold_names=["1", "2"])
         assert code == 130
         text = capsys.readouterr().out
-        assert "4 done, 0 done before, 0 failed, 1 interrupted, 2 not started in" in text
+        assert "1 done, 0 done before, 0 failed, 1 interrupted, 2 not started in" in text
         assert f"interrupted: {steps[0].title}: cell 3: KeyboardInterrupt" in text
         assert text.endswith("interrupted; call again to continue\n")
 
@@ -370,14 +371,14 @@ class TestWhole:
         (project / "fail").touch()
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 1
         text = capsys.readouterr().out
-        assert "9 done, 0 done before, 2 failed in" in text
+        assert "6 done, 0 done before, 2 failed in" in text
         assert "failed: 05_train_coattention  old fold=2 seed=111: cell 2: ValueError: out of luck" in text
         (project / "fail").unlink()
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 0
         # both failed folds, and what puts folds together, because there is a fold more
-        assert "5 done, 6 done before, 0 failed in" in capsys.readouterr().out
+        assert "5 done, 3 done before, 0 failed in" in capsys.readouterr().out
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 0
-        assert "0 done, 11 done before, 0 failed in" in capsys.readouterr().out
+        assert "0 done, 8 done before, 0 failed in" in capsys.readouterr().out
         assert sorted(started(project).values()) == [1, 1, 2, 2]
         notebooks = {path.name for path in (project / "runs/trial/notebooks").glob("06*.ipynb")}
         assert notebooks == {

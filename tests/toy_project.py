@@ -46,8 +46,9 @@ def write_notebook(path, parameters, *cells):
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), path)
 
 
-def make_project(folder, monkeypatch):
+def make_project(folder, monkeypatch, preparation=plan.PREPARATION):
     """A project with the grids of the kit, whose notebooks end at once, and a corpus of ten speakers."""
+    monkeypatch.setattr(plan, "PREPARATION", preparation)
     (folder / "notebooks").mkdir()
     shutil.copytree(NOTEBOOKS / "grids", folder / "notebooks" / "grids")
     more = "iemocap_check = ''\nskip_broken = name_variant = False\nmore = {}\n"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from serkit import runs
 from serkit.export import DIGEST
+from serkit.runfigures import stem_of
 
+SCORES = "06_confusion_matrix"
 # Stems that the notebooks write; a notebook that names its files after a fold is listed with {}.
 WRITTEN = {
     "01_prepare_corpus": (
@@ -22,7 +24,7 @@ WRITTEN = {
     "03_spectrogram": ("spectrogram_padding", "spectrogram_scaler", "spectrogram_parameters"),
     "04_wav2vec2": ("wav2vec2_alignment", "wav2vec2_padding", "wav2vec2_frontend", "wav2vec2_parameters"),
     "05_train_coattention": ("curves_{}", "coattention_{}"),
-    "06_confusion_matrix": ("confusion_matrix", "recall", "speaker_scores", "scores", "speaker_scores_table"),
+    SCORES: ("confusion_matrix", "recall", "speaker_scores", "scores", "speaker_scores_table"),
 }
 OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")
 THUMBNAIL = 240  # pixels wide
@@ -65,11 +67,11 @@ def read_catalogue(run, *, digests=(), not_made=None, root=None):
     finished = runs.finished_folders(run)
     corpus = runs.shared_parameters(run).get("corpus")
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    entries = {}
+    entries, expected = {}, _expected(finished)
     for stem in sorted({name.partition(".")[0] for name in names if not name.startswith(".")} - {"README"}):
         own = tuple(name for name in names if name.partition(".")[0] == stem)
-        entries[stem] = _entry(folder, stem, own, digests, corpus)
-    for stem, cure in _expected(finished).items():
+        entries[stem] = _entry(folder, stem, own, digests, corpus, expected.get(stem, ""))
+    for stem, cure in expected.items():
         entries.setdefault(stem, Entry(stem, faults=(f"missing; {cure}",)))
     for stem, why in (not_made or {}).items():
         old = entries.get(stem, Entry(stem))
@@ -98,17 +100,35 @@ def write_catalogue(run, entries, root=None):
 
 
 def _expected(finished):
-    """Stems that the finished notebooks should have written, and what writes them."""
-    places = [f"{folder.parts[-2]}_{folder.parts[-1]}".replace("=", "") for folder in finished]
+    """Stems that the finished notebooks should have written, and what writes them.
+
+    In a run of several variants the names of figures of folds and of their sum hold the variant's.
+    """
+    variants = sorted({folder.parts[-3] for folder in finished})
+    several = len(variants) > 1
     expected = {}
     for notebook, stems in WRITTEN.items():
+        cure = f"notebook {notebook} writes it"
+        own = notebook.startswith(("05", "06"))
         for stem in stems:
-            for place in places if "{}" in stem else [""]:
-                expected[stem.format(place)] = f"notebook {notebook} writes it"
+            if "{}" in stem:
+                names = [stem.format(_place(folder, several)) for folder in finished]
+            elif own and several:
+                names = [f"{stem}_{stem_of(variant)}" for variant in variants]
+            else:
+                names = [stem]
+            for name in names:
+                expected[name] = cure + (", with name_variant=True" if own and several else "")
     return expected
 
 
-def _entry(folder, stem, names, digests, corpus):
+def _place(folder, several):
+    """Fold and seed of a run folder as part of a stem, with the variant where there are several."""
+    variant, fold, seed = folder.parts[-3:]
+    return f"{stem_of(variant)}_" * several + f"{fold}_{seed}".replace("=", "")
+
+
+def _entry(folder, stem, names, digests, corpus, cure):
     sidecar = folder / f"{stem}.json"
     try:
         record = json.loads(sidecar.read_text(encoding="utf-8"))
@@ -121,8 +141,8 @@ def _entry(folder, stem, names, digests, corpus):
             stem, files=names, faults=(f"{stem}.json is missing or can't be read: its origin is unknown",)
         )
     faults = [f"{name} is missing" for name in listed if name not in names]
-    if digests and stem in WRITTEN["06_confusion_matrix"] and not made_from:
-        faults.append("does not say of which predictions; run notebook 06_confusion_matrix again")
+    if digests and (stem in WRITTEN[SCORES] or SCORES in cure) and not made_from:
+        faults.append(f"does not say of which predictions; run notebook {SCORES} again")
     elif digests and made_from and made_from not in digests:
         faults.append("out of date: made from other predictions than the run holds now")
     if parameters.get("corpus", corpus) != corpus:

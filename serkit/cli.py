@@ -16,14 +16,19 @@ from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, SerkitError
 from serkit.experiment import TrainingSettings
 
+# settings of the command line that a grid does not replace
+BESIDE_GRID = ("grid", "jobs", "corpus", "root", "run", "iemocap_check", "skip_broken", "dry_run")
+
 
 @dataclass(frozen=True)
 class Reproduce(TrainingSettings):
     """Run all notebooks on a corpus: figures and tables at the end. Call it again to continue."""
 
-    corpus: str = "demo"  # demo, ravdess, emodb or iemocap
+    grid: str = ""  # TOML file of many variants, such as notebooks/grids/demo.toml; settings are then its own
+    jobs: int = 0  # trainings at a time; 0: one for each GPU, or one without a GPU
+    corpus: str = ""  # demo, ravdess, emodb or iemocap; empty: the grid's, or demo
     root: str = ""  # folder of the corpus; empty: data/<corpus>
-    run: str = ""  # name of the run, a folder under runs/ and figures/; empty: the corpus' name
+    run: str = ""  # name of the run, a folder under runs/ and figures/; empty: that of the grid or corpus
     folds: str = "all"  # speakers or sessions to test, such as 1,2
     seeds: str = "111"  # such as 111,211 (the published two)
     recipe: str = "corrected"  # features: published, corrected, published+D2, ...
@@ -36,10 +41,13 @@ class Reproduce(TrainingSettings):
     def __call__(self):
         from serkit.reproduce import reproduce  # papermill and torch are slow to import
 
+        if self.grid:
+            return self._reproduce_grid(reproduce)
+        corpus = self.corpus or "demo"
         return reproduce(
-            self.run or self.corpus,
-            corpus=self.corpus,
-            root=str(Path(self.root).expanduser().resolve()) if self.root else "",
+            self.run or corpus,
+            corpus=corpus,
+            root=_folder(self.root),
             check=self.iemocap_check,
             skip_broken=self.skip_broken,
             fold_names=[] if self.folds == "all" else _words("folds", self.folds),
@@ -48,7 +56,29 @@ class Reproduce(TrainingSettings):
             selection=self.selection,
             by=self.by,
             dry_run=self.dry_run,
+            jobs=self.jobs,
             **{field.name: getattr(self, field.name) for field in fields(TrainingSettings)},
+        )
+
+    def _reproduce_grid(self, reproduce):
+        from serkit.grid import read_grid
+
+        grid, usual = read_grid(self.grid), Reproduce()
+        for field in fields(self):
+            if field.name not in BESIDE_GRID and getattr(self, field.name) != getattr(usual, field.name):
+                raise ParameterError(
+                    f"{field.name}={getattr(self, field.name)!r} beside a grid, expected it in the grid; "
+                    f"write it into {self.grid}"
+                )
+        return reproduce(
+            self.run or grid.run or grid.path.stem,
+            grid=grid,
+            corpus=self.corpus or grid.corpus,
+            root=_folder(self.root or grid.root),
+            check=self.iemocap_check,
+            skip_broken=self.skip_broken,
+            dry_run=self.dry_run,
+            jobs=self.jobs,
         )
 
 
@@ -111,6 +141,11 @@ class Doctor:
         for good, subject, text in found:
             print(f"{'ok ' if good else '-- '} {subject:22s} {text}")
         return 0
+
+
+def _folder(path):
+    """A folder as the notebooks get it: they run in the project, not here."""
+    return str(Path(path).expanduser().resolve()) if path else ""
 
 
 def _words(name, text):

@@ -23,6 +23,11 @@ NOTEBOOK_BYTES = 5_000_000  # executed notebook, figures and tables of one step
 UTTERANCES = 8  # that are measured
 TIMEOUT_S = 300  # s, for all measuring
 CHECKPOINT_WEIGHTS = 3  # a checkpoint holds the weights and AdamW's two moments of each
+# settings that change neither the time of a step nor memory nor disk
+FREE_OF_COST = (
+    "recipe", "selection", "by", "fold", "seed", "epochs", "patience", "min_epochs", "learning_rate",
+    "encoder_learning_rate", "weight_decay", "warmup", "schedule", "class_weights", "label_smoothing", "max_grad_norm",
+)  # fmt: skip
 END_WEIGHTS = 6  # in memory at the end of a fold: weights, gradients, moments; the best model and its file
 
 
@@ -116,7 +121,21 @@ class Measured:
         )
 
 
-def measure(experiment, manifest, *, train=True):
+def cost_class(experiment):
+    """What all experiments have in common that cost the same for a step of training: it is measured once.
+
+    Examples
+    --------
+    >>> kinds = [cost_class(runs.Experiment(**changed)) for changed in ({}, {"seed": 7}, {"batch_size": 8})]
+    >>> kinds[0] == kinds[1], kinds[0] == kinds[2]
+    (True, False)
+    """
+    usual = asdict(runs.Experiment(profile=experiment.profile))
+    same = {name: usual[name] for name in FREE_OF_COST}
+    return runs.Experiment(**asdict(experiment) | same)
+
+
+def measure(experiment, manifest, *, train=True, threads=0):
     """Measure what an experiment's extraction and training cost, and print what was measured.
 
     Where that fails the reason is printed, and only the notebooks themselves are counted.
@@ -128,6 +147,8 @@ def measure(experiment, manifest, *, train=True):
     manifest : pd.DataFrame
     train : bool, optional
         Whether anything is to be trained.
+    threads : int, optional
+        That a training may use; 0: as many as it likes.
 
     Returns
     -------
@@ -145,6 +166,7 @@ def measure(experiment, manifest, *, train=True):
         "experiment": asdict(experiment) | {"fold": "1", "seed": 111, "epochs": 1},
         "rows": _some(rows).to_dict("records"),
         "train": train,
+        "threads": threads,
     }
     try:
         answer = _ask(json.dumps(request))
@@ -224,7 +246,7 @@ def extrapolate(steps, batch_size):
     return tuple(float(b + share * max(0, b - a)) for a, b in zip(steps[low], steps[high], strict=True))
 
 
-def describe(costs, experiment):
+def describe(costs, experiment, n_jobs=1, sharing=1):
     """Lines about memory and disk, and what is wrong with them.
 
     Parameters
@@ -233,42 +255,55 @@ def describe(costs, experiment):
         Of the steps that are to be done.
     experiment : Experiment
         Any of the plan.
+    n_jobs : int, optional
+        Trainings that run side by side.
+    sharing : int, optional
+        How many of them share one memory: that of the machine, or of one GPU.
 
     Returns
     -------
     list of str
     """
     lines = []
-    memory = next((cost.memory for cost in costs if cost.memory), None)
+    memory = max((cost.memory for cost in costs if cost.memory), key=lambda one: one.peak, default=None)
     if memory:
         have = f"{memory.place} has {show_bytes(memory.total)}, {show_bytes(memory.free)} of them free"
-        lines.append(f"memory: about {show_bytes(memory.peak)} at the peak of training; {have}")
-        if memory.peak > memory.free:
+        each = f" of each of {sharing} trainings" if sharing > 1 else " of training"
+        lines.append(f"memory: about {show_bytes(memory.peak)} at the peak{each}; {have}")
+        if memory.peak * sharing > memory.free:
+            several = f"{sharing} trainings" if sharing > 1 else "training"
+            fewer = "use fewer jobs, " if sharing > 1 else ""
             lines.append(
-                f"WARNING: training with batch_size={experiment.batch_size} does not fit into the free memory of "
-                f"{memory.place}; end other programs, set micro_batch={_half(experiment)} (the batch stays as it is), or gradient_checkpointing=True"
+                f"WARNING: {several} with batch_size={experiment.batch_size} does not fit into the free memory of "
+                f"{memory.place}; end other programs, {fewer}set micro_batch={_half(experiment)} (the batch stays as it is), or gradient_checkpointing=True"
             )
-    lines.append(f"disk:   {_disk_line(costs, experiment)}")
-    return lines + [f"WARNING: {fault}" for fault in _full_disks(costs, experiment)]
+    lines.append(f"disk:   {_disk_line(costs, experiment, n_jobs)}")
+    return lines + [f"WARNING: {fault}" for fault in _full_disks(costs, experiment, n_jobs)]
 
 
 def _half(experiment):
     return max((experiment.micro_batch or experiment.batch_size) // 2, 1)
 
 
-def _disk_line(costs, experiment):
+def _disk_line(costs, experiment, n_jobs):
     models = [cost.model for cost in costs if cost.model]
     parts = [f"store {show_bytes(sum(cost.store for cost in costs))}"] if any(c.store for c in costs) else []
     if models:
         parts.append(f"{len(models)} models x {show_bytes(max(models))}")
-        parts.append(f"checkpoints of one fold {show_bytes(max(cost.checkpoint for cost in costs))}")
+        n_folds = "one fold" if n_jobs == 1 else f"{n_jobs} folds"
+        parts.append(f"checkpoints of {n_folds} {show_bytes(_checkpoints(costs, n_jobs))}")
     parts.append(f"notebooks and figures {show_bytes(NOTEBOOK_BYTES * len(costs))}")
-    needs = _disk_needs(costs, experiment)
+    needs = _disk_needs(costs, experiment, n_jobs)
     free = " and ".join(show_bytes(shutil.disk_usage(folder).free) for folder in needs)
     return f"{' + '.join(parts)} = {show_bytes(sum(needs.values()))}; {free} free"
 
 
-def check_disk(costs, experiment):
+def _checkpoints(costs, n_jobs):
+    """Bytes of all checkpoints that are there at the same time."""
+    return sum(sorted((cost.checkpoint for cost in costs), reverse=True)[:n_jobs])
+
+
+def check_disk(costs, experiment, n_jobs=1):
     """Refuse a plan that does not fit on the disk.
 
     Raises
@@ -276,12 +311,12 @@ def check_disk(costs, experiment):
     RunError
         With what is needed and what is free.
     """
-    for fault in _full_disks(costs, experiment):
+    for fault in _full_disks(costs, experiment, n_jobs):
         raise RunError(fault)
 
 
-def _full_disks(costs, experiment):
-    for folder, needed in _disk_needs(costs, experiment).items():
+def _full_disks(costs, experiment, n_jobs):
+    for folder, needed in _disk_needs(costs, experiment, n_jobs).items():
         free = shutil.disk_usage(folder).free
         if needed > free:
             yield (
@@ -290,12 +325,12 @@ def _full_disks(costs, experiment):
             )
 
 
-def _disk_needs(costs, experiment):
+def _disk_needs(costs, experiment, n_jobs):
     """Bytes to be written on each disk, named by a folder on it."""
     wanted = {
         runs.processed_folder(experiment.corpus): sum(cost.store for cost in costs),
         runs.project_home() / "runs": sum(cost.model + NOTEBOOK_BYTES for cost in costs)
-        + max((cost.checkpoint for cost in costs), default=0),
+        + _checkpoints(costs, n_jobs),
     }
     disks = {}
     for folder, needed in wanted.items():

@@ -40,7 +40,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _note(self, number, _):
-        if self.signal is not None and number == signal.SIGINT:
+        if self.signal == number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
 

@@ -149,6 +149,8 @@ def main():
     """Answer one request on standard input (JSON) with the last line of standard output (JSON)."""
     quiet_libraries()
     request = json.load(sys.stdin)
+    if request.get("threads"):
+        torch.set_num_threads(request["threads"])
     experiment = Experiment(**request["experiment"])
     answer = measure(experiment, pd.DataFrame(request["rows"]), train=request["train"])
     print(json.dumps(answer))

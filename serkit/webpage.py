@@ -10,7 +10,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 
 from serkit import runs
-from serkit.catalogue import OF_A_FOLD, WRITTEN, alike_entries
+from serkit.catalogue import OF_A_FOLD, SCORES, WRITTEN, alike_entries
 
 PREPARATION = {stem for name, stems in WRITTEN.items() if name < "06" for stem in stems}
 SCREEN = 0.45  # pixels on a screen for each of a picture at 300 dpi: text is as large as the page's
@@ -95,9 +95,14 @@ def self_contained(html):
 def _notebooks(run):
     """Executed notebooks of a run in order, and a sentence for each that is missing or ended in an error."""
     home = runs.project_home() / "runs" / run
-    places = {name: home / "notebooks" / f"{name}.ipynb" for name in WRITTEN if not name.startswith("05")}
+    finished = runs.finished_folders(run)
+    variants = sorted({folder.parts[-3] for folder in finished})
+    names = [name for name in WRITTEN if not name.startswith("05")]
+    if len(variants) > 1:  # what puts folds together is run once for each
+        names = [name for name in names if name != SCORES] + [f"{SCORES}_{variant}" for variant in variants]
+    places = {name: home / "notebooks" / f"{name}.ipynb" for name in names}
     paths = [path for name, path in places.items() if name < "05"]
-    paths += [folder / "05_train_coattention.ipynb" for folder in runs.finished_folders(run)]
+    paths += [folder / "05_train_coattention.ipynb" for folder in finished]
     others = sorted((home / "notebooks").glob("*.ipynb")) if (home / "notebooks").is_dir() else []
     paths += [path for path in places.values() if path not in paths]
     paths += [path for path in others if path not in paths]

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from serkit import estimate, reproduce, runs
+from serkit import estimate, plan, reproduce, runs
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import RunError
 from serkit.estimate import Cost, Measured, Memory
 from serkit.extraction import plan_files
-from serkit.folds import make_folds
 from serkit.recipe import CORRECTED
 from serkit.runs import Experiment
 from serkit.store import build_store, store_bytes_left, store_key
@@ -50,7 +49,7 @@ def project(tmp_path, monkeypatch, tones):
     """A project whose demo corpus is the tones; the probe is asked once for all tests."""
     shutil.copytree(HOME / "notebooks", tmp_path / "notebooks")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reproduce.corpora, "load", lambda *given, **options: tones)
+    monkeypatch.setattr(plan.corpora, "load", lambda *given, **options: tones)
     return tmp_path
 
 
@@ -161,11 +160,10 @@ class TestFrozenEncoder:
         monkeypatch.setattr(estimate, "measure", lambda *_, **__: self.measured())
         experiments = [Experiment(fold=fold, seed=seed) for seed in (1, 2) for fold in ("1", "2")]
         steps = [
-            reproduce.Step("05_train_coattention", {}, tmp_path / f"{e.fold}-{e.seed}" / "x.ipynb", e)
+            plan.Step("05_train_coattention", {}, tmp_path / f"{e.fold}-{e.seed}" / "x.ipynb", e)
             for e in experiments
         ]
-        chosen = {fold.name: fold for fold in make_folds(tones)}
-        stores = [step.cost.store for step in reproduce._with_costs(steps, tones, chosen)]
+        stores = [step.cost.store for step in plan._with_costs(steps, tones)]
         assert [store > 0 for store in stores] == [True, False, True, False]
 
 
@@ -246,7 +244,7 @@ class TestReproduce:
         assert not (project / "runs").exists()
 
     def test_nothing_is_measured_when_all_is_done(self, project, monkeypatch, nothing_asked, capsys):
-        monkeypatch.setattr(reproduce.Step, "is_done", lambda step: True)
+        monkeypatch.setattr(plan.Step, "is_done", lambda step: True)
         assert reproduce.reproduce("trial", dry_run=True, **self.settings()) == 0
         text = capsys.readouterr().out
         assert "6 steps, 6 done before" in text and "at most 0 min" in text and "memory" not in text
@@ -258,6 +256,6 @@ class TestReproduce:
 
     def test_what_fails_is_said_and_stops_nothing(self, project, monkeypatch, capsys):
         monkeypatch.setattr(estimate.sys, "executable", "/bin/false")
-        steps = reproduce.make_plan("trial", learning_rate=0.5, **self.settings())  # not asked before
+        steps = plan.make_plan("trial", learning_rate=0.5, **self.settings())  # not asked before
         assert "it can't be measured: no reason given" in capsys.readouterr().out
         assert {step.estimate_s for step in steps} == {estimate.NOTEBOOK_S}

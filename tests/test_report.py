@@ -309,8 +309,9 @@ class TestPage:
         html = (reported / "runs" / "trial" / "report.html").read_text()
         for text in (
             "notebook runs/trial/notebooks/01_prepare_corpus.ipynb: not there",
-            "confusion_matrix: missing; notebook 06_confusion_matrix writes it",
-            "curves_fold4_seed111: missing; notebook 05_train_coattention writes it",
+            f"notebook runs/trial/notebooks/06_confusion_matrix_{CLEAN}.ipynb: not there",
+            f"confusion_matrix_{CLEAN}: missing; notebook 06_confusion_matrix writes it, with name_variant=True",
+            f"curves_{CLEAN}_fold4_seed111: missing; notebook 05_train_coattention writes it, with name_variant",
             f"rating_mistakes_{CLEAN}: missing: utterance 1F_000 has no valence and activation",
             f"embedding_{CLEAN}: missing: a run keeps no vectors",
         ):

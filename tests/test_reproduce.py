@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from serkit import estimate, reproduce, runs
+from serkit import estimate, holder, jobs, plan, reproduce, runs
 from serkit.errors import FoldError, ParameterError, RunError
 
 HOME = Path(__file__).parents[1]
@@ -40,8 +40,9 @@ def project(tmp_path, monkeypatch, demo_corpus):
 
 
 @pytest.fixture
-def toy(project):
-    """The same with notebooks of three lines, that run in a second."""
+def toy(project, monkeypatch):
+    """The same with notebooks of three lines, that run in a second; nothing is measured for them."""
+    monkeypatch.setattr(estimate, "measure", lambda *given, **options: estimate.Measured(runs.Experiment()))
 
     def write(name, parameters, body):
         cells = [
@@ -62,9 +63,7 @@ def toy(project):
     )
     for name in ("02_mfcc", "03_spectrogram", "04_wav2vec2"):
         write(name, common + "profile = ''\n", f"print('{name}')")
-    settings = (
-        "fold = ''\nseed = 0\nprofile = ''\nepochs = 0\nbatch_size = 0\nlearning_rate = 0.0\nprecision = ''\n"
-    )
+    settings = "name_variant = False\nfold = ''\nseed = 0\nprofile = ''\nepochs = 0\nbatch_size = 0\nlearning_rate = 0.0\nprecision = ''\n"
     body = (
         "import json, pathlib\n"
         "from serkit.runs import Experiment\n"
@@ -77,13 +76,15 @@ def toy(project):
         "(f / 'DONE').write_text(e.key)\n"
     )
     write("05_train_coattention", common + protocol + settings, body)
-    write("06_confusion_matrix", common + protocol + "profile = ''\n", "print('analysed')")
+    write(
+        "06_confusion_matrix", common + protocol + "profile = ''\nname_variant = False\n", "print('analysed')"
+    )
     return project
 
 
 def make_plan(root, **changes):
     settings = {"corpus": "demo", "root": str(root), "fold_names": ["1", "2"], "profile": "demo", "epochs": 1}
-    return reproduce.make_plan("trial", **(settings | changes))
+    return plan.make_plan("trial", **(settings | changes))
 
 
 class TestPlan:
@@ -114,7 +115,7 @@ class TestPlan:
 
     def test_the_notebooks_have_every_parameter_that_is_passed(self, project, demo_corpus):
         for step in make_plan(demo_corpus):
-            reproduce.check_parameters(step)
+            plan.check_step(step)
 
     def test_unknown_parameter_is_refused_before_anything_runs(self, toy, demo_corpus):
         steps = make_plan(demo_corpus)
@@ -165,7 +166,7 @@ class TestRun:
 
     def test_what_a_notebook_prints_can_be_followed(self, toy, demo_corpus):
         steps = make_plan(demo_corpus)
-        assert reproduce.execute(steps[0]) is None
+        assert jobs.execute(steps[0]) is None
         assert "prepared" in (toy / "runs/trial/notebooks/01_prepare_corpus.log").read_text()
 
     def test_other_parameters_under_the_same_name_are_refused_before_anything_runs(self, toy, demo_corpus):
@@ -178,7 +179,8 @@ class TestRun:
 
     def test_two_at_a_time_are_refused(self, toy, demo_corpus):
         steps = make_plan(demo_corpus)
-        with reproduce._only_one("trial"), pytest.raises(RunError, match="in use by another"):
+        who = f"process {os.getpid()} of .* on host .* since [0-2][0-9]:[0-5][0-9]; wait for it, or end it"
+        with holder.only_one("trial"), pytest.raises(RunError, match=f"runs/trial is in use by .*{who}"):
             reproduce.run_plan(steps, "trial")
 
 

@@ -9,13 +9,11 @@ import functools
 import hashlib
 import json
 import logging
-import os
 import platform
 import queue
 import secrets
-import socket
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +22,10 @@ from distributed import Client, KilledWorker, Reschedule, get_worker
 from filelock import FileLock, Timeout
 
 from serkit.errors import RunError
-from serkit.runs import PACKAGES, project_home, write_json
+from serkit.execution import one_line
+from serkit.holder import RECORD, describe, who
+from serkit.jobs import INTERRUPTED
+from serkit.runs import PACKAGES, project_home, show_path, write_json
 
 GPU = "GPU"  # the resource that a worker with a GPU announces: --resources GPU=1
 CONNECT_S = 8  # for a scheduler to answer
@@ -34,7 +35,6 @@ PAUSE_S = 10  # of a worker that is unfit, before it gives its job back
 LOOK_S = 0.2  # between looks at the jobs
 WORKERS_S = 2.0  # between looks at the workers
 ORPHAN_S = 2  # a kernel ends within a second after the process that started it
-INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _fault(job):
     if isinstance(error, KilledWorker):
         times = error.allowed_failures + 1
         return f"its worker was lost {times} times, perhaps for want of memory; see the logs of the workers"
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _job(step, execute, shared, topic):
@@ -236,35 +236,25 @@ def _held(step, tell):
     """The lock of a step's folder, waited for as long as somebody else has it."""
     folder = step.output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    lock, note, told = FileLock(folder / "lock"), folder / "holder.json", None
+    lock, note, told = FileLock(folder / "lock"), folder / RECORD, None
     while not lock.is_locked:
         try:
             lock.acquire(timeout=1)
         except Timeout:
-            holder = _holder(note)
+            holder = describe(note, "dask worker")
             if holder != told:
-                tell("waiting", f"waits for {holder}, who works on it")
+                tell("waiting", f"waits for {holder}, which works on it")
                 told = holder
     try:
         if note.exists():  # whoever left it was killed: its notebook notices, saves and ends
             time.sleep(ORPHAN_S)
             with FileLock(step.output.with_suffix(".lock")):
                 pass
-        now = time.strftime("%Y-%m-%d %H:%M")
-        write_json(note, {"host": socket.gethostname(), "pid": os.getpid(), "since": now})
+        write_json(note, who())
         yield
     finally:
         note.unlink(missing_ok=True)
         lock.release()
-
-
-def _holder(note):
-    """Who says to hold a lock, in words."""
-    try:
-        who = json.loads(note.read_text())
-        return f"process {who['pid']} on host {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError):
-        return "another process"
 
 
 def unfit(shared):
@@ -325,11 +315,18 @@ def _probe(folder):
     """A file for the workers to find."""
     path, home = folder.resolve() / "cluster.json", str(project_home().resolve())
     shared = Shared(home, str(path), secrets.token_hex(8), versions(), PROBE_S, PAUSE_S)
-    write_json(path, {"token": shared.token})
+    try:
+        write_json(path, {"token": shared.token})
+    except OSError as error:
+        raise RunError(
+            f"{show_path(folder)}: can't be written ({error.strerror}); check its owner and the disk"
+        ) from error
     try:
         yield shared
     finally:
         path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()  # where nothing else has come into it
 
 
 @contextmanager
@@ -368,8 +365,15 @@ def _workers(client):
     return client.scheduler_info(n_workers=-1)["workers"]
 
 
-def _check_workers(client, address, shared):
-    """Refuse unfit workers before anything runs; returns what a job takes, and how many run at a time."""
+def _check_scheduler(client, address):
+    """Refuse one without serkit, or without a worker."""
+    try:  # it unpacks the jobs to see how they hang together
+        client.run_on_scheduler(versions)
+    except Exception as error:
+        raise RunError(
+            f"scheduler {address}: can't run serkit ({one_line(str(error))}); start it in the same environment as "
+            "the workers"
+        ) from error
     try:
         client.wait_for_workers(1, timeout=FIRST_WORKER_S)
     except TimeoutError:
@@ -377,6 +381,11 @@ def _check_workers(client, address, shared):
             f"scheduler {address}: no worker within {FIRST_WORKER_S} s, expected at least one; "
             f"start one with `dask worker {address} --nthreads 1`"
         ) from None
+
+
+def _check_workers(client, address, shared):
+    """Refuse unfit workers before anything runs; returns what a job takes, and how many run at a time."""
+    _check_scheduler(client, address)
     workers = _workers(client)
     gpus = {name: about for name, about in workers.items() if about["resources"].get(GPU)}
     found = client.run(unfit, shared, workers=list(gpus or workers), on_error="return")
@@ -390,7 +399,7 @@ def _check_workers(client, address, shared):
     if bad:
         name, reason = next(iter(bad.items()))
         if isinstance(reason, BaseException):
-            reason = f"can't run serkit ({' '.join(str(reason).split())}); install the same as here"
+            reason = f"can't run serkit ({one_line(str(reason))}); install the same as here"
         others = f" ({len(bad)} of {len(workers)} workers are unfit)" if len(bad) > 1 else ""
         raise RunError(f"worker {workers[name]['name']} at {name}: {reason}{others}")
     if gpus:

@@ -164,9 +164,7 @@ class TestTwoWorkers:
         threading.Timer(3, release.set).start()
         assert run([step], pair) == {step.title: None}
         holder.join()
-        expected = (
-            rf"{step.title}: waits for process {os.getpid()} on host \S+ since \S+ \d\d:\d\d, who works on it"
-        )
+        expected = rf"{step.title}: waits for dask worker, process {os.getpid()} of \S+ on host \S+ since [\d: -]+, which works"
         assert re.search(expected, capfd.readouterr().out)
         check_all_done_once([step])
 
@@ -251,16 +249,16 @@ def test_a_killed_driver_leaves_nothing_undone_for_the_second_call(pair, tmp_pat
 
 def test_a_killed_scheduler_is_said_and_the_second_call_finishes(pair, tmp_path):
     where = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     python = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(where)], **quiet
-    )
-    worker = subprocess.Popen(
-        [*dask, "worker", "--scheduler-file", str(where), "--nthreads", "1", "--no-dashboard", "--no-nanny"],
-        env=os.environ | {"PYTHONPATH": python}, **quiet,
-    )  # fmt: skip
+
+    def start_dask(*words):
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *words, "--no-dashboard", "--scheduler-file", str(where)],
+            env=os.environ | {"PYTHONPATH": python}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    scheduler = start_dask("scheduler", "--port", "0")
+    worker = start_dask("worker", "--nthreads", "1", "--no-nanny")
     steps = [Toy(number, tmp_path / "run", units=5, unit_s=0.2) for number in range(4)]
 
     def kill_the_scheduler():
@@ -288,6 +286,10 @@ def test_a_killed_scheduler_is_said_and_the_second_call_finishes(pair, tmp_path)
     assert [len(lines(step.file(".progress"))) for step in steps] == [5] * 4
 
 
+def fail_to_import(*_):
+    raise ModuleNotFoundError("No module named 'serkit'")
+
+
 class TestRefused:
     """One sentence, and no step has been started."""
 
@@ -312,6 +314,12 @@ class TestRefused:
         expected = rf"scheduler='{re.escape(address)}' does not answer .*start one with `dask scheduler`"
         self.refused(steps, address, expected)
         assert time.monotonic() - began < 5
+
+    def test_a_scheduler_without_serkit(self, steps, pair, monkeypatch):
+        monkeypatch.setattr(Client, "run_on_scheduler", fail_to_import)
+        self.refused(
+            steps, pair, r"scheduler tcp://\S+: can't run serkit \(No module .*\); start it in the same"
+        )
 
     def test_no_worker(self, steps):
         with start(0) as nobody:

@@ -13,6 +13,7 @@ import platform
 import queue
 import secrets
 import time
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -34,6 +35,7 @@ PROBE_S = 10  # a network file system may show a new file late
 PAUSE_S = 10  # of a worker that is unfit, before it gives its job back
 LOOK_S = 0.2  # between looks at the jobs
 WORKERS_S = 2.0  # between looks at the workers
+ENDED, LOST = ("finished", "error"), ("lost", "cancelled")  # states of a future
 ORPHAN_S = 2  # a kernel ends within a second after the process that started it
 
 
@@ -142,15 +144,28 @@ class _Watch:
         """Until every job has ended."""
         while len(self.faults) < len(self.jobs):
             self._hear()
-            for title, job in self.jobs.items():
-                if title not in self.faults and job.status in ("finished", "error"):
-                    self._end(title, _fault(job))
-            left = [job for title, job in self.jobs.items() if title not in self.faults]
-            if self.client.status != "running" or any(job.status in ("lost", "cancelled") for job in left):
+            left = {title: job for title, job in self.jobs.items() if title not in self.faults}
+            if self.client.status != "running" or any(job.status in LOST for job in left.values()):
                 raise self._lost()
+            for title, job in left.items():
+                if job.status in ENDED:
+                    self._fetch(title, job)
             if time.monotonic() - self._looked > WORKERS_S:
                 self._look_at_workers()
             time.sleep(LOOK_S)
+
+    def _fetch(self, title, job):
+        """How a job has ended; its worker may be lost in this moment, then it is run again."""
+        try:
+            if job.status == "finished":
+                fault = job.result(timeout=CONNECT_S)
+            else:
+                fault = _blame(job.exception(timeout=CONNECT_S))
+        except TimeoutError:
+            return
+        except (CancelledError, OSError):
+            raise self._lost() from None
+        self._end(title, fault)
 
     def interrupt(self):
         """Take back what has not been started."""
@@ -200,11 +215,8 @@ class _Watch:
         )
 
 
-def _fault(job):
-    """What went wrong in a job that has ended, in one line, or None."""
-    if job.status == "finished":
-        return job.result()
-    error = job.exception()
+def _blame(error):
+    """What went wrong in a job that raised an error, in one line."""
     if isinstance(error, KilledWorker):
         times = error.allowed_failures + 1
         return f"its worker was lost {times} times, perhaps for want of memory; see the logs of the workers"
@@ -369,6 +381,8 @@ def _check_scheduler(client, address):
     """Refuse one without serkit, or without a worker."""
     try:  # it unpacks the jobs to see how they hang together
         client.run_on_scheduler(versions)
+    except OSError as error:
+        raise RunError(f"scheduler {address}: lost ({one_line(str(error))}); start it again") from error
     except Exception as error:
         raise RunError(
             f"scheduler {address}: can't run serkit ({one_line(str(error))}); start it in the same environment as "

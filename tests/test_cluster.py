@@ -14,12 +14,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import dask
+import nbformat
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
 from distributed.utils import get_mp_context, key_split
 
-from serkit import cluster
-from serkit.errors import RunError
+from serkit import cluster, reproduce
+from serkit.errors import ParameterError, RunError
+from serkit.jobs import execute
+from serkit.plan import Step
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,7 @@ def test_a_killed_driver_leaves_nothing_undone_for_the_second_call(pair, tmp_pat
     steps = [Toy(number, tmp_path, units=10, unit_s=0.1) for number in range(4)]
     program = PROGRAM.format(tests=str(Path(__file__).parent), folder=str(tmp_path), address=pair)
     driver = subprocess.Popen([sys.executable, "-c", program])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not any(lines(step.file(".progress")) for step in steps):
         assert driver.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
@@ -267,7 +270,7 @@ def test_a_killed_scheduler_is_said_and_the_second_call_finishes(pair, tmp_path)
         scheduler.kill()
 
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not where.exists():
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -413,3 +416,53 @@ def test_no_worker_left_that_is_fit(pair, tmp_path, unchecked):
     finally:
         client.run(mend, workers=workers[1:])
     assert not (tmp_path / "0").exists()
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A project with a notebook that writes down where it ran."""
+    cells = [
+        nbformat.v4.new_code_cell("number = 0", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import os\nprint(number**2, os.getcwd(), os.getppid())"),
+        nbformat.v4.new_code_cell("if number == 1:\n    raise ValueError('out of luck')"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    (tmp_path / "notebooks").mkdir()
+    for name in ("01_prepare_corpus", "square"):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    monkeypatch.chdir(tmp_path)
+    return [
+        Step("square", {"number": number}, tmp_path / f"runs/trial/{number}/square.ipynb", label=str(number))
+        for number in (1, 2)
+    ]
+
+
+def test_notebooks_are_executed_in_the_project_folder(notebooks, pair, tmp_path):
+    folder = tmp_path / "runs" / "trial"
+    faults = cluster.run_on_cluster(notebooks, pair, execute, folder=folder)
+    assert faults == {"square  1": "cell 3: ValueError: out of luck", "square  2": None}
+    assert re.match(rf"4 {re.escape(str(tmp_path))} \d+", notebooks[1].log.read_text())
+    assert [step.is_done() for step in notebooks] == [False, True]
+
+
+class TestCommand:
+    def test_jobs_beside_a_scheduler(self, tmp_path):
+        with pytest.raises(
+            ParameterError, match="jobs=3 beside a scheduler, expected 0: its workers say how many"
+        ):
+            reproduce.reproduce("trial", jobs=3, scheduler="tcp://127.0.0.1:9", corpus="demo")
+
+    def test_unreachable_scheduler_before_anything_is_planned(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(cluster, "CONNECT_S", 1)
+        with pytest.raises(RunError, match="does not answer"):
+            reproduce.reproduce("trial", jobs=0, scheduler="tcp://127.0.0.1:9", corpus="nowhere")
+        assert not list(tmp_path.iterdir())
+
+    def test_the_trainings_go_to_the_cluster(self, notebooks, pair, tmp_path):
+        runner, jobs = reproduce._choose_runner("trial", 0, pair, False)
+        assert jobs == 2 and not (tmp_path / "runs" / "trial").exists()
+        told = []
+        faults = runner([], jobs, lambda *change: told.append(change))
+        assert faults == {} and told == []

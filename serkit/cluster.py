@@ -171,7 +171,7 @@ class _Watch:
         """Take back what has not been started."""
         self._hear()
         self.client.cancel(list(self.jobs.values()), force=True)
-        for title in self._where:
+        for title in list(self._where):
             self._end(title, f"{INTERRUPTED}: goes on to its end on the cluster")
 
     def _hear(self):
@@ -205,7 +205,7 @@ class _Watch:
             if worker not in workers:
                 del self._where[title]
                 self.say(title, "remaining")
-        if workers and not set(workers) - set(self._unfit):
+        if workers and not set(_takers(workers)) - set(self._unfit):
             raise RunError(f"no worker is left that is fit: {next(iter(self._unfit.values()))}")
 
     def _lost(self):
@@ -377,6 +377,12 @@ def _workers(client):
     return client.scheduler_info(n_workers=-1)["workers"]
 
 
+def _takers(workers):
+    """Those that get jobs: where any worker announces a GPU, only such workers."""
+    gpus = {name: about for name, about in workers.items() if about["resources"].get(GPU)}
+    return gpus or workers
+
+
 def _check_scheduler(client, address):
     """Refuse one without serkit, or without a worker."""
     try:  # it unpacks the jobs to see how they hang together
@@ -401,10 +407,10 @@ def _check_workers(client, address, shared):
     """Refuse unfit workers before anything runs; returns what a job takes, and how many run at a time."""
     _check_scheduler(client, address)
     workers = _workers(client)
-    gpus = {name: about for name, about in workers.items() if about["resources"].get(GPU)}
-    found = client.run(unfit, shared, workers=list(gpus or workers), on_error="return")
-    for name, about in gpus.items():
-        if about["resources"][GPU] != 1 and not found[name]:
+    takers = _takers(workers)
+    found = client.run(unfit, shared, workers=list(takers), on_error="return")
+    for name, about in takers.items():
+        if about["resources"].get(GPU, 1) != 1 and not found[name]:
             found[name] = (
                 f"announces {about['resources'][GPU]:g} GPUs, expected 1, as its jobs would all take the first; start "
                 "one worker for each GPU, with --resources GPU=1 and its own CUDA_VISIBLE_DEVICES"
@@ -416,6 +422,6 @@ def _check_workers(client, address, shared):
             reason = f"can't run serkit ({one_line(str(reason))}); install the same as here"
         others = f" ({len(bad)} of {len(workers)} workers are unfit)" if len(bad) > 1 else ""
         raise RunError(f"worker {workers[name]['name']} at {name}: {reason}{others}")
-    if gpus:
-        return {GPU: 1}, len(gpus)
-    return None, sum(about["nthreads"] for about in workers.values())
+    if any(about["resources"].get(GPU) for about in takers.values()):
+        return {GPU: 1}, len(takers)
+    return None, sum(about["nthreads"] for about in takers.values())

@@ -171,6 +171,22 @@ class TestTwoWorkers:
         assert re.search(expected, capfd.readouterr().out)
         check_all_done_once([step])
 
+    def test_ctrl_c_takes_back_what_was_not_started(self, pair, tmp_path):
+        steps = [Toy(number, tmp_path, units=8, unit_s=0.1) for number in range(6)]
+
+        def interrupt_the_first(title, state):
+            if state == "done":
+                raise KeyboardInterrupt
+
+        faults = run(steps, pair, interrupt_the_first)
+        assert list(faults.values()).count(None) >= 1
+        assert len(faults) < 6 and set(faults.values()) <= {
+            None,
+            "interrupted: goes on to its end on the cluster",
+        }
+        assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+        check_all_done_once(steps)
+
     def test_the_dashboard_groups_by_title(self, tmp_path):
         step = Toy(3, tmp_path)
         assert key_split(f"{step.title}-{step.key()}") == step.title

@@ -17,7 +17,17 @@ from serkit.errors import ParameterError, SerkitError
 from serkit.experiment import TrainingSettings
 
 # settings of the command line that a grid does not replace
-BESIDE_GRID = ("grid", "jobs", "corpus", "root", "run", "iemocap_check", "skip_broken", "dry_run")
+BESIDE_GRID = (
+    "grid",
+    "jobs",
+    "scheduler",
+    "corpus",
+    "root",
+    "run",
+    "iemocap_check",
+    "skip_broken",
+    "dry_run",
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,7 @@ class Reproduce(TrainingSettings):
 
     grid: str = ""  # TOML file of many variants, such as notebooks/grids/demo.toml; settings are then its own
     jobs: int = 0  # trainings at a time; 0: one for each GPU, or one without a GPU
+    scheduler: str = ""  # address of a dask scheduler, such as tcp://host:8786: its workers run the trainings
     corpus: str = ""  # demo, ravdess, emodb or iemocap; empty: the grid's, or demo
     root: str = ""  # folder of the corpus; empty: data/<corpus>
     run: str = ""  # name of the run, a folder under runs/ and figures/; empty: that of the grid or corpus
@@ -57,6 +68,7 @@ class Reproduce(TrainingSettings):
             by=self.by,
             dry_run=self.dry_run,
             jobs=self.jobs,
+            scheduler=self.scheduler,
             **{field.name: getattr(self, field.name) for field in fields(TrainingSettings)},
         )
 
@@ -79,6 +91,7 @@ class Reproduce(TrainingSettings):
             skip_broken=self.skip_broken,
             dry_run=self.dry_run,
             jobs=self.jobs,
+            scheduler=self.scheduler,
         )
 
 

@@ -36,39 +36,43 @@ def only_one(run):
         lock.acquire(timeout=0)
     except Timeout:
         raise RunError(
-            f"{runs.show_path(folder)} is in use by {_describe(folder / RECORD)}; wait for it, or end it"
+            f"{runs.show_path(folder)} is in use by {describe(folder / RECORD)}; wait for it, or end it"
         ) from None
     except OSError as error:
         raise RunError(
             f"{folder}: can't be written ({error.strerror}); check its owner and the disk"
         ) from error
     try:
-        runs.write_json(folder / RECORD, _who())
+        runs.write_json(folder / RECORD, who())
         yield
     finally:
         (folder / RECORD).unlink(missing_ok=True)
         lock.release()
 
 
-def _who():
+def who():
+    """Host, process and user that this runs as, since when, and by which command."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container may run under a number that has no name
+        user = str(os.getuid())
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "user": getpass.getuser(),
+        "user": user,
         "since": datetime.now().isoformat(timespec="seconds"),
         "command": " ".join(sys.argv),
     }
 
 
-def _describe(record):
-    """Who holds a run, from its record; what can't be read is left out."""
+def describe(record, what="serkit reproduce"):
+    """Who holds a folder, from its record; what can't be read is left out."""
     try:
-        who = json.loads(record.read_text())
-        since = datetime.fromisoformat(who["since"])
+        said = json.loads(record.read_text())
+        since = datetime.fromisoformat(said["since"])
         day = "" if since.date() == datetime.now().date() else f"{since:%Y-%m-%d} "
         return (
-            f"serkit reproduce, process {who['pid']} of {who['user']} on host {who['host']} "
-            f"since {day}{since:%H:%M}"
+            f"{what}, process {said['pid']} of {said['user']} on host {said['host']} since {day}{since:%H:%M}"
         )
     except (OSError, ValueError, KeyError, TypeError):
-        return "another `serkit reproduce`"
+        return f"another `{what}`"

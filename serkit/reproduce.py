@@ -10,9 +10,9 @@ from dataclasses import asdict
 
 from serkit import estimate, runs
 from serkit.board import Board
-from serkit.errors import RunError
+from serkit.errors import ParameterError, RunError
 from serkit.holder import only_one
-from serkit.jobs import INTERRUPTED, count_jobs, find_gpus, run_local, threads_per_job
+from serkit.jobs import INTERRUPTED, count_jobs, execute, find_gpus, run_local, threads_per_job
 from serkit.plan import TOGETHER, TRAINING, check_step, make_plan, unfinished
 
 GRID = "grid.toml"  # copy of the grid in its run folder
@@ -141,7 +141,7 @@ def _sharing(costs, at_once):
     return at_once
 
 
-def reproduce(run, *, dry_run=False, jobs=1, grid=None, **settings):
+def reproduce(run, *, dry_run=False, jobs=1, scheduler="", grid=None, **settings):
     """Plan, show, run.
 
     Parameters
@@ -151,6 +151,8 @@ def reproduce(run, *, dry_run=False, jobs=1, grid=None, **settings):
         Stop after the plan.
     jobs : int, optional
         Trainings at a time, see :func:`serkit.jobs.count_jobs`.
+    scheduler : str, optional
+        Address of a dask scheduler whose workers run the trainings, see :func:`serkit.cluster.run_on_cluster`.
     grid : serkit.grid.Grid, optional
         Variants, folds and seeds; then ``settings`` are only about corpus and machine.
     **settings
@@ -161,7 +163,7 @@ def reproduce(run, *, dry_run=False, jobs=1, grid=None, **settings):
     int
         Exit code: 0 when everything is done, 1 when a step failed, 130 when it was interrupted.
     """
-    jobs = count_jobs(jobs)
+    runner, jobs = _choose_runner(run, jobs, scheduler, dry_run)
     if grid is not None:
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
         print(f"grid {runs.show_path(grid.path)}: {grid.title}")
@@ -171,10 +173,28 @@ def reproduce(run, *, dry_run=False, jobs=1, grid=None, **settings):
         return 0
     todo = unfinished(steps)
     estimate.check_disk([step.cost for step in todo], _any_experiment(steps), jobs)
-    outcome = run_plan(steps, run, jobs, grid=grid)
+    outcome = run_plan(steps, run, jobs, runner=runner, grid=grid)
     if outcome["interrupted"] or outcome["waiting"]:
         return 130
     return 1 if outcome["failed"] else 0
+
+
+def _choose_runner(run, jobs, scheduler, dry_run):
+    """What runs the trainings, and how many of them at a time; a cluster that can't is refused here."""
+    if not scheduler:
+        return run_local, count_jobs(jobs)
+    if jobs not in (0, 1):
+        raise ParameterError(
+            f"jobs={jobs!r} beside a scheduler, expected 0: its workers say how many run at a time"
+        )
+    from serkit.cluster import check_cluster, run_on_cluster  # here: dask takes a while to import
+
+    folder = runs.project_home() / "runs" / run
+
+    def runner(steps, _, on_change):
+        return run_on_cluster(steps, scheduler, execute, on_change, folder=folder)
+
+    return runner, 1 if dry_run else check_cluster(scheduler, folder)
 
 
 def _keep_grid(grid, run):

@@ -19,6 +19,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps once a second
 ]  # fmt: skip
 REPORT = pytest.StashKey()
 TAKEN = pytest.StashKey()
@@ -81,6 +82,7 @@ def open_notebook(request, chromium, lab):
     If the test failed, ``artefacts/`` holds a picture of the page, the notebook and the server's log.
     """
     context = chromium.new_context(viewport=VIEW)
+    context.set_default_timeout(60_000)
     opened = []
 
     def open_one(name):

@@ -159,7 +159,7 @@ class OpenNotebook:
         """Write ``<stem>_light.png`` and ``<stem>_dark.png`` with what the selector finds in the middle."""
         for theme, name in (("JupyterLab Dark", "dark"), ("JupyterLab Light", "light")):
             self.page.evaluate(THEME, theme)
-            self.page.wait_for_selector(f'body[data-jp-theme-name="{theme}"]')
+            self.page.wait_for_selector(f'body[data-jp-theme-name="{theme}"]', state="attached")
             self.look_at(selector)
             self.page.screenshot(path=f"{stem}_{name}.png")
 

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import OpenNotebook
-from server import environment, make_project, serve
+
+from browser.lab import OpenNotebook
+from browser.server import environment, make_project, serve
 
 ARTEFACTS = Path(__file__).with_name("artefacts")
 VIEW = {"width": 1400, "height": 900}

@@ -6,7 +6,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import soundfile
-from server import HOME
+
+from browser.server import HOME
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1500)]
 

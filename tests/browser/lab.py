@@ -26,14 +26,17 @@ STATE = f"""path => {{
 
 CONTENT = f"path => {{ {PANEL} return panel.content.model.toJSON(); }}"
 
-# only what is shown counts: a picture that didn't load is in the file all the same
+# Only what is shown counts, after opening what is folded: a picture that didn't load is in the file all the
+# same, and a player that waits out of sight for a choice has no sound yet.
 SHOWN = f"""async path => {{
   {PANEL}
   const node = panel.content.node;
   const all = selector => [...node.querySelectorAll(selector)];
   const cells = all('.jp-Cell');
   const where = element => cells.indexOf(element.closest('.jp-Cell'));
-  const players = all('.jp-OutputArea audio'), images = all('.jp-OutputArea img');
+  all('.jp-OutputArea details').forEach(e => e.open = true);
+  const seen = kind => all('.jp-OutputArea ' + kind).filter(e => e.checkVisibility());
+  const players = seen('audio'), images = seen('img');
   const end = Date.now() + 10000;
   const loading = () => players.some(a => !a.readyState && !a.error) || images.some(i => !i.complete);
   while (loading() && Date.now() < end) await new Promise(done => setTimeout(done, 100));

@@ -7,6 +7,7 @@ pytestmark = pytest.mark.browser
 
 TONE = "from IPython.display import Audio, display\nimport numpy as np\n"
 TONE += "tone = 0.1 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)\n"
+WAITING = "from ipywidgets import Audio\nAudio(layout={'display': 'none'})"
 PICTURE = "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()"
 
 
@@ -27,7 +28,7 @@ def toy(lab, open_notebook):
 
 
 def test_nothing_is_wrong(toy):
-    notebook = toy(PICTURE, TONE + "display(Audio(tone, rate=16000))", "print('done')")
+    notebook = toy(PICTURE, TONE + "display(Audio(tone, rate=16000))", WAITING)
     assert notebook.problems() == []
     shown = notebook.shown()
     assert (shown["images"], shown["players"]) == (1, 1)
@@ -46,12 +47,14 @@ def test_a_raising_cell_and_those_after_it(toy):
          "a traceback is shown"),
         ("from ipywidgets import Output\nout = Output()\nwith out:\n    1 / 0\nout", "a traceback is shown"),
         ("from IPython.display import HTML\nHTML('<img src=\"nowhere.png\">')", "an image is not shown"),
+        ("from IPython.display import HTML\nHTML('<details><img src=\"nowhere.png\"></details>')",
+         "an image is not shown"),
         ("from IPython.display import HTML\nHTML('<audio controls src=\"data:audio/wav;base64,AAAA\"></audio>')",
          "a player has no sound"),
         ("from IPython.display import HTML\nHTML('<div style=\"width: 3000px\">wide</div>')", "cut off"),
         ("import os\nos._exit(1)", "a dialog is open"),
     ],
-    ids=["traceback", "in a widget", "image", "sound", "width", "kernel"],
+    ids=["traceback", "in a widget", "image", "folded image", "sound", "width", "kernel"],
 )  # fmt: skip
 def test_one_thing_is_wrong(toy, source, problem):
     problems = toy(source).problems()

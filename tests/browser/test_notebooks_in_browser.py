@@ -59,7 +59,7 @@ def test_run_all(name, prepared, open_notebook, save_views, record):
     shown, (players, images) = notebook.shown(), EXPECTED[name]
     assert shown["players"] >= players and shown["images"] >= images, shown
     if players:
-        assert notebook.play(notebook.node.locator("audio").first) > 0
+        assert notebook.play(notebook.node.locator("audio:visible").first) > 0
     assert outcome.peak_mb < MEMORY_MB
     save_views(notebook, ".jp-OutputArea img")
 

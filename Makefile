@@ -16,7 +16,7 @@ OPTIONS ?=
 
 SETTINGS = --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE)
 
-.PHONY: setup reproduce report doctor test benchmark lab notebooks lint lock clean
+.PHONY: setup reproduce report doctor test test-browser benchmark lab notebooks lint lock clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,11 @@ doctor: setup
 test: setup
 	$(BIN)/python -m pytest
 
+# every notebook in JupyterLab and the Chromium of this machine; OPTIONS=--screenshots keeps pictures of them
+test-browser: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
+	$(BIN)/python -m pytest -m browser tests/browser $(OPTIONS)
+
 # a corpus of IEMOCAP's shape, whole; OPTIONS='--share 0.1' for a quick look
 benchmark: setup
 	$(BIN)/python tests/benchmarks/benchmark.py $(OPTIONS)
@@ -48,6 +53,7 @@ lab: setup
 	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks/01_prepare_corpus.ipynb
 
 notebooks: setup
+	$(BIN)/python tests/colab_cell.py notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 	$(BIN)/ruff check notebooks
 	$(BIN)/ruff format notebooks
@@ -56,10 +62,11 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# exact versions of what is installed; packages that only Linux has get a marker
+# exact versions of what is installed; packages that only Linux has get a marker, the browser tests' stay out
 lock: setup
 	{ echo "# Exact versions for every way of installing; made by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable \
+	  | grep -ivxFf tests/browser/requirements.txt \
 	  | sed -E "s/^((nvidia|cuda)-.*|triton==.*)$$/\1 ; sys_platform == 'linux' and platform_machine == 'x86_64'/; s/^((pexpect|ptyprocess)==.*)$$/\1 ; sys_platform != 'win32'/"; \
 	  echo "appnope==0.1.4 ; sys_platform == 'darwin'"; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock

@@ -1,0 +1,1 @@
+"""The notebooks in a real browser: JupyterLab on loopback, and the Chromium of this machine."""

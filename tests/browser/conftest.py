@@ -1,0 +1,139 @@
+"""Fixtures of the browser tests: one JupyterLab and one Chromium for all of them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from browser.lab import OpenNotebook
+from browser.server import environment, make_project, serve
+
+ARTEFACTS = Path(__file__).with_name("artefacts")
+VIEW = {"width": 1400, "height": 900}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# nothing here needs a graphics card, and no browser of a test should ask other hosts for anything
+FLAGS = [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+    "--use-fake-device-for-media-stream",  # a microphone that beeps once a second
+]  # fmt: skip
+REPORT = pytest.StashKey()
+TAKEN = pytest.StashKey()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--screenshots", action="store_true", help="keep a picture of each notebook in both themes"
+    )
+
+
+def pytest_configure(config):
+    config.stash[TAKEN] = []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.when == "call":
+        item.stash[REPORT] = report
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for line in config.stash[TAKEN]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium that was on the machine before."""
+    from playwright.sync_api import sync_playwright  # here: collecting the tests must do without it
+
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.fail(
+            f"none of {', '.join(BROWSERS)} found; install one (Debian: apt-get install chromium) or set "
+            "CHROMIUM to its path",
+            pytrace=False,
+        )
+    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, *root])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """JupyterLab for a project in which nothing has been done yet."""
+    project = make_project(tmp_path_factory.mktemp("project"))
+    with serve(project, tmp_path_factory.mktemp("jupyter")) as server:
+        yield server
+
+
+@pytest.fixture
+def open_notebook(request, chromium, lab):
+    """Function that opens a notebook of the project; afterwards page and kernel are closed.
+
+    If the test failed, ``artefacts/`` holds a picture of the page, the notebook and the server's log.
+    """
+    context = chromium.new_context(viewport=VIEW)
+    context.set_default_timeout(60_000)
+    opened = []
+
+    def open_one(name):
+        opened.append(OpenNotebook(context.new_page(), lab, name))
+        return opened[-1]
+
+    yield open_one
+    report = request.node.stash.get(REPORT, None)
+    if report is not None and report.failed:
+        _keep(re.sub(r"\W+", "_", request.node.name).strip("_"), context, opened, lab)
+    context.close()
+    lab.stop_kernels()
+
+
+@pytest.fixture
+def record(request):
+    """Function that adds a line to the summary at the end."""
+    return request.config.stash[TAKEN].append
+
+
+@pytest.fixture
+def save_views(request):
+    """Function that keeps pictures of an open notebook where ``--screenshots`` asks for them."""
+
+    def save(notebook, selector):
+        if request.config.getoption("--screenshots", default=False):
+            ARTEFACTS.mkdir(exist_ok=True)
+            notebook.save_views(ARTEFACTS / notebook.name, selector)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def run_headless(lab):
+    """Function that runs a notebook of the project without a browser, for what comes after it."""
+
+    def run(name, **parameters):
+        chosen = [text for key, value in parameters.items() for text in ("-p", key, str(value))]
+        command = [sys.executable, "-m", "papermill", "--no-progress-bar", f"notebooks/{name}.ipynb"]
+        subprocess.run(
+            [*command, os.devnull, *chosen], cwd=lab.project, env=environment(), check=True, timeout=600
+        )
+
+    return run
+
+
+def _keep(stem, context, opened, lab):
+    ARTEFACTS.mkdir(exist_ok=True)
+    shutil.copy(lab.log, ARTEFACTS / f"{stem}.log")
+    for number, page in enumerate(context.pages):
+        page.screenshot(path=ARTEFACTS / f"{stem}_{number}.png")
+    for notebook in opened:
+        (ARTEFACTS / f"{stem}.ipynb").write_text(json.dumps(notebook.content()))

@@ -1,0 +1,128 @@
+"""Every notebook in JupyterLab and Chromium, in order, in a project where nothing has been done yet."""
+
+import time
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import soundfile
+
+from browser.server import HOME
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(1500)]
+
+NOTEBOOKS = sorted(path.stem for path in (HOME / "notebooks").glob("0*.ipynb"))
+# at least so many players and images
+EXPECTED = {
+    "01_prepare_corpus": (4, 4),
+    "02_mfcc": (1, 4),
+    "03_spectrogram": (0, 6),
+    "04_wav2vec2": (1, 3),
+    "05_train_coattention": (1, 5),
+    "06_confusion_matrix": (1, 5),
+    "07_ablations": (0, 1),
+    "08_predict": (1, 1),
+}
+MEMORY_MB = 3000
+# twice what is promised to a reader: something else may be running on the machine
+USUAL_S, TRAINING_S = 360, 600
+TRAINING = "05_train_coattention"
+LOADED = "player => player.readyState || new Promise(done => player.addEventListener('loadedmetadata', done))"
+
+
+@pytest.fixture
+def prepared(lab, run_headless):
+    """Function that does what comes before a notebook, where that has not been done here."""
+
+    def prepare(name):
+        if name > "02" and not list(lab.project.glob("data/processed/*/manifest.parquet")):
+            run_headless("01_prepare_corpus")
+        if name > "06" and not list(lab.project.glob("runs/**/DONE")):
+            run_headless(TRAINING, epochs=2)
+        return name
+
+    return prepare
+
+
+def write_noise(path, seconds):
+    """A wav file of white noise, 16 kHz, mono."""
+    noise = np.random.default_rng(1).normal(0, 0.1, int(16_000 * seconds))
+    soundfile.write(path, noise, 16_000)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_run_all(name, prepared, open_notebook, save_views, record):
+    notebook = open_notebook(prepared(name))
+    outcome = notebook.run_all(TRAINING_S if name == TRAINING else USUAL_S)
+    record(f"{name}: Run All {outcome.seconds:.0f} s, at most {outcome.peak_mb:.0f} MB")
+    assert notebook.problems() == []
+    shown, (players, images) = notebook.shown(), EXPECTED[name]
+    assert shown["players"] >= players and shown["images"] >= images, shown
+    if players:
+        assert notebook.play(notebook.node.locator("audio:visible").first) > 0
+    assert outcome.peak_mb < MEMORY_MB
+    save_views(notebook, ".jp-OutputArea img")
+
+
+@pytest.mark.skipif(find_spec("serkit.earview") is None, reason="notebook 06 has no matrix to click here")
+def test_a_cell_of_the_matrix_is_heard(prepared, open_notebook, save_views, lab, record):
+    name = "06_confusion_matrix"
+    notebook = open_notebook(prepared(name))
+    notebook.run_all(USUAL_S)
+    view = notebook.node.locator(".serkit-view")
+    cell = view.locator(".serkit-cell:not(:has-text('(0)'))").first
+    clicked = time.monotonic()
+    cell.click()
+    rows = view.locator(".serkit-row:visible")
+    rows.first.wait_for()
+    record(f"{name}: a cell answers in {time.monotonic() - clicked:.1f} s")
+    rows.first.click()
+    view.locator(".serkit-attention img").wait_for()
+    player = view.locator("audio")
+    player.evaluate(LOADED)
+    assert notebook.play(player) > 0
+    view.locator(".serkit-mark:visible").click()
+    view.locator(".serkit-export:enabled", has_text="1 marked").click()
+    view.locator(".serkit-message", has_text="marked.csv").wait_for()
+    assert len((lab.project / "figures/demo/marked.csv").read_text().splitlines()) == 2
+    assert notebook.problems() == []
+    save_views(notebook, ".serkit-attention")
+
+
+@pytest.mark.skipif("08_predict" not in NOTEBOOKS, reason="notebook 08 is not here")
+class TestOwnVoice:
+    @pytest.fixture
+    def notebook(self, prepared, open_notebook):
+        notebook = open_notebook(prepared("08_predict"))
+        notebook.page.context.grant_permissions(["microphone"])
+        notebook.run_all(USUAL_S)
+        return notebook
+
+    def test_a_file_and_one_that_is_no_sound(self, notebook, save_views, tmp_path):
+        panel = notebook.node.locator(".serkit-panel")
+        (tmp_path / "notes.wav").write_text("this is no sound")
+        panel.locator("input.serkit-file").set_input_files(tmp_path / "notes.wav")
+        panel.locator(".serkit-problem, .serkit-note", has_text="notes.wav").first.wait_for()
+        assert panel.locator(".serkit-verdict").count() == 0
+        write_noise(tmp_path / "hiss.wav", seconds=4)
+        panel.locator("input.serkit-file:enabled").set_input_files(tmp_path / "hiss.wav")
+        panel.locator(".serkit-verdict", has_text="hiss.wav").wait_for()
+        player = panel.locator("audio")
+        player.evaluate(LOADED)
+        assert player.evaluate("player => player.duration") == pytest.approx(4, abs=0.05)
+        assert notebook.play(player) > 0
+        assert notebook.problems() == []
+        save_views(notebook, ".serkit-panel")
+
+    def test_the_microphone(self, notebook):
+        panel = notebook.node.locator(".serkit-panel")
+        panel.locator("button.serkit-record", has_text="Record").click()
+        stop = panel.locator("button.serkit-record:enabled", has_text="Stop")
+        stop.wait_for()
+        notebook.page.wait_for_timeout(2000)
+        stop.click()
+        panel.locator(".serkit-verdict").wait_for()
+        player = panel.locator("audio")
+        player.evaluate(LOADED)
+        assert 1 < player.evaluate("player => player.duration") < 10
+        assert notebook.problems() == []

@@ -148,8 +148,8 @@ def compare_settings(run, predictions, setting, score="ua"):
     list of pd.DataFrame
         As ``ablation_table`` gives them; those of fewer than five speakers are left out.
     """
-    tables = []
-    for family in families(run, setting):
+    tables, found = [], families(run, setting)
+    for family in found:
         tested = predictions[predictions["variant"].isin(family.values()) & (predictions["split"] == "test")]
         try:
             tables.append(
@@ -157,7 +157,7 @@ def compare_settings(run, predictions, setting, score="ua"):
             )
         except SerkitError as error:
             print(f"{setting} {', '.join(family)}: {error}")
-    if not tables:
+    if not found:
         print(
             f"run {run!r} holds no two variants that differ in {setting} alone: a grid trains them, such as "
             "`serkit reproduce --grid notebooks/grids/ablations.toml --run ablations`"

@@ -14,8 +14,8 @@ from colab_cell import is_colab_cell
 from nbconvert import HTMLExporter
 from voices import voice, write_model
 
+from serkit.execution import KERNEL_START_S
 from serkit.recipe import CORRECTED
-from serkit.reproduce import KERNEL_START_S
 from serkit.runs import DONE, Experiment
 
 HOME = Path(__file__).parents[1]

@@ -11,7 +11,10 @@ RUN ?= $(CORPUS)
 FOLDS ?= all
 SEEDS ?= 111
 PROFILE ?= demo
+GRID ?=
 OPTIONS ?=
+
+SETTINGS = --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE)
 
 .PHONY: setup reproduce report doctor test benchmark lab notebooks lint lock clean
 
@@ -25,7 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $(STAMP)
 
 reproduce: setup
-	$(BIN)/serkit reproduce --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE) $(OPTIONS)
+	$(BIN)/serkit reproduce $(if $(GRID),--grid $(GRID) --root "$(ROOT)",$(SETTINGS)) $(OPTIONS)
 
 report: setup
 	$(BIN)/serkit report $(RUN) $(OPTIONS)

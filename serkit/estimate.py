@@ -271,10 +271,10 @@ def describe(costs, experiment, n_jobs=1, sharing=1):
         each = f" of each of {sharing} trainings" if sharing > 1 else " of training"
         lines.append(f"memory: about {show_bytes(memory.peak)} at the peak{each}; {have}")
         if memory.peak * sharing > memory.free:
-            several = f"{sharing} trainings" if sharing > 1 else "training"
+            several, verb = (f"{sharing} trainings", "do") if sharing > 1 else ("training", "does")
             fewer = "use fewer jobs, " if sharing > 1 else ""
             lines.append(
-                f"WARNING: {several} with batch_size={experiment.batch_size} does not fit into the free memory of "
+                f"WARNING: {several} with batch_size={experiment.batch_size} {verb} not fit into the free memory of "
                 f"{memory.place}; end other programs, {fewer}set micro_batch={_half(experiment)} (the batch stays as it is), or gradient_checkpointing=True"
             )
     lines.append(f"disk:   {_disk_line(costs, experiment, n_jobs)}")

@@ -17,10 +17,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import papermill
 from filelock import FileLock, Timeout
-from jupyter_client import AsyncKernelManager
-from papermill.exceptions import PapermillExecutionError
 
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 PATIENCE_S = 15  # s after which an interrupted kernel is told again
@@ -33,14 +30,14 @@ class Stop:
     """Ctrl-C for a notebook: reaches the cell that runs, and keeps further ones from starting."""
 
     def __init__(self):
-        self.asked = 0
+        self.asked = False
         self.cell = None  # index of the cell that runs
         self._manager = None
         self._told = None  # when the kernel was told
 
     def ask(self, *_):
-        """Interrupt as soon as there is a kernel; asked twice, end it."""
-        self.asked += 1
+        """Interrupt as soon as there is a kernel. Asking twice changes nothing: it may be about to save."""
+        self.asked = True
 
     def attach(self, manager):
         """Remember whose kernel is to be interrupted."""
@@ -53,18 +50,15 @@ class Stop:
             raise RuntimeError("interrupted")
 
     def pass_on(self):
-        """Tell the kernel what has been asked since the last call."""
+        """Tell the kernel once it has been asked, and again while it goes on."""
         group = getattr(getattr(self._manager, "provisioner", None), "pgid", None)
         if not self.asked or not group:
             return
-        if self.asked > 1:
-            number = signal.SIGKILL
-        elif self._told is None:
+        if self._told is None:
             number = signal.SIGINT  # training saves a checkpoint
         elif time.monotonic() - self._told > PATIENCE_S:
-            number = (
-                signal.SIGTERM
-            )  # a kernel between two cells ignores the first one; training saves here too
+            # a kernel between two cells ignores the first one; training saves at this one too
+            number = signal.SIGTERM
         else:
             return
         self._told = time.monotonic()
@@ -85,6 +79,9 @@ def run_notebook(job, stop):
     -------
     str or None
     """
+    import papermill  # here and below: who starts the process needs none of this
+    from papermill.exceptions import PapermillExecutionError
+
     try:
         with _logged_to(job["log"]), _alone(job["output"]), _kernel_manager(stop) as manager:
             papermill.execute_notebook(
@@ -149,6 +146,8 @@ def _alone(output):
 @contextmanager
 def _kernel_manager(stop):
     """Kernels talk over sockets in a folder of their own: TCP ports can collide between them."""
+    from jupyter_client import AsyncKernelManager
+
     folder = tempfile.mkdtemp(prefix="serkit-")
 
     class IpcKernelManager(AsyncKernelManager):
@@ -178,6 +177,8 @@ def main():
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.ask)
+    # jsonschema checks web addresses if this is there: half a start's time, and a notebook has none to check
+    sys.modules.setdefault("rfc3987_syntax", None)
     orders, answer = _take_streams()
     job = json.loads(orders.readline())
     faults = []

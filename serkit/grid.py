@@ -71,7 +71,7 @@ def read_grid(path):
     content = _read_toml(path)
     _check_names(f"grid {path}", content, ("title", "common", "variant"))
     common = content.get("common", {})
-    _check_table(f"grid {path}: common", common, "[common]")
+    _check_table(f"grid {path}, common", common, "[common]")
     _check_names(f"grid {path}, [common]", common, (*PLACES, *REPEATS, *SETTINGS))
     for name in ("title", *PLACES):
         value = content.get(name, "") if name == "title" else common.get(name, "")
@@ -128,7 +128,14 @@ def _read_list(path, common, name, kind):
     if not good or not values or len(set(map(str, values))) < len(values):
         expected = '"all" or such as [1, 2]' if name == "folds" else "such as [111, 211]"
         raise ParameterError(f"grid {path}, [common]: {name}={values!r}, expected {expected}, none twice")
-    return [str(value) for value in values] if name == "folds" else values
+    if name == "folds":
+        return [str(value) for value in values]
+    for seed in values:
+        try:
+            Experiment(seed=seed)
+        except ParameterError as error:
+            raise ParameterError(f"grid {path}, [common]: {error}") from error
+    return values
 
 
 def _read_variants(path, content, shared, corpus):
@@ -138,11 +145,11 @@ def _read_variants(path, content, shared, corpus):
         raise ParameterError(
             f"grid {path}: holds no variant; add a table that begins with [[variant]] for each"
         )
-    seen, variants = {}, []
+    seen, variants = [], []
     for number, table in enumerate(tables, start=1):
         place = f"grid {path}, variant {number}"
         _check_table(place, table, "[[variant]]")
-        for name in {*PLACES, *REPEATS} & set(table):
+        for name in sorted({*PLACES, *REPEATS} & set(table)):
             raise ParameterError(f"{place}: {name} is the same for all variants; move it to [common]")
         _check_names(place, table, ("name", *SETTINGS))
         name = table.get("name", "")
@@ -183,10 +190,8 @@ def _build(place, settings, corpus):
 
 
 def _check_new(path, label, experiment, seen):
-    """Refuse two variants of one label or of one folder."""
-    if label in seen:
-        raise ParameterError(f"grid {path}: two variants are called {label!r}; give each a name of its own")
-    for other, before in seen.items():
+    """Refuse two variants of one folder or of one label."""
+    for other, before in seen:
         if before.variant != experiment.variant:
             continue
         now, then = asdict(experiment), asdict(before)
@@ -199,4 +204,6 @@ def _check_new(path, label, experiment, seen):
             f"({name}={then[name]!r} and {now[name]!r}) and would share the folder {experiment.variant}; "
             "give each a grid and a run of its own"
         )
-    seen[label] = experiment
+    if label in [other for other, _ in seen]:
+        raise ParameterError(f"grid {path}: two variants are called {label!r}; give each a name of its own")
+    seen.append((label, experiment))

@@ -61,7 +61,7 @@ class Job:
         return self.process.poll() is not None
 
     def interrupt(self):
-        """Ctrl-C: training saves a checkpoint first. A second one does not wait."""
+        """Ctrl-C: training saves a checkpoint first."""
         self.process.send_signal(signal.SIGINT)
 
     def kill(self):
@@ -145,15 +145,18 @@ def run_local(steps, n_jobs, on_change=None):
     environments = job_environments(n_jobs)
     waiting, running, faults = deque(steps), {}, {}
     with _asked_to_stop() as signals:
-        told = 0
+        told = False
         try:
             while waiting or running:
-                if signals:
+                asked, insisted = bool(signals), signals.count(signal.SIGINT) > 1
+                if asked:
                     waiting.clear()
-                if len(signals) > told:
-                    told = len(signals)
-                    for job in running.values():
+                for job in running.values():
+                    if insisted:
+                        job.kill()
+                    elif asked and not told:
                         job.interrupt()
+                told = asked
                 for slot in range(n_jobs):
                     job = running.get(slot)
                     if job is not None and job.ended():

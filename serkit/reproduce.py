@@ -22,7 +22,7 @@ OUTCOMES = {
 }  # fmt: skip
 
 
-def run_plan(steps, run, jobs=1, *, runner=run_local):
+def run_plan(steps, run, jobs=1, *, runner=run_local, grid=None):
     """Execute a plan: preparation first and alone, then the trainings, what puts them together last.
 
     Parameters
@@ -33,6 +33,8 @@ def run_plan(steps, run, jobs=1, *, runner=run_local):
         Trainings at a time.
     runner : callable, optional
         Runs the trainings, as :func:`serkit.jobs.run_local` does.
+    grid : serkit.grid.Grid, optional
+        Where the plan comes from: a copy of its file is kept beside the results.
 
     Returns
     -------
@@ -43,6 +45,8 @@ def run_plan(steps, run, jobs=1, *, runner=run_local):
     for step in steps:
         check_step(step)
     with only_one(run):
+        if grid is not None:
+            _keep_grid(grid, run)
         started = time.perf_counter()
         todo = unfinished(steps)
         skipped = [step.title for step in steps if step not in todo]
@@ -169,9 +173,7 @@ def reproduce(run, *, dry_run=False, jobs=1, scheduler="", grid=None, **settings
         return 0
     todo = unfinished(steps)
     estimate.check_disk([step.cost for step in todo], _any_experiment(steps), jobs)
-    outcome = run_plan(steps, run, jobs, runner=runner)
-    if grid is not None:
-        _keep_grid(grid, run)
+    outcome = run_plan(steps, run, jobs, runner=runner, grid=grid)
     if outcome["interrupted"] or outcome["waiting"]:
         return 130
     return 1 if outcome["failed"] else 0
@@ -196,7 +198,7 @@ def _choose_runner(run, jobs, scheduler, dry_run):
 
 
 def _keep_grid(grid, run):
-    """A copy beside the results: they say by themselves what they are part of."""
+    """Copy a grid beside the results: they say by themselves what they are part of."""
     target = runs.project_home() / "runs" / run / GRID
     try:
         if grid.path.resolve() != target.resolve():

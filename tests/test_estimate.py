@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +213,21 @@ class TestLines:
         text = self.lines(Cost(memory=Memory(40e9, 20_000_000_000, 24_000_000_000, "the GPU")))
         assert "batch_size=16 does not fit into the free memory of the GPU" in text
         assert "set micro_batch=" in text
+
+    def test_jobs_that_share_a_memory(self, project):
+        """Two of 12 GB don't fit into 20 GB, one does; on two GPUs each has one for itself."""
+        cost = Cost(memory=Memory(12e9, 20_000_000_000, 24_000_000_000, "this machine"))
+        alone = "\n".join(estimate.describe([cost], DEMO, 2, 1))
+        shared = "\n".join(estimate.describe([cost], DEMO, 2, 2))
+        assert "at the peak of training" in alone and "WARNING" not in alone
+        assert "about 12.0 GB at the peak of each of 2 trainings; this machine has" in shared
+        assert "WARNING: 2 trainings with batch_size=16 do not fit" in shared and "use fewer jobs" in shared
+
+    def test_checkpoints_of_jobs_side_by_side(self, project, monkeypatch):
+        disk_with(50_000_000_000, monkeypatch)
+        folds = [Cost(checkpoint=n * 1_000_000_000) for n in (1, 3, 2)]
+        text = "\n".join(estimate.describe([replace(one, model=1) for one in folds], DEMO, 2))
+        assert "checkpoints of 2 folds 5.0 GB" in text
 
     def test_disk(self, project, monkeypatch):
         disk_with(50_000_000_000, monkeypatch)

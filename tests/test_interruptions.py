@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from tones import QUIET, make_tones, train
 
-from serkit import checkpoints, launch, model, runs, training
+from serkit import checkpoints, interrupts, launch, model, runs, training
 from serkit.errors import RunError
 
 
@@ -77,6 +78,17 @@ def test_asked_to_stop_saves_first(tones, whole, tmp_path, monkeypatch, number):
     assert signal.getsignal(number) == before
     monkeypatch.setattr(training, "seed_of_step", real)
     same(train(tones, tmp_path, batch_size=4), whole)
+
+
+def test_a_time_limit_that_is_told_twice_still_saves():
+    """A cluster sends SIGTERM to every process, and the driver interrupts its jobs."""
+    with interrupts.Interrupts(SimpleNamespace(num_processes=1), every_s=1e9) as asked:
+        assert asked.due() == interrupts.NOTHING
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.due() == interrupts.STOP
+        with pytest.raises(KeyboardInterrupt):  # somebody insists
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_sigkill_at_random_moments(tones, tmp_path):

@@ -92,7 +92,9 @@ def start(n_workers, **settings):
 def one_import_for_all_workers():
     """Workers are forked from a process that has imported everything, which takes seconds."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(["distributed", "serkit.cluster", "pytest"])
+        get_mp_context().set_forkserver_preload(
+            ["distributed", "serkit.cluster", "serkit.reproduce", "pytest"]
+        )
         yield
 
 

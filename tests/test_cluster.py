@@ -92,7 +92,9 @@ def start(n_workers, **settings):
 def one_import_for_all_workers():
     """Workers are forked from a process that has imported everything, which takes seconds."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(["distributed", "serkit.cluster", "pytest"])
+        get_mp_context().set_forkserver_preload(
+            ["distributed", "serkit.cluster", "serkit.reproduce", "pytest"]
+        )
         yield
 
 
@@ -458,7 +460,7 @@ def test_notebooks_are_executed_in_the_project_folder(notebooks, pair, tmp_path)
     folder = tmp_path / "runs" / "trial"
     faults = cluster.run_on_cluster(notebooks, pair, execute, folder=folder)
     assert faults == {"square  1": "cell 3: ValueError: out of luck", "square  2": None}
-    assert re.match(rf"4 {re.escape(str(tmp_path))} \d+", notebooks[1].log.read_text())
+    assert re.search(rf"\n4 {re.escape(str(tmp_path))} \d+", notebooks[1].log.read_text())
     assert [step.is_done() for step in notebooks] == [False, True]
 
 

@@ -13,6 +13,7 @@ from serkit.runs import show_path, write_json
 
 FILES = "files.json"
 RESULTS = ("experiment.json", "history.csv", "timing.csv", "predictions.parquet", "metrics.json")
+FURTHER = ("epochs.parquet", "embedding.parquet")  # not of every fold
 MODEL = ("model/config.json", "model/model.safetensors", "model/features.json", "model/README.md")
 
 
@@ -44,7 +45,8 @@ def write_inventory(folder):
     folder = Path(folder)
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-        for name in (*RESULTS, *MODEL)
+        for name in (*RESULTS, *MODEL, *FURTHER)
+        if name not in FURTHER or (folder / name).is_file()
     }
     write_json(folder / FILES, {"files": files})
 

@@ -105,7 +105,7 @@ class Measured:
         >>> measured = Measured(runs.Experiment(batch_size=10), step_s=2.0, forward_s=0.1)
         >>> cost = measured.fold({"train": 95, "validation": 20, "test": 30}, 3, Path("none"))
         >>> round(cost.seconds - NOTEBOOK_S, 6)  # 3 epochs of 10 steps, both sets after each and at the end
-        71.0
+        80.0
         """
         n_steps = math.ceil(counts["train"] / self.experiment.batch_size)
         predicted = counts["validation"] + self.experiment.keep_epochs * counts["test"]

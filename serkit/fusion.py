@@ -36,8 +36,8 @@ def weigh_frames(scores, mask, fusion):
     >>> scores, mask = torch.tensor([[-1.0, 2.0, 2.0, 5.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
     >>> weigh_frames(scores, mask, "coattention").tolist()
     [[0.0, 2.0, 2.0, 0.0]]
-    >>> weigh_frames(None, mask, "mean").round(decimals=2).tolist()
-    [[0.33, 0.33, 0.33, 0.0]]
+    >>> (6 * weigh_frames(None, mask, "mean")).round().tolist()
+    [[2.0, 2.0, 2.0, 0.0]]
     """
     if scores is not None and fusion == "coattention":
         return F.relu(scores) * mask

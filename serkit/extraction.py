@@ -34,7 +34,7 @@ from serkit.recipe import Recipe
 
 BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: logs keep every one
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
-PORTION = 16  # utterances handed to a worker at once
+PORTION = 16  # utterances handed to a worker at once, at most
 HELD = 2**24  # bytes of results that a worker keeps before it writes them
 
 
@@ -197,7 +197,8 @@ def _run(tasks, job, workers):
             for task in tasks:
                 yield _extract_some([task], job)
         return
-    waiting = (tasks[start : start + PORTION] for start in range(0, len(tasks), PORTION))
+    size = max(1, min(PORTION, len(tasks) // (4 * workers)))  # of few utterances each worker gets some
+    waiting = (tasks[start : start + size] for start in range(0, len(tasks), size))
     with _one_thread(), _make_pool(workers) as pool:
         running = set()
         while True:

@@ -263,7 +263,7 @@ class TestReproduce:
         monkeypatch.setattr(plan.Step, "is_done", lambda step: True)
         assert reproduce.reproduce("trial", dry_run=True, **self.settings()) == 0
         text = capsys.readouterr().out
-        assert "6 steps, 6 done before" in text and "at most 0 min" in text and "memory" not in text
+        assert "7 steps, 7 done before" in text and "at most 0 min" in text and "memory" not in text
 
     def test_no_extraction_and_no_training_means_no_measuring(self, project, tones, nothing_asked):
         build_store(tones, CORRECTED, runs.processed_folder("demo"))

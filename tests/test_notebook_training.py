@@ -87,7 +87,7 @@ def test_stepping_through_05(project):
             assert person.run(cell)[1] is None
         printed, fault = person.run("curves")
         assert fault.startswith("NameError")
-        assert "'result' is made by code cell 9, under '4. Training': run that cell first" in printed
+        assert "'result' is made by code cell 10, under '4. Training': run that cell first" in printed
 
         manifest = runs.processed_folder("demo") / "manifest.parquet"
         manifest.rename(manifest.with_suffix(".away"))

@@ -58,7 +58,8 @@ def plan(run, *folds):
 
 def results(folder):
     """Files of a run folder by name, without the log and TensorBoard's events, whose names hold the time."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    # a lock is of whoever runs the notebooks, and no result
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     names = {path.relative_to(folder).as_posix(): path for path in files if "tensorboard" not in path.parts}
     return {name: path for name, path in names.items() if not name.endswith(".log")}
 

@@ -131,7 +131,7 @@ class TestPlan:
 class TestRun:
     def test_second_call_skips_everything(self, toy, demo_corpus, capsys):
         first = reproduce.run_plan(make_plan(demo_corpus), "trial")
-        assert len(first["done"]) == 7 and not first["failed"]
+        assert len(first["done"]) == 8 and not first["failed"]
         bytes_before = {p: p.read_bytes() for p in (toy / "runs").rglob("*") if p.is_file()}
         second = reproduce.run_plan(make_plan(demo_corpus), "trial")
         # the toy preparation leaves no manifest, so that 01 to 04 are not done: the folds are

@@ -52,8 +52,8 @@ class TestCheckpointRule:
 def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
     result = train(tones, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "DONE", "embedding.parquet", "experiment.json", "history.csv", "metrics.json", "model",
-        "predictions.parquet", "tensorboard", "timing.csv",
+        "DONE", "embedding.parquet", "epochs.parquet", "experiment.json", "files.json", "history.csv",
+        "metrics.json", "model", "predictions.parquet", "tensorboard", "timing.csv",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors"}
     test = result.predictions[result.predictions["split"] == "test"]

@@ -2,9 +2,11 @@
 
 An utterance counts as done when its checksums stand in ``progress.npy``; they are written after its
 arrays, so a process may be killed at any time and loses what it had in hand. Each utterance has its
-fixed place in the files: neither the number of workers nor an interruption shows in them.
+fixed place in the files: neither the number of workers nor an interruption shows in them. Nothing waits
+for the disk: should the power fail, the checksums tell what did not get there.
 """
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -36,6 +38,8 @@ BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: 
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
 PORTION = 16  # utterances handed to a worker at once, at most
 HELD = 2**24  # bytes of results that a worker keeps before it writes them
+KEPT = 2**25  # bytes of free memory that a worker does not give back, and the largest that glibc accepts
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers (malloc.h)
 
 
 def usable_cores():
@@ -81,9 +85,8 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
     for file in (*parts.values(), progress):
         file.prepare()
     todo = _missing(table, parts, progress)
-    tasks = [
-        Task(place.Index, rows["path"][place.Index], spans(place)) for place in table.iloc[todo].itertuples()
-    ]
+    paths = rows["path"].tolist()
+    tasks = [Task(place.Index, paths[place.Index], spans(place)) for place in table.iloc[todo].itertuples()]
     broken = {}
     with (
         closing(_run(tasks, Job(recipe, parts, progress), workers or usable_cores())) as outcomes,
@@ -92,8 +95,6 @@ def extract(rows, recipe, folder, *, workers=0, skip_broken=False):
         for outcome in outcomes:
             broken |= {row: fault for row, fault in outcome.items() if fault}
             bar.update(len(outcome))
-    for file in (*parts.values(), progress):
-        file.sync()  # once: while the disk takes a file, writing to it waits
     if broken and not skip_broken:
         named = "; ".join(broken[row] for row in sorted(broken)[:10])
         raise CorpusError(
@@ -232,7 +233,16 @@ def _start_worker():
     """A worker leaves interrupts to its parent, and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    _keep_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_memory():
+    """Let the process keep what it frees: asking the system anew for each block takes longer than using it."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc has it
+        libc.mallopt(M_MMAP_THRESHOLD, KEPT)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT)
 
 
 def _end_with_parent():
@@ -260,21 +270,26 @@ def _extract_some(tasks, job):
 
 
 def _write(ready, job):
-    """Write utterances, neighbours in one piece: large pieces cost the system less. Checksums come last."""
+    """Write utterances; their checksums come last, and say that the rest is there."""
     for name, file in job.parts.items():
-        pieces = {}  # first row -> arrays that follow each other in the file
-        end = None
-        for task, arrays in ready:
-            start, stop = task.spans[name]
-            if start != end:
-                piece = pieces[start] = []
-            piece.append(arrays[name])
-            end = stop
-        for start, piece in pieces.items():
-            file.write(start, np.concatenate(piece))
-    for task, arrays in ready:
-        sums = [checksum(arrays[name]) for name in PARTS]
-        job.progress.write(task.row, np.array([*sums, 1], "uint32"))
+        _write_rows(file, [(task.spans[name][0], arrays[name]) for task, arrays in ready])
+    sums = [[*(checksum(arrays[name]) for name in PARTS), 1] for _, arrays in ready]
+    _write_rows(
+        job.progress,
+        [(task.row, np.array([row], "uint32")) for (task, _), row in zip(ready, sums, strict=True)],
+    )
+
+
+def _write_rows(file, places):
+    """Write arrays, each from its row on; neighbours in one piece, because large ones cost the system less."""
+    pieces, end = {}, None  # first row -> arrays that follow each other in the file
+    for start, array in places:
+        if start != end:
+            piece = pieces[start] = []
+        piece.append(array)
+        end = start + len(array)
+    for start, piece in pieces.items():
+        file.write(start, np.concatenate(piece))
 
 
 def _analyse(task, job):

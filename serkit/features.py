@@ -211,8 +211,7 @@ def log_spectrogram(
     level = np.empty((_count_frames(waveform, hop_length), n_bins), np.float32)
     peak = POWER_FLOOR
     for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
-        peak = max(peak, keep_power(spectrum, level[frames]))
-    np.maximum(level, POWER_FLOOR, out=level)
+        peak = max(peak, keep_power(spectrum, POWER_FLOOR, level[frames]))
     level /= np.float32(peak)
     np.log10(level, out=level)
     level *= 10.0
@@ -256,8 +255,9 @@ def mfcc(
     window = _window("hann", n_fft, torch.float32)
     level = np.empty((_count_frames(waveform, hop_length), n_mels), np.float32)
     groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
+    room = np.empty((min(BLOCK, len(level)), n_fft // 2 + 1), np.float32)
     for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
-        power = np.empty(spectrum.shape, np.float32)
+        power = room[: len(spectrum)]
         power_of(spectrum, power)
         for bins, bands, weights in groups:
             np.matmul(power[:, bins], weights, out=level[frames, bands])
@@ -324,12 +324,16 @@ def _spectra(waveform, window, n_fft, hop_length, edge):
         raise ParameterError(f"edge={edge!r}, expected reflect or zero")
     waveform = np.ascontiguousarray(waveform, np.float32)
     n_frames = _count_frames(waveform, hop_length)
-    windowed = torch.zeros(min(BLOCK, n_frames), n_fft, dtype=torch.from_numpy(window).dtype)
+    windowed = torch.empty(min(BLOCK, n_frames), n_fft, dtype=torch.from_numpy(window).dtype)
+    rows = windowed.numpy()
+    rows[:, len(window) :] = 0
     for start in range(0, n_frames, BLOCK):
-        block = windowed[: n_frames - start]
+        stop = min(start + BLOCK, n_frames)
+        if stop - start < len(rows):
+            windowed, rows = windowed[: stop - start], rows[: stop - start]
         first = start * hop_length - len(window) // 2
-        window_frames(waveform, window, first, hop_length, edge == "reflect", block.numpy())
-        yield slice(start, start + len(block)), torch.fft.rfft(block).numpy()
+        window_frames(waveform, window, first, hop_length, edge == "reflect", rows)
+        yield slice(start, stop), torch.fft.rfft(windowed).numpy()
 
 
 @lru_cache(maxsize=8)

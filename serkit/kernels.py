@@ -33,16 +33,19 @@ def window_frames(waveform, window, start, hop_length, reflect, frames):
                 frames[i, j] = waveform[place] * window[j] if inside or reflect else 0.0
 
 
-@njit(["f8(c16[:, ::1], f4[:, ::1])"], **LOOPS)
-def keep_power(spectrum, power):
-    """Power of the lowest bins, as many as ``power`` has columns; returns the highest of all bins."""
-    peak = 0.0
+@njit(["f8(c16[:, ::1], f8, f4[:, ::1])"], **LOOPS)
+def keep_power(spectrum, floor, power):
+    """Power of the lowest bins, as many as ``power`` has columns; returns the highest of all bins.
+
+    Both are at least ``floor``.
+    """
+    peak = floor
     for i in range(spectrum.shape[0]):
         for j in range(spectrum.shape[1]):
             value = spectrum[i, j].real ** 2 + spectrum[i, j].imag ** 2
             peak = max(peak, value)
             if j < power.shape[1]:
-                power[i, j] = value
+                power[i, j] = max(value, floor)
     return peak
 
 

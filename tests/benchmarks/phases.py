@@ -11,8 +11,9 @@ import pandas as pd
 WARM_UP = 3  # utterances or batches that are not timed: first calls compile and allocate
 STEP_SEGMENTS, PIECE = 64, 8  # the paper's batch, and what of it is computed at once
 PAIRS = 2  # of encoders alone and a step
+EXTRACTIONS = 5  # each between two measurements of the transforms alone
 EXAMPLES = 40  # utterances whose numbers are compared
-ROUNDS = 3  # of what is compared: the first one also waits for memory, which virtual machines fetch on demand
+ROUNDS = 3  # of the loop: the first one also waits for memory, which virtual machines fetch on demand
 
 
 def librosa_loop(work):
@@ -76,24 +77,49 @@ def empty(folder):
     os.sync()
 
 
-def two_transforms(work):
-    """The floor: both Fourier transforms of every frame of the corpus and nothing else.
+def extraction(work):
+    """``build_store``, from sound files to a complete store, and the floor under it, in turn.
 
-    The same library, precision, blocks and number of processes as in the extraction, on noise that
-    is windowed already and lies in the cache.
+    The floor is both Fourier transforms of every frame and nothing else: the same library, precision,
+    blocks and number of processes, on noise that is windowed already and lies in the cache. Each
+    extraction stands between two measurements of it, because the machine's pace changes by the minute.
+    The first one fills an empty folder. The others begin with nothing done either, but fill the files of
+    the one before: a virtual machine may have to ask its host for every page of a new file, and then
+    writing 2 GB takes anything from 0.3 to 5 s by itself.
     """
     from serkit.extraction import usable_cores
+    from serkit.recipe import CORRECTED
+    from serkit.store import build_store
 
-    lengths = pd.read_parquet(work / "manifest.parquet")["num_samples"].tolist()
-    workers = usable_cores()
+    manifest = pd.read_parquet(work / "manifest.parquet")
+    lengths = manifest["num_samples"].tolist()
+    seconds, floor = [], [time_transforms(lengths, usable_cores())]
+    empty(work / "stores")
+    for _ in range(EXTRACTIONS):
+        for path in [*(work / "stores").glob("*/store.json"), *(work / "stores").glob("*/progress.npy")]:
+            path.unlink()
+        started = time.perf_counter()
+        store = build_store(manifest, CORRECTED, work / "stores")
+        seconds.append(time.perf_counter() - started)
+        os.sync()  # what the system writes later is not the transforms' business
+        floor.append(time_transforms(lengths, usable_cores()))
+    return {
+        "seconds": seconds,
+        "floor": floor,
+        "processes": usable_cores(),
+        "utterances": len(manifest),
+        "segments": len(store),
+        "bytes": sum(path.stat().st_size for path in store.folder.iterdir()),
+    }
+
+
+def time_transforms(lengths, workers):
+    """Seconds for the two transforms of all frames, in ``workers`` processes that are ready and warm."""
     with ProcessPoolExecutor(workers) as pool:
         list(pool.map(transform_all, [lengths[:50]] * workers))  # every process has imported its libraries
-        seconds = []
-        for _ in range(ROUNDS):
-            started = time.perf_counter()
-            list(pool.map(transform_all, [lengths[start : start + 8] for start in range(0, len(lengths), 8)]))
-            seconds.append(time.perf_counter() - started)
-    return {"seconds": seconds, "processes": workers}
+        started = time.perf_counter()
+        list(pool.map(transform_all, [lengths[start : start + 8] for start in range(0, len(lengths), 8)]))
+        return time.perf_counter() - started
 
 
 def transform_all(lengths):
@@ -110,22 +136,6 @@ def transform_all(lengths):
         for block in (double, single):
             for start in range(0, n_frames, BLOCK):
                 torch.fft.rfft(block[: n_frames - start])
-
-
-def extraction(work):
-    """``build_store``, from sound files to a complete store."""
-    from serkit.recipe import CORRECTED
-    from serkit.store import build_store
-
-    manifest = pd.read_parquet(work / "manifest.parquet")
-    seconds = []
-    for _ in range(ROUNDS):
-        empty(work / "stores")
-        started = time.perf_counter()
-        store = build_store(manifest, CORRECTED, work / "stores")
-        seconds.append(time.perf_counter() - started)
-    size = sum(path.stat().st_size for path in store.folder.iterdir())
-    return {"seconds": seconds, "utterances": len(manifest), "bytes": size, "segments": len(store)}
 
 
 def first_batch(work):

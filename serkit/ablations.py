@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from serkit import runs
 from serkit.comparison import compare_many
 from serkit.constants import CHANCE_UA, VIEW_SETS
-from serkit.epochs import apply_rule, epoch_scores
+from serkit.epochs import apply_rule, choose_epochs, epoch_scores
 from serkit.errors import SerkitError
 from serkit.figures import BLUE, GREY, legend_above
 from serkit.folds import SELECTIONS
 from serkit.fusion import FUSIONS
+from serkit.metrics import UNIT
 from serkit.statistics import bootstrap_interval
 
 # Settings that are taken apart: their values in the order of figures, and what all are compared with.
@@ -107,13 +108,10 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
     rows = rows[rows["seed"].isin(seeds)]  # what one variant alone was repeated with would not be paired
     records = []
     for value, variant in family.items():
-        found = bootstrap_interval(rows[rows["variant"] == variant], score, average="fold_mean", folds=folds)
-        percent = {name: 100 * getattr(found, at) for name, at in
-                   ((score, "estimate"), ("low", "low"), ("high", "high"))}  # fmt: skip
         records.append(
             {
                 setting: value,
-                **percent,
+                **_percent(rows[rows["variant"] == variant], score, folds),
                 "seeds": len(seeds),
                 "against": reference_of(setting, value, list(family)),
             }
@@ -129,6 +127,12 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
         table.loc[compared.index, name] = 100 * differences[column].to_numpy()
     table.loc[compared.index, "p_holm"] = differences["p_permutation_holm"].to_numpy()
     return table
+
+
+def _percent(rows, score, folds):
+    """Fold mean of one variant's score and its interval, in percent."""
+    found = bootstrap_interval(rows, score, average="fold_mean", folds=folds)
+    return {score: 100 * found.estimate, "low": 100 * found.low, "high": 100 * found.high}
 
 
 def compare_settings(run, predictions, setting, score="ua"):
@@ -189,12 +193,7 @@ def rule_table(epochs, score="ua", *, folds=None):
         As :func:`serkit.epochs.choose_epochs` and :func:`serkit.comparison.compare_many`.
     """
     tables = {rule: apply_rule(epochs, rule) for rule in SELECTIONS}
-    scores = []
-    for rule, table in tables.items():
-        found = bootstrap_interval(table, score, average="fold_mean", folds=folds)
-        scores.append(
-            {"rule": rule, score: 100 * found.estimate, "low": 100 * found.low, "high": 100 * found.high}
-        )
+    scores = [{"rule": rule, **_percent(table, score, folds)} for rule, table in tables.items()]
     name = {rule: table["variant"].iloc[0] for rule, table in tables.items()}
     together = pd.concat(tables.values(), ignore_index=True)
     pairs = [(name[a], name[b]) for a, b in RULE_PAIRS]
@@ -212,14 +211,14 @@ def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
     Parameters
     ----------
     table : pd.DataFrame
-        From ``ablation_table``, or the scores of ``rule_table`` with ``setting="rule"``.
+        From ``ablation_table``.
     setting : str
+        A key of ``AXES``.
     ax : Axes
     score : str
     """
     position = np.arange(len(table))[::-1]
-    default = AXES[setting][1] if setting in AXES else "clean"
-    colours = [BLUE if value == default else GREY for value in table[setting]]
+    colours = [BLUE if value == AXES[setting][1] else GREY for value in table[setting]]
     ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
     for place, low, high in zip(position, table["low"], table["high"], strict=True):
         ax.plot([low, high], [place, place], color="black", linewidth=0.8, zorder=2)
@@ -241,16 +240,16 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
     ax : Axes
     score : {"ua", "wa"}
     """
-    tested = epoch_scores(epochs).query("split == 'test'")
-    course = 100 * tested.groupby("epoch")[score].mean()
+    scores = epoch_scores(epochs)
+    tested = scores[scores["split"] == "test"].set_index([*UNIT, "epoch"])[score]
+    course = 100 * tested.groupby("epoch").mean()
     ax.plot(course.index, course, marker=".", color=BLUE, label="test, mean over folds and seeds")
-    styles = dict(zip(SELECTIONS, ("--", "-.", ":"), strict=True))
-    for rule, style in styles.items():
+    for rule, style in zip(SELECTIONS, ("--", "-.", ":"), strict=True):
         try:
-            chosen = epoch_scores(apply_rule(epochs, rule).assign(epoch=0)).query("split == 'test'")[score]
+            chosen = choose_epochs(scores, rule)
         except SerkitError:  # no validation speakers were kept
             continue
-        mean = 100 * chosen.mean()
+        mean = 100 * tested.loc[chosen.to_frame("epoch").set_index("epoch", append=True).index].mean()
         ax.axhline(mean, color="black", linestyle=style, linewidth=0.8, label=f"rule {rule}: {mean:.1f}")
     ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)")
     ax.xaxis.get_major_locator().set_params(integer=True)

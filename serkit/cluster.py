@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from serkit.errors import RunError
 from serkit.execution import one_line
-from serkit.holder import RECORD, describe, who
+from serkit.holder import RECORD, describe, signed
 from serkit.jobs import INTERRUPTED
 from serkit.runs import PACKAGES, project_home, show_path, write_json
 
@@ -257,16 +257,13 @@ def _held(step, tell):
             if holder != told:
                 tell("waiting", f"waits for {holder}, which works on it")
                 told = holder
-    try:
-        if note.exists():  # whoever left it was killed: its notebook notices, saves and ends
+    left_behind = note.exists()
+    with signed(lock, note):
+        if left_behind:  # whoever left it was killed: its notebook notices, saves and ends
             time.sleep(ORPHAN_S)
             with FileLock(step.output.with_suffix(".lock")):
                 pass
-        write_json(note, who())
         yield
-    finally:
-        note.unlink(missing_ok=True)
-        lock.release()
 
 
 def unfit(shared):

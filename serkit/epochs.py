@@ -12,7 +12,7 @@ import pandas as pd
 from serkit import runs
 from serkit.errors import ParameterError, RunError
 from serkit.folds import SELECTIONS
-from serkit.metrics import unweighted_accuracy, weighted_accuracy
+from serkit.metrics import UNIT, score_table
 
 EPOCHS = "epochs.parquet"  # of a finished run folder
 SPLIT_OF = {"published": "test", "clean": "validation"}  # whose scores a rule looks at
@@ -83,16 +83,8 @@ def epoch_scores(epochs):
     pd.DataFrame
         ``variant, seed, fold, epoch, split, wa, ua``; fractions.
     """
-    keys = ["variant", "seed", "fold", "epoch", "split"]
-    records = [
-        dict(zip(keys, key, strict=True))
-        | {
-            "wa": weighted_accuracy(rows["truth"].to_numpy(), rows["prediction"].to_numpy()),
-            "ua": unweighted_accuracy(rows["truth"].to_numpy(), rows["prediction"].to_numpy()),
-        }
-        for key, rows in epochs.groupby(keys, sort=True)
-    ]
-    return pd.DataFrame(records)
+    keys = [*UNIT, "epoch", "split"]
+    return score_table(epochs, keys)[[*keys, "wa", "ua"]]
 
 
 def choose_epochs(scores, rule):
@@ -125,18 +117,17 @@ def choose_epochs(scores, rule):
     """
     if rule not in SELECTIONS:
         raise ParameterError(f"rule={rule!r}, expected one of {', '.join(SELECTIONS)}")
-    unit = ["variant", "seed", "fold"]
     if rule == "last":
-        return scores.groupby(unit)["epoch"].max()
+        return scores.groupby(UNIT)["epoch"].max()
     seen = scores[scores["split"] == SPLIT_OF[rule]]
-    if len(seen.groupby(unit)) != len(scores.groupby(unit)):
+    if len(seen.groupby(UNIT)) != len(scores.groupby(UNIT)):
         raise ParameterError(
             f"rule={rule!r} needs predictions of the {SPLIT_OF[rule]} speakers in every fold; train with "
             "selection='clean'"
         )
     total = (seen["wa"] + seen["ua"]).round(9)
     ranked = seen.assign(total=total).sort_values(["total", "epoch"], ascending=[False, True], kind="stable")
-    return ranked.groupby(unit)["epoch"].first()
+    return ranked.groupby(UNIT)["epoch"].first()
 
 
 def apply_rule(epochs, rule):
@@ -155,7 +146,7 @@ def apply_rule(epochs, rule):
         training used.
     """
     chosen = choose_epochs(epoch_scores(epochs), rule).rename("chosen").reset_index()
-    rows = epochs.merge(chosen, on=["variant", "seed", "fold"])
+    rows = epochs.merge(chosen, on=UNIT)
     rows = rows[rows["epoch"] == rows["chosen"]].drop(columns=["epoch", "chosen"])
     parts = rows["variant"].str.split("_", n=2, expand=True)
     return rows.assign(variant=parts[0] + f"_{rule}_" + parts[2]).reset_index(drop=True)

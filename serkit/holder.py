@@ -42,11 +42,18 @@ def only_one(run):
         raise RunError(
             f"{folder}: can't be written ({error.strerror}); check its owner and the disk"
         ) from error
+    with signed(lock, folder / RECORD):
+        yield
+
+
+@contextmanager
+def signed(lock, record):
+    """While a lock stays held, ``record`` says by whom; both are gone afterwards."""
     try:
-        runs.write_json(folder / RECORD, who())
+        runs.write_json(record, who())
         yield
     finally:
-        (folder / RECORD).unlink(missing_ok=True)
+        record.unlink(missing_ok=True)
         lock.release()
 
 

@@ -285,7 +285,7 @@ def _checked_rows(predictions, by):
             f"by={by}: prediction table lacks {missing}, has {list(predictions.columns)}; "
             "read predictions.parquet of a run and group by one of its columns"
         )
-    identity = [*UNIT, "split", "utterance_id"]
+    identity = [*UNIT, *({"epoch"} & set(by)), "split", "utterance_id"]  # epochs.parquet: once an epoch
     repeated = predictions.duplicated(identity)
     if repeated.any():
         row = predictions.loc[repeated, identity].iloc[0]

@@ -405,8 +405,8 @@ class TestKernels:
     def test_power_and_peak(self):
         spectrum = np.array([[3 + 4j, 1j, 12 + 5j], [0, 2, 1 + 1j]])
         lowest = np.empty((2, 2), np.float32)
-        assert keep_power(spectrum, lowest) == 169.0  # the peak lies in the bin that is not kept
-        np.testing.assert_array_equal(lowest, [[25, 1], [0, 4]])
+        assert keep_power(spectrum, 0.5, lowest) == 169.0  # the peak lies in the bin that is not kept
+        np.testing.assert_array_equal(lowest, [[25, 1], [0.5, 4]])
         power = np.empty((2, 3), np.float32)
         power_of(spectrum.astype(np.complex64), power)
         np.testing.assert_array_equal(power, [[25, 1, 169], [0, 4, 2]])

@@ -36,8 +36,9 @@ report: setup
 doctor: setup
 	$(BIN)/serkit doctor
 
+# two files of tests at a time: much of their time they wait for kernels and processes
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(OPTIONS)
 
 # every notebook in JupyterLab and the Chromium of this machine; OPTIONS=--screenshots keeps pictures of them
 test-browser: setup

@@ -11,6 +11,7 @@ import papermill
 import pytest
 import soundfile
 from colab_cell import is_colab_cell
+from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from voices import voice, write_model
 
@@ -145,3 +146,41 @@ class TestOwnRecording:
             assert (project / "figures" / "trial" / f"predict_timeline.{suffix}").stat().st_size > 50
         table = (project / "figures" / "trial" / "predict_segments.csv").read_text().splitlines()
         assert len(table) == 1 + 3  # 0 to 3, 3 to 6, and the last 3 s
+
+
+class TestTwice:
+    """Notebooks 01 to 04 run from top to bottom, and once more in the same kernel."""
+
+    CHANGING = "estimate"  # the cell whose output is a measured time
+
+    @pytest.fixture
+    def project(self, tmp_path, demo_corpus):
+        shutil.copytree(HOME / "notebooks", tmp_path / "notebooks")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "demo").symlink_to(demo_corpus)
+        return tmp_path
+
+    def shown(self, notebook):
+        """What stands below the cells, without bars: those are there only while something is done."""
+        return [
+            (cell.id, output.get("text"), output.get("data"))
+            for cell in code_cells(notebook)
+            for output in cell.outputs
+            if cell.id != self.CHANGING and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+        ]  # fmt: skip
+
+    @pytest.mark.notebooks
+    def test_the_second_time_shows_the_same(self, project):
+        for path in NOTEBOOKS[:4]:
+            notebook = nbformat.read(path, as_version=4)
+            client = NotebookClient(
+                notebook, timeout=600, startup_timeout=KERNEL_START_S, kernel_name="python3",
+                resources={"metadata": {"path": str(project)}},
+            )  # fmt: skip
+            seen = []
+            with client.setup_kernel():
+                for _ in range(2):
+                    for index, cell in enumerate(notebook.cells):
+                        client.execute_cell(cell, index)
+                    seen.append(self.shown(notebook))
+            assert len(seen[0]) > 20 and seen[0] == seen[1], path.stem

@@ -21,6 +21,7 @@ LATEX_SPECIAL = {
     "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "→": r"$\to$",
     "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$", "…": r"\ldots{}", "°": r"$^\circ$",
 }  # fmt: skip
+P_DIGITS = 3  # decimals that a probability shows at least
 COLUMN_CHARACTERS = 48  # about what fits one column of 3.4 in; a wider table goes over both
 
 
@@ -56,7 +57,8 @@ def save_table(
         As in :func:`serkit.export.save_figure`, the notice of a leaking selection included. The
         caption is plain text: special characters are escaped.
     decimals : int, 0 to 10
-        Of fractional numbers in Markdown and LaTeX; the CSV holds full precision.
+        Of fractional numbers in Markdown and LaTeX; the CSV holds full precision. Columns that are
+        called ``p`` or ``p_...`` hold probabilities: they get three at least, and ``<0.001``.
 
     Returns
     -------
@@ -81,10 +83,14 @@ def save_table(
     flat = _flat(table)
     numeric = [_is_numeric(flat.iloc[:, i]) for i in range(flat.shape[1])]
     header = [str(name) for name in flat.columns]
-    body = [
-        [_cell(value, decimals) for value in row]
-        for row in zip(*(flat.iloc[:, i] for i in range(flat.shape[1])), strict=True)
+    columns = [
+        [
+            _p_value(value, decimals) if _holds_p_values(name) else _cell(value, decimals)
+            for value in flat.iloc[:, i]
+        ]
+        for i, name in enumerate(header)
     ]
+    body = [list(row) for row in zip(*columns, strict=True)]
     markdown = f"{_markdown_text(record.caption)}\n\n{markdown_table(header, body, numeric)}"
     latex = latex_table(header, body, numeric, caption=record.caption, label=f"tab:{stem}")
     return record.write({".csv": table_csv(table), ".md": markdown.encode(), ".tex": latex.encode()})
@@ -229,6 +235,17 @@ def _cell(value, decimals):
     if isinstance(value, Real) and not isinstance(value, Integral) and not pd.api.types.is_bool(value):
         return f"{round(float(value), decimals) + 0.0:.{decimals}f}"  # + 0.0 turns -0.0 into 0.0
     return " ".join(str(value).split())
+
+
+def _holds_p_values(name):
+    return name == "p" or name.startswith("p_")
+
+
+def _p_value(value, decimals):
+    digits = max(decimals, P_DIGITS)
+    if isinstance(value, Real) and 0 <= value < 0.5 * 10**-P_DIGITS:
+        return f"<{10**-P_DIGITS:.{P_DIGITS}f}"
+    return _cell(value, digits)
 
 
 def _markdown_text(text):

@@ -43,6 +43,19 @@ def test_by_hand(tmp_path):
     assert record["files"] == ["ua_by_speaker.csv", "ua_by_speaker.md", "ua_by_speaker.tex"]
 
 
+def test_a_probability_is_never_shown_as_zero(tmp_path):
+    table = pd.DataFrame(
+        {"views": list("abcd"), "p_holm": [0.0024, 0.0004, 0.05399, float("nan")], "part": [0.0004] * 4}
+    )
+    csv, markdown, latex, _ = save(tmp_path, table)
+    cells = [
+        [cell.strip() for cell in line.split("|")[2:4]] for line in markdown.read_text().splitlines()[4:]
+    ]
+    assert cells == [["0.002", "0.00"], [r"\<0.001", "0.00"], ["0.054", "0.00"], ["–", "0.00"]]
+    assert r"b & \textless{}0.001 & 0.00 \\" in latex.read_text()
+    assert "0.0004" in csv.read_text()
+
+
 def test_latex_special_characters_are_escaped():
     nasty = r"100% of_a & b #1 $x$ {y} ~z ^2 \cmd <3> |"
     latex = latex_table(["text"], [[nasty]], [False], caption=nasty, label="tab:x")

@@ -11,7 +11,7 @@ import pandas as pd
 WARM_UP = 3  # utterances or batches that are not timed: first calls compile and allocate
 STEP_SEGMENTS, PIECE = 64, 8  # the paper's batch, and what of it is computed at once
 PAIRS = 2  # of encoders alone and a step
-EXTRACTIONS = 5  # each between two measurements of the transforms alone
+EXTRACTIONS = 7  # each between two measurements of the transforms alone
 EXAMPLES = 40  # utterances whose numbers are compared
 ROUNDS = 3  # of the loop: the first one also waits for memory, which virtual machines fetch on demand
 

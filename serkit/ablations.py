@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from serkit import runs
-from serkit.comparison import compare_many
+from serkit.comparison import at_shared_seeds, compare_many
 from serkit.constants import CHANCE_UA, VIEW_SETS
 from serkit.epochs import apply_rule, choose_epochs, epoch_scores
 from serkit.errors import SerkitError
@@ -104,15 +104,14 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
         As :func:`serkit.statistics.bootstrap_interval` and :func:`serkit.comparison.compare_many`.
     """
     rows = predictions[predictions["variant"].isin(family.values())]
-    seeds = set.intersection(*(set(part["seed"]) for _, part in rows.groupby("variant")))
-    rows = rows[rows["seed"].isin(seeds)]  # what one variant alone was repeated with would not be paired
+    rows = at_shared_seeds(rows)
     records = []
     for value, variant in family.items():
         records.append(
             {
                 setting: value,
                 **_percent(rows[rows["variant"] == variant], score, folds),
-                "seeds": len(seeds),
+                "seeds": rows["seed"].nunique(),
                 "against": reference_of(setting, value, list(family)),
             }
         )

@@ -172,6 +172,37 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
     return table
 
 
+def at_shared_seeds(predictions):
+    """What a comparison of variants can use: the seeds that all of them were trained with.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of the variants.
+
+    Returns
+    -------
+    pd.DataFrame
+
+    Raises
+    ------
+    ParameterError
+        If they have no seed in common.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"variant": ["a", "a", "b"], "seed": [111, 211, 111]})
+    >>> at_shared_seeds(rows)["seed"].tolist()
+    [111, 111]
+    """
+    seeds_of = predictions.groupby("variant")["seed"].agg(set)
+    shared = set.intersection(*seeds_of)
+    if not shared:
+        named = "; ".join(f"{variant}: {sorted(seeds)}" for variant, seeds in seeds_of.items())
+        raise ParameterError(f"no seed is common to all variants ({named}); train them with the same seeds")
+    return predictions[predictions["seed"].isin(shared)]
+
+
 def check_same_utterances(a, b):
     names = [rows["variant"].iloc[0] for rows in (a, b)]
     for column in ("seed", "fold", "utterance_id"):

@@ -11,7 +11,7 @@ import pandas as pd
 from serkit import runs
 from serkit.catalogue import read_catalogue
 from serkit.claims import paper_comparison
-from serkit.comparison import compare_many
+from serkit.comparison import at_shared_seeds, compare_many
 from serkit.errors import SerkitError
 from serkit.experiment import Experiment
 from serkit.export import DIGEST, digest_of
@@ -67,7 +67,9 @@ def _recipes(run, predictions, folds, entries, digests):
     manifest = pd.read_parquet(manifest) if manifest.is_file() else None
     frames = run_numbers(run, predictions, manifest, folds)
     frames["scores_by_variant"] = partial(score_intervals, predictions, folds)
-    frames["variant_differences"] = partial(compare_many, predictions, folds=next(iter(folds.values())))
+    frames["variant_differences"] = lambda: compare_many(
+        at_shared_seeds(predictions), folds=next(iter(folds.values()))
+    )
     for entry in entries:
         others = dict(entry.parameters.get("others") or {})
         if entry.stem == "paper_comparison":

@@ -5,7 +5,7 @@ import pandas as pd
 from serkit import runs
 from serkit.catalogue import read_catalogue, write_catalogue
 from serkit.claims import RULE, paper_comparison
-from serkit.comparison import compare_many
+from serkit.comparison import at_shared_seeds, compare_many
 from serkit.constants import CHANCE_UA, LABELS
 from serkit.errors import ParameterError, SerkitError
 from serkit.export import DIGEST, digest_of, leak_notice
@@ -185,10 +185,12 @@ def _save_tables(run, predictions, folds, comparison, parameters, about):
     if len(tables) < 2:
         return files, {}
     try:
-        differences = compare_many(predictions, folds=next(iter(folds.values()), None))
+        paired = at_shared_seeds(predictions)
+        differences = compare_many(paired, folds=next(iter(folds.values()), None))
     except SerkitError as error:
         return files, {"variant_differences": str(error)}
-    caption = f"Differences of UA as fractions, p corrected for {len(differences)} pairs (Holm): {corpus}."
+    seeds = ", ".join(map(str, sorted(paired["seed"].unique())))
+    caption = f"Differences of UA as fractions, p corrected for {len(differences)} pairs (Holm): {corpus}, seed {seeds}."
     files += save_table(differences, "variant_differences", caption=caption, **common | {"decimals": 4})
     return files, {}
 

@@ -1,12 +1,15 @@
 """All figures that the prediction tables of a run can give, made and saved in one go."""
 
+from contextlib import suppress
 from functools import cache
 from itertools import combinations
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
 from serkit import certainty, confusions, embedding, foldcurves, mistakes, subsets
 from serkit.calibration import reliability_table
+from serkit.comparison import at_shared_seeds
 from serkit.errors import SerkitError
 from serkit.export import DIGEST, digest_of, save_figure
 from serkit.figures import paper_style
@@ -52,12 +55,18 @@ def save_run_figures(run, predictions, manifest, parameters, folds=None, root=No
             f"shown for the first {MAX_PAIRS} of {len(pairs)} pairs of variants"
         )
     for a, b in pairs[:MAX_PAIRS]:
-        job = _difference(tables[a], tables[b], (folds or {}).get(a))
+        stem = _difference_stem(a, b)
+        try:
+            one, other = _pair(tables[a], tables[b])
+        except SerkitError as error:
+            not_made[stem] = str(error)
+            continue
+        job = _difference(one, other, (folds or {}).get(a))
         leaks = "published" in (parameters[a].get("selection"), parameters[b].get("selection"))
         about = {"corpus": parameters[a].get("corpus"), "a": a, "b": b, DIGEST: digest_of(predictions)}
         about |= {"selection": "published"} if leaks else {}
-        caption = f"{job[0]}, A = {a}, B = {b}: {describe(tables[a], parameters[a], name=False)}."
-        _save(_difference_stem(a, b), job, caption, run, about, root, files, not_made)
+        caption = f"{job[0]}, A = {a}, B = {b}: {describe(one, parameters[a], name=False)}."
+        _save(stem, job, caption, run, about, root, files, not_made)
     return files, not_made
 
 
@@ -79,7 +88,8 @@ def run_numbers(run, predictions, manifest, folds=None):
         jobs = _jobs(run, variant, table, manifest, folds.get(variant))
         numbers |= {f"{stem}_{stem_of(variant)}": job[4] for stem, job in jobs.items() if len(job) > 1}
     for a, b in list(combinations(tables, 2))[:MAX_PAIRS]:
-        numbers[_difference_stem(a, b)] = _difference(tables[a], tables[b], folds.get(a))[4]
+        with suppress(SerkitError):  # no seed in common: there is no such figure
+            numbers[_difference_stem(a, b)] = _difference(*_pair(tables[a], tables[b]), folds.get(a))[4]
     return numbers
 
 
@@ -169,6 +179,13 @@ def _embedding_jobs(run, table, folds, n_folds, seed):
 
 def _difference_stem(a, b):
     return f"confusion_difference_{stem_of(a)}__{stem_of(b)}"
+
+
+def _pair(a, b):
+    """Predictions of two variants, at the seeds that both have."""
+    both = at_shared_seeds(pd.concat([a, b], ignore_index=True))
+    one = both["variant"] == a["variant"].iloc[0]
+    return both[one], both[~one]
 
 
 def _difference(a, b, folds):

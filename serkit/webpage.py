@@ -26,6 +26,7 @@ pre { background: #f5f5f5; padding: 0.5rem; overflow-x: auto; font-size: 12.5px;
 details { margin: 0.6rem 0; border-left: 3px solid #0072b2; padding-left: 0.8rem; }
 summary { cursor: pointer; font-weight: bold; } .fault { color: #a63c00; } .anchor-link, .prompt { display: none; }
 """
+GLANCE = 5  # lines of what is missing that are shown at once
 LINK = re.compile(r"""<a\b[^>]*\bhref\s*=\s*(["'])(?!\#).*?\1[^>]*>(.*?)</a>""", re.I | re.S)
 RANDOM_ID = re.compile(r' id="[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"')  # new in each conversion
 SCRIPT = re.compile(r"<(script|iframe)\b.*?</\1\s*>|<link\b[^>]*>", re.I | re.S)
@@ -64,8 +65,7 @@ def write_page(run, *, summary, entries, predictions="", root=None):
     faults = [f"{entry.stem}: {'; '.join(entry.faults)}" for entry in entries if entry.faults] + missing
     parts = [f"<h1>Run {escape(run)}</h1>", *(f"<p>{escape(text)}</p>" for text in summary)]
     if faults:
-        items = "".join(f"<li>{escape(fault)}</li>" for fault in faults)
-        parts.append(f'<section class="fault"><h2>Missing or out of date</h2><ul>{items}</ul></section>')
+        parts.append(_fault_list(faults))
     for kind, title in (("table", "Tables"), ("figure", "Figures")):
         parts.append(f"<h2>{title}</h2>")
         shown = [entry for entry in entries if entry.kind == kind and entry.files]
@@ -131,6 +131,14 @@ def _notebook(path):
     html, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"path": str(path.parent)}})
     failed = any(one.output_type == "error" for cell in notebook.cells for one in cell.get("outputs", ()))
     return ('<p class="fault">This notebook ended in an error.</p>' if failed else "") + html
+
+
+def _fault_list(faults):
+    """What is missing; more than a reader takes in at a glance is folded."""
+    items = "<ul>" + "".join(f"<li>{escape(fault)}</li>" for fault in faults) + "</ul>"
+    if len(faults) > GLANCE:
+        items = f"<details><summary>{len(faults)} figures, tables or notebooks</summary>{items}</details>"
+    return f'<section class="fault"><h2>Missing or out of date</h2>{items}</section>'
 
 
 def _group(folder, group):

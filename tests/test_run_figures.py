@@ -110,6 +110,29 @@ class TestConfusionDifference:
     def test_a_variant_with_itself_is_nothing(self, predictions):
         assert (confusions.confusion_difference(predictions, predictions) == 0).all(axis=None)
 
+    def test_a_variant_that_was_repeated_is_compared_at_the_common_seed(self, about, tmp_path):
+        thrice = pd.concat([tables.predict(about, seed=seed) for seed in (111, 211, 311)], ignore_index=True)
+        once = tables.predict(about, recipe="published")
+        a, b = thrice["variant"].iloc[0], once["variant"].iloc[0]
+        stem = f"confusion_difference_{a}__{b}"
+        both, parameters = pd.concat([thrice, once], ignore_index=True), {a: {}, b: {}}
+        files, not_made = runfigures.save_run_figures("trial", both, None, parameters, root=tmp_path)
+        assert stem not in not_made and stem in {path.stem for path in files}
+        found = pd.read_csv(tmp_path / "trial" / f"{stem}.csv")
+        expected = confusions.confusion_difference(thrice[thrice["seed"] == 111], once)
+        np.testing.assert_allclose(found.select_dtypes("number"), expected.select_dtypes("number"))
+        assert "1 seed" in json.loads((tmp_path / "trial" / f"{stem}.json").read_text())["caption"]
+        numbers = runfigures.run_numbers("trial", both, None)
+        pd.testing.assert_frame_equal(numbers[stem](), expected)
+
+    def test_no_common_seed_is_said(self, about, tmp_path):
+        both = pd.concat([tables.predict(about), tables.predict(about, recipe="published", seed=7)])
+        a, b = sorted(both["variant"].unique())
+        _, not_made = runfigures.save_run_figures("trial", both, None, {a: {}, b: {}}, root=tmp_path)
+        stem = f"confusion_difference_{a}__{b}"
+        assert not_made[stem].startswith("no seed is common to all variants (")
+        assert stem not in runfigures.run_numbers("trial", both, None)
+
     def test_other_utterances_are_refused(self, predictions):
         other = tables.predict(tables.manifest(per_speaker=4))
         with pytest.raises(ParameterError, match="utterance_id 1F_004 is tested in"):

@@ -11,7 +11,7 @@ from serkit import runs
 from serkit.comparison import at_shared_seeds, compare_many
 from serkit.constants import CHANCE_UA, VIEW_SETS
 from serkit.epochs import apply_rule, choose_epochs, epoch_scores
-from serkit.errors import SerkitError
+from serkit.errors import RunError, SerkitError
 from serkit.figures import BLUE, GREY, legend_above
 from serkit.folds import SELECTIONS
 from serkit.fusion import FUSIONS
@@ -46,11 +46,17 @@ def families(run, setting):
     Raises
     ------
     RunError
-        If the run has no finished fold, or folds of a variant differ.
+        If the run has no finished fold, folds of a variant differ, or it is of a version that did not
+        have the setting.
     """
     groups = {}
     for variant in sorted({folder.parts[-3] for folder in runs.finished_folders(run)}):
         parameters = runs.shared_parameters(run, variant)
+        if setting not in parameters:
+            raise RunError(
+                f"run {run!r}: {variant} was trained by a version without the setting {setting!r}; "
+                "train it again under a new run name"
+            )
         value = str(parameters.pop(setting))
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = AXES[setting][0]

@@ -1,6 +1,7 @@
 """Families of variants and rules of choosing an epoch, on tables made by hand."""
 
 import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -69,6 +70,17 @@ class TestFamilies:
             ["coattention", "mean"]
         ] * 2
         assert len(ablations.families("trial", "recipe")) == 2
+
+    def test_a_run_of_a_version_without_the_setting_says_so(self, run):
+        run()
+        (path,) = Path("runs").rglob("experiment.json")
+        record = json.loads(path.read_text())
+        del record["parameters"]["views"]
+        path.write_text(json.dumps(record))
+        with pytest.raises(
+            RunError, match="was trained by a version without the setting 'views'; train it again"
+        ):
+            ablations.families("trial", "views")
 
     def test_one_variant_is_no_family(self, run):
         run()

@@ -157,9 +157,9 @@ def encode_level(level, top_db):
     >>> encode_level(np.float32([-80, -40, 0]), 80.0).tolist()
     [0, 32768, 65535]
     """
-    codes_per_db = (CODES - 1) / top_db
-    scaled = level * np.float32(codes_per_db)
-    scaled += np.float32(top_db * codes_per_db + 0.5)
+    scaled = level + np.float32(top_db)
+    scaled *= np.float32((CODES - 1) / top_db)
+    scaled += np.float32(0.5)
     return scaled.astype(np.uint16)
 
 

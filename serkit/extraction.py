@@ -15,7 +15,7 @@ import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -37,8 +37,10 @@ from serkit.recipe import Recipe
 BAR = {"unit": "utt", "mininterval": 2.0, "smoothing": 0.1}  # s between lines: logs keep every one
 DONE = len(PARTS)  # column of progress.npy: 1 when the checksums before it are valid
 PORTION = 16  # utterances handed to a worker at once, at most
+HEADERS = 64  # sound files whose headers a worker reads at once
 HELD = 2**24  # bytes of results that a worker keeps before it writes them
 KEPT = 2**25  # bytes of free memory that a worker does not give back, and the largest that glibc accepts
+FORKS = sys.platform == "linux"  # elsewhere a forked process may meet libraries in a state they can't bear
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's numbers (malloc.h)
 
 
@@ -123,7 +125,7 @@ def plan_files(rows, folder):
     progress : RowFile
     """
     table = _place(rows)
-    audio_type = "int16" if all(map(_is_pcm16, rows["path"])) else "float32"
+    audio_type = "int16" if _all_pcm16(rows["path"].tolist()) else "float32"
     parts = part_files(folder, table["n_frames"].sum(), table["num_samples"].sum(), audio_type)
     return table, parts, RowFile(Path(folder) / "progress.npy", "uint32", (len(rows), DONE + 1))
 
@@ -146,6 +148,14 @@ def spans(place):
     frames = (place.first_frame, place.first_frame + place.n_frames)
     samples = (place.first_sample, place.first_sample + place.num_samples)
     return {"spectrogram": frames, "mfcc": frames, "audio": samples}
+
+
+def _all_pcm16(paths):
+    """`_is_pcm16` of every file; opening thousands takes long enough to share it out."""
+    if not FORKS:
+        return all(map(_is_pcm16, paths))
+    with _make_pool(usable_cores()) as pool:
+        return all(pool.map(_is_pcm16, paths, chunksize=HEADERS))
 
 
 def _is_pcm16(path):
@@ -205,6 +215,7 @@ def _run(tasks, job, workers):
         while True:
             # a portion in reserve for each worker, and no more
             for portion in islice(waiting, 2 * workers - len(running)):
+                _fetch(portion)
                 running.add(pool.submit(_extract_some, portion, job))
             if not running:
                 return
@@ -218,12 +229,21 @@ def _run(tasks, job, workers):
                 ) from error
 
 
+def _fetch(tasks):
+    """Ask the system to read these files meanwhile: whoever opens them does not wait for the disk then."""
+    if not hasattr(os, "posix_fadvise"):  # not on macOS
+        return
+    for task in tasks:
+        with suppress(OSError), open(task.path, "rb", buffering=0) as file:  # a worker will say what is wrong
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def _make_pool(workers):
     """Processes, because threads would queue for the interpreter between their many short steps.
 
     A fork costs nothing and shares what is loaded; where forking is unsafe, threads must do.
     """
-    if sys.platform == "linux":
+    if FORKS:
         fork = multiprocessing.get_context("fork")
         return ProcessPoolExecutor(workers, mp_context=fork, initializer=_start_worker)
     return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))

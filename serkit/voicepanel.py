@@ -18,6 +18,11 @@ from serkit.timeline import plot_timeline
 
 SCREEN_DPI = 110  # a page of 7 inches fits beside JupyterLab's file browser
 MAX_ROWS = 40  # segments shown as a table: two minutes
+STYLE = """<style>
+.serkit-segments { border-collapse: collapse; line-height: 1.5; }
+.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right;
+  border-bottom: 1px solid var(--jp-border-color2, #ddd); }
+</style>"""
 
 
 class VoicePanel(widgets.VBox):
@@ -132,7 +137,8 @@ def as_html(analysis):
         f'<audio controls src="{player(analysis.sound).src_attr()}"></audio>{first}',
         f'<ul class="serkit-warnings">{warnings}</ul>',
         f'<img alt="waveform, timeline and probabilities" style="max-width: 100%" src="data:image/png;base64,{picture}">',
-        f"<details><summary>{len(table)} segments</summary>{table.head(MAX_ROWS).to_html(index=False)}{more}</details>",
+        f"{STYLE}<details><summary>{len(table)} segment{'s' if len(table) > 1 else ''}</summary>",
+        f'{table.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")}{more}</details>',
         f"<p><b>What it can't say.</b> {' '.join(map(escape, LIMITS))}</p>",
     ))  # fmt: skip
 

@@ -38,7 +38,7 @@ doctor: setup
 
 # two files of tests at a time: much of their time they wait for kernels and processes
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(OPTIONS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
 # every notebook in JupyterLab and the Chromium of this machine; OPTIONS=--screenshots keeps pictures of them
 test-browser: setup

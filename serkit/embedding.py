@@ -275,15 +275,9 @@ def _name_speakers(ax, fold, names, left, bottom):
 
 
 def _read_fold(path):
-    try:
-        return pd.read_parquet(path)
-    except FileNotFoundError:
+    if not path.is_file():
         raise RunError(
             f"{runs.show_path(path)} is missing: this fold was trained before folds kept the vectors of their test "
             "utterances; train it again under a new run name"
-        ) from None
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
-        raise RunError(
-            f"{runs.show_path(path)} can't be read ({str(error).splitlines()[0]}); delete that folder and run "
-            "`serkit reproduce` again"
-        ) from error
+        )
+    return runs.read_table(path, runs.FOLD_CURE)

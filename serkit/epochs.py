@@ -64,7 +64,7 @@ def load_epochs(run, variant=""):
                 f"{runs.show_path(folder)} kept no predictions of its epochs; train with keep_epochs=True "
                 "(--keep-epochs) under a new run name"
             )
-        tables.append(pd.read_parquet(folder / EPOCHS))
+        tables.append(runs.read_table(folder / EPOCHS, runs.FOLD_CURE))
     if not tables:
         raise RunError(f"run {run!r}: no finished fold of variant {variant!r}; see runs/{run}")
     return pd.concat(tables, ignore_index=True)

@@ -63,8 +63,7 @@ def check_figures(run, predictions, folds, root=None):
 
 def _recipes(run, predictions, folds, entries, digests):
     """Stem -> what gives the numbers of its CSV as bytes; what needs more than this run holds is left out."""
-    manifest = runs.processed_folder(str(runs.shared_parameters(run).get("corpus"))) / "manifest.parquet"
-    manifest = pd.read_parquet(manifest) if manifest.is_file() else None
+    manifest = runs.find_manifest(str(runs.shared_parameters(run).get("corpus")))
     frames = run_numbers(run, predictions, manifest, folds)
     frames["scores_by_variant"] = partial(score_intervals, predictions, folds)
     frames["variant_differences"] = lambda: compare_many(

@@ -38,8 +38,7 @@ def read_histories(run, variant):
         except (OSError, ValueError) as error:  # pandas' errors are of the second kind
             raise RunError(
                 f"{runs.show_path(folder)}: history.csv or metrics.json is missing or can't be read "
-                f"({str(error).splitlines()[0]}), although the fold is marked as done; delete that folder and run "
-                "`serkit reproduce` again"
+                f"({str(error).splitlines()[0]}), {runs.FOLD_CURE}"
             ) from error
         fold, seed = (folder.parts[-2].partition("=")[2], int(folder.parts[-1].partition("=")[2]))
         about = {"fold": fold, "seed": seed, "kept": history["epoch"] == best}

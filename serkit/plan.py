@@ -157,7 +157,7 @@ def make_plan(
 def _preparation(home, place, bases, about_corpus):
     """Notebooks 01 to 04; 01 once more for each further protocol, whose folds it writes down."""
     first = bases[0]
-    needs = [runs.processed_folder(first.corpus) / "manifest.parquet"]
+    needs = [runs.processed_folder(first.corpus) / runs.MANIFEST]
     common = place | {"recipe": first.recipe}
     steps = []
     for number, (by, selection) in enumerate(dict.fromkeys((base.by, base.selection) for base in bases)):

@@ -148,9 +148,7 @@ def write_report(run, others=(), partial=False):
     print(f"run {run}\n" + "\n".join(facts) + "\n")
     beside = {"others": {name: digest_of(runs.load_predictions(name)) for name in others}} if others else {}
     files, lost = _save_tables(run, predictions, folds, comparison, parameters, {"corpus": corpus} | beside)
-    manifest = runs.processed_folder(corpus) / "manifest.parquet"
-    manifest = pd.read_parquet(manifest) if manifest.is_file() else None
-    made, not_made = save_run_figures(run, predictions, manifest, parameters, folds)
+    made, not_made = save_run_figures(run, predictions, runs.find_manifest(corpus), parameters, folds)
     digests = [digest_of(table) for _, table in predictions.groupby("variant")] + [digest_of(predictions)]
     entries = read_catalogue(run, digests=digests, not_made=not_made | lost)
     files += [*made, write_catalogue(run, entries)]

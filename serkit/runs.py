@@ -18,6 +18,8 @@ from serkit.records import other_version, read_record
 
 CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
+FOLD_CURE = "although the fold is marked as done; delete that folder and run `serkit reproduce` again"
+MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
 
@@ -104,15 +106,28 @@ def open_manifest(run):
     Raises
     ------
     RunError
-        If there is none yet, saying how to make it.
+        If there is none yet, or it is damaged, saying how to make it.
     """
-    path = run.processed / "manifest.parquet"
-    if not path.is_file():
+    manifest = find_manifest(run.experiment.corpus)
+    if manifest is None:
         raise RunError(
-            f"{show_path(path)} is missing; run notebook 01_prepare_corpus with corpus={run.experiment.corpus!r} "
-            "first, or `serkit reproduce`, which runs everything in order"
+            f"{show_path(run.processed / MANIFEST)} is missing; run notebook 01_prepare_corpus with "
+            f"corpus={run.experiment.corpus!r} first, or `serkit reproduce`, which runs everything in order"
         )
-    return pd.read_parquet(path)
+    return manifest
+
+
+def find_manifest(corpus):
+    """The manifest that notebook 01 saved for a corpus, or None where it has not run.
+
+    Raises
+    ------
+    RunError
+        If it is damaged.
+    """
+    path = processed_folder(corpus) / MANIFEST
+    cure = "perhaps cut short by a full disk; delete it and run notebook 01_prepare_corpus, or `serkit reproduce`"
+    return read_table(path, cure) if path.is_file() else None
 
 
 def quiet_libraries():
@@ -244,8 +259,7 @@ def shared_parameters(run, variant=""):
             parameters = dict(record["parameters"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
-                f"{show_path(folder)}/experiment.json can't be read ({error}), although the fold is marked as done; "
-                "delete that folder and run `serkit reproduce` again"
+                f"{show_path(folder)}/experiment.json can't be read ({error}), {FOLD_CURE}"
             ) from error
         newer = other_version(record, lenient=True)
         if newer:
@@ -321,12 +335,19 @@ def read_predictions(folder):
     RunError
         If it is missing or can't be read.
     """
-    path = Path(folder) / "predictions.parquet"
+    return read_table(Path(folder) / "predictions.parquet", FOLD_CURE)
+
+
+def read_table(path, cure):
+    """A Parquet table of a run or corpus.
+
+    Raises
+    ------
+    RunError
+        If it is missing or can't be read, naming it; ``cure`` goes on after a comma.
+    """
     try:
         return pd.read_parquet(path, partitioning=None)  # or folders named a=b would become columns
     except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
         reason = "is missing" if not path.exists() else f"can't be read ({str(error).splitlines()[0]})"
-        raise RunError(
-            f"{show_path(path)} {reason}, although the fold is marked as done; delete that folder and run "
-            "`serkit reproduce` again"
-        ) from error
+        raise RunError(f"{show_path(path)} {reason}, {cure}") from error

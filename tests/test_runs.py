@@ -99,6 +99,15 @@ class TestStartRun:
         with pytest.raises(RunError, match=r"run notebook 01_prepare_corpus with corpus='demo'"):
             runs.open_manifest(run)
 
+    def test_a_manifest_that_was_cut_short_is_named(self, project):
+        run = runs.start_run("trial", corpus="demo")
+        run.processed.mkdir(parents=True)
+        pd.DataFrame({"utterance_id": ["u"]}).to_parquet(run.processed / runs.MANIFEST)
+        content = (run.processed / runs.MANIFEST).read_bytes()
+        (run.processed / runs.MANIFEST).write_bytes(content[:-20])
+        with pytest.raises(RunError, match=r"manifest\.parquet can't be read \(.*delete it and run notebook 01"):
+            runs.open_manifest(run)
+
 
 class TestFinishedFolders:
     def finished(self, project, variant, fold, rows):

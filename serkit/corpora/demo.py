@@ -167,7 +167,8 @@ def write_tree(folder, turns):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     rooms = np.random.default_rng([SEED, 0, 2]).uniform(*ROOM_DB, size=10)  # [session]
     requests = [to_request(turn.text, SPEAKERS[turn.speaker], turn.delivery) for turn in turns]
-    progress = tqdm(zip(turns, speak(requests), strict=True), "speaking the demo corpus", len(turns))
+    spoken_turns = zip(turns, speak(requests), strict=True)
+    progress = tqdm(spoken_turns, "speaking the demo corpus", len(turns), unit="utt", mininterval=2.0)
     lengths_s = {}
     for number, (turn, spoken) in enumerate(progress):
         if not np.any(spoken):

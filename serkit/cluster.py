@@ -9,10 +9,12 @@ import functools
 import hashlib
 import json
 import logging
+import os
 import platform
 import queue
 import secrets
 import time
+from collections import deque
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +35,9 @@ CONNECT_S = 8  # for a scheduler to answer
 FIRST_WORKER_S = 60  # for the first worker to come
 PROBE_S = 10  # a network file system may show a new file late
 PAUSE_S = 10  # of a worker that is unfit, before it gives its job back
+# dask sets it so that workers give freed memory back at once; a training that inherits it asks the system
+# anew for every tensor, and takes twice as long on a CPU
+TRIM = "MALLOC_TRIM_THRESHOLD_"
 LOOK_S = 0.2  # between looks at the jobs
 WORKERS_S = 2.0  # between looks at the workers
 ENDED, LOST = ("finished", "error"), ("lost", "cancelled")  # states of a future
@@ -111,16 +116,18 @@ def run_on_cluster(steps, address, execute, on_change=None, *, folder):
         As :func:`check_cluster`, or if the scheduler or every worker that is fit is lost.
     """
     with _quiet(), _connected(address) as client, _probe(Path(folder)) as shared:
-        resources, _ = _check_workers(client, address, shared)
-        watch = _Watch(client, address, on_change or (lambda title, state: None))
+        resources, places = _check_workers(client, address, shared)
         topic = f"serkit-{shared.token}"
-        client.subscribe_topic(topic, lambda event: watch.events.put(event[1]))
-        for step in steps:
-            watch.jobs[step.title] = client.submit(
+
+        def submit(step):
+            return client.submit(
                 _job, step, execute, shared, topic, resources=resources, pure=False,
                 # names the job on the dashboard; a second call joins a job that still runs
                 key=f"{step.title}-{step.key()}",
             )  # fmt: skip
+
+        watch = _Watch(client, address, on_change or (lambda title, state: None), steps, submit, places)
+        client.subscribe_topic(topic, lambda event: watch.events.put(event[1]))
         try:
             watch.wait()
         except KeyboardInterrupt:
@@ -129,10 +136,16 @@ def run_on_cluster(steps, address, execute, on_change=None, *, folder):
 
 
 class _Watch:
-    """What the driver knows of its jobs."""
+    """What the driver knows of its jobs, and of those that wait with it.
 
-    def __init__(self, client, address, say):
-        self.client, self.address, self.say = client, address, say
+    The cluster gets as many as it has places. Given all of them, dask would share them out at once, and
+    leave a worker idle beside one with jobs in reserve, as it can't know that they take minutes.
+    """
+
+    def __init__(self, client, address, say, steps, submit, places):
+        self.client, self.address, self.say, self.submit, self.places = client, address, say, submit, places
+        self.total = len(steps)
+        self.waiting = deque(steps)
         self.jobs = {}  # futures by title
         self.faults = {}  # of those that have ended
         self.events = queue.SimpleQueue()  # from the workers
@@ -142,7 +155,8 @@ class _Watch:
 
     def wait(self):
         """Until every job has ended."""
-        while len(self.faults) < len(self.jobs):
+        while len(self.faults) < self.total:
+            self._hand_out()
             self._hear()
             left = {title: job for title, job in self.jobs.items() if title not in self.faults}
             if self.client.status != "running" or any(job.status in LOST for job in left.values()):
@@ -153,6 +167,11 @@ class _Watch:
             if time.monotonic() - self._looked > WORKERS_S:
                 self._look_at_workers()
             time.sleep(LOOK_S)
+
+    def _hand_out(self):
+        while self.waiting and len(self.jobs) - len(self.faults) < self.places:
+            step = self.waiting.popleft()
+            self.jobs[step.title] = self.submit(step)
 
     def _fetch(self, title, job):
         """How a job has ended; its worker may be lost in this moment, then it is run again."""
@@ -205,12 +224,14 @@ class _Watch:
             if worker not in workers:
                 del self._where[title]
                 self.say(title, "remaining")
-        if workers and not set(_takers(workers)) - set(self._unfit):
+        fit = {name: about for name, about in _takers(workers).items() if name not in self._unfit}
+        self.places = _places(fit)
+        if workers and not fit:
             raise RunError(f"no worker is left that is fit: {next(iter(self._unfit.values()))}")
 
     def _lost(self):
         return RunError(
-            f"scheduler {self.address}: lost after {len(self.faults)} of {len(self.jobs)} jobs; start it and its "
+            f"scheduler {self.address}: lost after {len(self.faults)} of {self.total} jobs; start it and its "
             "workers again and repeat the call: what is done stays done, trainings go on from their checkpoints"
         )
 
@@ -240,6 +261,7 @@ def _job(step, execute, shared, topic):
         if step.is_done():  # whoever had it before was lost too late
             return None
         tell("running")
+        os.environ.pop(TRIM, None)
         return execute(step)
 
 
@@ -380,6 +402,11 @@ def _takers(workers):
     return gpus or workers
 
 
+def _places(takers):
+    """How many jobs such workers run at a time."""
+    return sum(1 if about["resources"].get(GPU) else about["nthreads"] for about in takers.values())
+
+
 def _check_scheduler(client, address):
     """Refuse one without serkit, or without a worker."""
     try:  # it unpacks the jobs to see how they hang together
@@ -420,5 +447,5 @@ def _check_workers(client, address, shared):
         others = f" ({len(bad)} of {len(workers)} workers are unfit)" if len(bad) > 1 else ""
         raise RunError(f"worker {workers[name]['name']} at {name}: {reason}{others}")
     if any(about["resources"].get(GPU) for about in takers.values()):
-        return {GPU: 1}, len(takers)
-    return None, sum(about["nthreads"] for about in takers.values())
+        return {GPU: 1}, _places(takers)
+    return None, _places(takers)

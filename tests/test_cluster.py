@@ -222,6 +222,14 @@ def test_a_killed_worker_is_replaced_and_its_step_goes_on_where_it_was(pair, tmp
     check_all_done_once(steps[1:])
 
 
+def test_no_job_waits_behind_a_long_one(pair, tmp_path):
+    """Whoever is free gets the next: the worker with the long job has no other."""
+    long = Toy(0, tmp_path, units=40, unit_s=0.1)
+    short = [Toy(number, tmp_path, units=2, unit_s=0.1) for number in range(1, 7)]
+    assert set(run([long, *short], pair).values()) == {None}
+    assert lines(long.file(".starts"))[0] not in {lines(step.file(".starts"))[0] for step in short}
+
+
 def test_two_clusters_of_four_workers_share_sixty_steps(tmp_path):
     """Both are given all of them, in opposite order: each is finished by exactly one."""
     steps = [Toy(number, tmp_path / "steps") for number in range(60)]
@@ -377,6 +385,19 @@ class TestRefused:
 def write_worker(step):
     time.sleep(0.1)
     step.file(".done").write_text(str(get_worker().name))
+
+
+def write_trim(step):
+    """What its processes would inherit."""
+    step.file(".done").write_text(os.environ.get(cluster.TRIM, "not set"))
+
+
+def test_a_training_does_not_inherit_how_dask_frees_memory(pair, tmp_path):
+    steps = [Toy(number, tmp_path) for number in range(2)]
+    with Client(pair) as client:
+        client.run(os.environ.__setitem__, cluster.TRIM, "65536")
+    assert set(cluster.run_on_cluster(steps, pair, write_trim, folder=tmp_path).values()) == {None}
+    assert [step.file(".done").read_text() for step in steps] == ["not set"] * 2
 
 
 def test_with_gpus_announced_their_workers_get_one_job_each(tmp_path):

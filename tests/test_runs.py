@@ -105,7 +105,9 @@ class TestStartRun:
         pd.DataFrame({"utterance_id": ["u"]}).to_parquet(run.processed / runs.MANIFEST)
         content = (run.processed / runs.MANIFEST).read_bytes()
         (run.processed / runs.MANIFEST).write_bytes(content[:-20])
-        with pytest.raises(RunError, match=r"manifest\.parquet can't be read \(.*delete it and run notebook 01"):
+        with pytest.raises(
+            RunError, match=r"manifest\.parquet can't be read \(.*delete it and run notebook 01"
+        ):
             runs.open_manifest(run)
 
 

@@ -217,13 +217,13 @@ def _lines(findings):
     lines = []
     for area, text in AREAS.items():
         own = [one for one in findings if one.area == area]
-        judged = [one for one in own if not one.note]
-        good = sum(not (one.fault or one.unknown) for one in judged)
+        judged = {one.subject for one in own if not one.note}
+        good = judged - {one.subject for one in own if one.fault or one.unknown}  # one may have several faults
         if own:
             mark = (
                 "NO" if any(one.fault for one in own) else "??" if any(one.unknown for one in own) else "ok"
             )
-            lines.append(f" {mark}  {good} of {len(judged)} {text}")
+            lines.append(f" {mark}  {len(good)} of {len(judged)} {text}")
             lines += [line for kind in ("fault", "unknown", "note") for line in _named(own, kind)]
     return lines + (
         _named([one for one in findings if one.area == "versions"], "note") or [" ok  versions as installed"]

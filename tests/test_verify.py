@@ -318,6 +318,13 @@ def test_what_is_broken_is_named(request, home, capsys, damage):
         assert any(re.search(expected, line) for line in lines), text
 
 
+def test_a_fold_with_two_faults_is_one_fold(bare, capsys):
+    other_parameters(bare)
+    model_of_another_fold(bare)
+    code, text = said(capsys)
+    assert code == 1 and "NO  2 of 3 folds: key follows" in text
+
+
 class TestCantTell:
     def test_a_fold_whose_files_were_not_recorded(self, bare, capsys):
         (bare / FOLD / FILES).unlink()

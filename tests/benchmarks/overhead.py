@@ -55,7 +55,8 @@ def write_project(home, n_jobs):
     """A project with one notebook that does nothing; returns its steps."""
     (home / "notebooks").mkdir()
     training = json.loads((HERE.parents[1] / "notebooks" / f"{TRAINING}.ipynb").read_text())
-    imports = next(cell for cell in training["cells"] if cell["cell_type"] == "code")
+    cells = [cell for cell in training["cells"] if cell["cell_type"] == "code"]
+    imports = next(cell for cell in cells if any(line.startswith("from serkit") for line in cell["source"]))
     cells = [
         nbformat.v4.new_code_cell("number = 0", metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell("".join(imports["source"])),

@@ -446,6 +446,5 @@ def _check_workers(client, address, shared):
             reason = f"can't run serkit ({one_line(str(reason))}); install the same as here"
         others = f" ({len(bad)} of {len(workers)} workers are unfit)" if len(bad) > 1 else ""
         raise RunError(f"worker {workers[name]['name']} at {name}: {reason}{others}")
-    if any(about["resources"].get(GPU) for about in takers.values()):
-        return {GPU: 1}, _places(takers)
-    return None, _places(takers)
+    resources = {GPU: 1} if any(about["resources"].get(GPU) for about in takers.values()) else None
+    return resources, _places(takers)

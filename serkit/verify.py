@@ -217,8 +217,9 @@ def _lines(findings):
     lines = []
     for area, text in AREAS.items():
         own = [one for one in findings if one.area == area]
+        # subjects and not findings are counted: one may have several faults
         judged = {one.subject for one in own if not one.note}
-        good = judged - {one.subject for one in own if one.fault or one.unknown}  # one may have several faults
+        good = judged - {one.subject for one in own if one.fault or one.unknown}
         if own:
             mark = (
                 "NO" if any(one.fault for one in own) else "??" if any(one.unknown for one in own) else "ok"

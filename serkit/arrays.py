@@ -16,6 +16,7 @@ import numpy as np
 
 from serkit.audio import PCM16
 from serkit.constants import N_BINS, N_MFCC
+from serkit.durable import replacing, sync
 from serkit.errors import StoreError
 
 PARTS = ("spectrogram", "mfcc", "audio")  # what is kept of an utterance
@@ -108,9 +109,8 @@ class RowFile:
         except FileNotFoundError:
             known = False
         if not known:
-            partial = self.path.with_suffix(".partial")
-            partial.write_bytes(self.header)
-            os.replace(partial, self.path)
+            with replacing(self.path) as partial:
+                partial.write_bytes(self.header)
         os.truncate(self.path, self.total_bytes)
         if hasattr(os, "posix_fallocate"):  # not on macOS
             with open(self.path, "r+b") as file:
@@ -126,8 +126,7 @@ class RowFile:
 
     def sync(self):
         """Wait until the file is on the disk."""
-        with open(self.path, "r+b") as file:
-            os.fsync(file.fileno())
+        sync(self.path)
 
 
 def part_files(folder, n_frames, num_samples, audio_type):

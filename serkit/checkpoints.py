@@ -2,12 +2,11 @@
 
 ``checkpoint.safetensors`` holds the weights, AdamW's moments, and in its header everything else:
 position, history, learning rate, loss scale. Random numbers need no place in it: every step draws
-from its own seed (`serkit.training.seed_of_step`). Nothing is pickled.
+from its own seed (`serkit.optimisation.seed_of_step`). Nothing is pickled.
 """
 
 import errno
 import json
-import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from serkit.durable import replacing
 from serkit.errors import RunError
 from serkit.runs import CHECKPOINT, show_path
 
@@ -41,15 +41,11 @@ def save_checkpoint(folder, model, optimizer, progress):
     for number, moments in state["state"].items():
         tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     header = {"progress": json.dumps(progress), "groups": json.dumps(state["param_groups"])}
-    partial = folder / (CHECKPOINT + ".partial")
-    with writing(folder, f"the checkpoint of {position(progress)}"):
-        try:
-            save_file(tensors, partial, metadata=header)
-            with open(partial, "r+b") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, folder / CHECKPOINT)
-        finally:
-            partial.unlink(missing_ok=True)
+    with (
+        writing(folder, f"the checkpoint of {position(progress)}"),
+        replacing(folder / CHECKPOINT) as partial,
+    ):
+        save_file(tensors, partial, metadata=header)
 
 
 @contextmanager

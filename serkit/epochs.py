@@ -10,6 +10,7 @@ import shutil
 import pandas as pd
 
 from serkit import runs
+from serkit.durable import replacing
 from serkit.errors import ParameterError, RunError
 from serkit.folds import SELECTIONS
 from serkit.metrics import UNIT, score_table
@@ -22,9 +23,8 @@ def keep_epoch(folder, epoch, tables):
     """Keep the predictions of one epoch while training goes on; done again, it changes nothing."""
     parts = folder / "epochs"
     parts.mkdir(exist_ok=True)
-    pd.concat(tables, ignore_index=True).assign(epoch=epoch).to_parquet(
-        parts / f"{epoch:04d}.parquet", index=False
-    )
+    with replacing(parts / f"{epoch:04d}.parquet") as partial:
+        pd.concat(tables, ignore_index=True).assign(epoch=epoch).to_parquet(partial, index=False)
 
 
 def join_epochs(folder, n_epochs):

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from serkit.durable import sync
+
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 PATIENCE_S = 15  # s after which an interrupted kernel is told again
 WAIT_S = 600  # s that an earlier process may take to save its state and end
@@ -95,6 +97,7 @@ def run_notebook(job, stop):
                 kernel_manager_class=manager,
                 on_cell_start=stop.enter,
             )
+            sync(job["output"])
     except PapermillExecutionError as error:
         return one_line(f"cell {error.cell_index}: {error.ename}: {error.evalue}")
     except Exception as error:  # a dead kernel, a full disk

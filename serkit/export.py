@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from serkit.durable import replacing
 from serkit.errors import ParameterError, RunError
 from serkit.runs import current_commit, project_home
 
@@ -308,14 +309,12 @@ def write_file(path: Path, blob: bytes) -> Path:
     RunError
         If the disk is full or the folder is write-protected. Nothing is left half-written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(blob)
-        os.replace(temporary, path)
+        # trainings side by side may write the same one
+        with replacing(path, tag=f".{os.getpid()}") as partial:
+            partial.write_bytes(blob)
     except OSError as error:
-        with contextlib.suppress(OSError):  # a folder that can't be written to holds no temporary file
-            temporary.unlink(missing_ok=True)
         raise RunError(
             f"{path}: can't write {len(blob)} bytes ({error.strerror or error}), expected a writable folder "
             "with space left; free some space, mend the permissions, or give another root=..."

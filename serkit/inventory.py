@@ -8,6 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from serkit.durable import sync
 from serkit.errors import RunError
 from serkit.runs import show_path, write_json
 
@@ -36,17 +37,23 @@ def write_inventory(folder):
     """Write ``files.json`` of a run folder whose results are all there.
 
     The executed notebook, the log and the TensorBoard events are left out: they are still being
-    written when a fold is finished, and no number is read from them.
+    written when a fold is finished, and no number is read from them. What is recorded is on the disk,
+    so that a power cut after ``DONE`` takes nothing of it.
 
     Parameters
     ----------
     folder : path
     """
     folder = Path(folder)
+    present = [
+        name for name in (*RESULTS, *MODEL, *FURTHER) if name not in FURTHER or (folder / name).is_file()
+    ]
+    for name in present:
+        sync(folder / name)
+    sync(folder / "model")
     files = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-        for name in (*RESULTS, *MODEL, *FURTHER)
-        if name not in FURTHER or (folder / name).is_file()
+        for name in present
     }
     write_json(folder / FILES, {"files": files})
 

@@ -1,4 +1,4 @@
-"""One fold on several processes: ``accelerate launch --multi_gpu -m serkit.training RUN PARAMETERS.json``.
+"""One fold on several processes: ``accelerate launch --multi_gpu -m serkit.launch RUN PARAMETERS.json``.
 
 The notebook starts it as a subprocess and reads the run folder afterwards: results, checkpoints and
 messages are those of a training in the notebook itself.
@@ -12,6 +12,9 @@ from pathlib import Path
 
 from serkit import runs
 from serkit.errors import RunError, SerkitError
+from serkit.folds import find_fold, make_folds
+from serkit.store import build_store
+from serkit.training import read_result, train_fold
 
 
 def train_in_processes(run, processes, *, report=print):
@@ -35,8 +38,6 @@ def train_in_processes(run, processes, *, report=print):
     RunError
         If training fails; its own message is part of it.
     """
-    from serkit.training import read_result  # here: training starts this module when it is launched
-
     parameters = run.folder / "parameters.json"
     root = str(run.root.resolve())
     runs.write_json(parameters, asdict(run.experiment) | {"root": root})
@@ -44,7 +45,7 @@ def train_in_processes(run, processes, *, report=print):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
                "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
                "--dynamo_backend", "no", "--main_process_port", "0",
-               "-m", "serkit.training", run.name, str(parameters)]  # fmt: skip
+               "-m", "serkit.launch", run.name, str(parameters)]  # fmt: skip
     lines = []
     with subprocess.Popen(
         command, cwd=runs.project_home(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -70,13 +71,9 @@ def train_in_processes(run, processes, *, report=print):
 
 def main(arguments=None):
     """Entry point of every launched process."""
-    from serkit.folds import find_fold, make_folds
-    from serkit.store import build_store
-    from serkit.training import train_fold
-
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) != 2:
-        sys.exit("usage: accelerate launch -m serkit.training RUN PARAMETERS.json")
+        sys.exit("usage: accelerate launch -m serkit.launch RUN PARAMETERS.json")
     try:
         parameters = json.loads(Path(arguments[1]).read_text())
     except (OSError, ValueError) as error:
@@ -84,7 +81,7 @@ def main(arguments=None):
             f"serkit: parameters {arguments[1]}: can't be read ({error}); give a JSON file of parameters"
         )
     try:
-        run = runs.start_run(arguments[0], notebook="serkit.training", **parameters)
+        run = runs.start_run(arguments[0], notebook="serkit.launch", **parameters)
         manifest = runs.open_manifest(run)
         experiment = run.experiment
         fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
@@ -103,3 +100,7 @@ def main(arguments=None):
 
 def _print(line):
     print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
+from serkit.durable import replacing
 from serkit.encoders import (
     MASKED_FRAME,
     RANDOM,
@@ -325,10 +326,12 @@ def save_model(model, folder):
     """Write ``config.json`` and ``model.safetensors``."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors")
-    # safetensors lets nobody else read it: on a shared disk a run would be of use to its owner only
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")
+    with replacing(folder / "config.json") as partial:
+        partial.write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n")
+    with replacing(folder / "model.safetensors") as partial:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
+        # safetensors lets nobody else read it: on a shared disk a run would be of use to its owner only
+        shutil.copymode(folder / "config.json", partial)
 
 
 def load_model(folder):

@@ -46,6 +46,16 @@ def best_epoch(history):
     )["epoch"]
 
 
+def is_at_best(progress):
+    """Whether the weights are those of the best epoch so far: it has ended and no batch came after it.
+
+    >>> is_at_best({"history": [{"epoch": 1}], "batch": 0}), is_at_best({"history": [{"epoch": 1}], "batch": 3})
+    (True, False)
+    """
+    history = progress["history"]
+    return bool(history) and progress["batch"] == 0 and best_epoch(history) == history[-1]["epoch"]
+
+
 def is_finished(history, experiment):
     """Whether ``epochs`` or ``patience`` are used up."""
     if not history:

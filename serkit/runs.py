@@ -12,6 +12,7 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit import stepping
+from serkit.durable import replacing
 from serkit.errors import ParameterError, RunError
 from serkit.experiment import Experiment, project_home, show_path
 from serkit.records import other_version, read_record
@@ -175,9 +176,8 @@ def write_json(path, record):
     """Write a JSON file in one step: there is never half of it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(record, indent=2, default=str) + "\n")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(record, indent=2, default=str) + "\n")
 
 
 def is_done(folder, experiment):

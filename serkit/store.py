@@ -9,7 +9,6 @@ when segments are read, so one store serves all recipes that agree in ``Recipe.e
 
 import hashlib
 import json
-import os
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from filelock import FileLock
 from serkit.arrays import PARTS, allocated_bytes, checksum, decode_audio, level_of_code, part_files
 from serkit.constants import N_BINS, N_MFCC, SEGMENT_FRAMES, SEGMENT_SAMPLES
 from serkit.corpora.manifest import task_rows
+from serkit.durable import replacing
 from serkit.errors import StoreError
 from serkit.extraction import extract, plan_files, spans
 from serkit.features import SegmentFeatures, UtteranceFeatures, cut_segments
@@ -267,7 +267,8 @@ def _is_complete(folder):
 def _finish(folder, recipe, table, audio_type, skipped):
     """The table of what is there, and the record in one step."""
     here = table[~table["utterance_id"].isin(skipped)]
-    here.to_parquet(folder / "utterances.parquet", index=False)
+    with replacing(folder / "utterances.parquet") as partial:
+        here.to_parquet(partial, index=False)
     record = {
         "feature_version": FEATURE_VERSION,
         "extraction": recipe.extraction,
@@ -279,9 +280,8 @@ def _finish(folder, recipe, table, audio_type, skipped):
         "skipped": skipped,
         "complete": True,
     }
-    partial = folder / "store.json.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, folder / "store.json")
+    with replacing(folder / "store.json") as partial:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def open_store(folder, recipe):

@@ -36,6 +36,7 @@ from serkit.checkpoints import (
 from serkit.constants import LABELS
 from serkit.corpora.manifest import task_rows
 from serkit.devices import MB, is_out_of_memory, make_accelerator, peak_memory
+from serkit.durable import replacing
 from serkit.encoded import build_states
 from serkit.encoders import RANDOM
 from serkit.epochs import join_epochs, keep_epoch
@@ -52,6 +53,7 @@ from serkit.progress import (
     begin_epoch,
     best_epoch,
     epoch_line,
+    is_at_best,
     is_finished,
     log_scalars,
     new_progress,
@@ -106,6 +108,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
     """
     folder = Path(folder)
     if runs.is_done(folder, experiment):
+        remove_checkpoint(folder)  # where the process ended right after DONE
         report(f"already done: {runs.show_path(folder)}")
         return read_result(folder)
     accelerator = make_accelerator(experiment.precision, experiment.profile)
@@ -139,6 +142,13 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
         if main:
             save_checkpoint(folder, plain, optimizer, progress)
 
+    def keep_if_best():
+        # after its checkpoint and never before: the one kept is always of the best epoch that counts
+        if main and is_at_best(progress):
+            with writing(folder, f"the model of epoch {progress['history'][-1]['epoch']}"):
+                save_model(plain, folder / "model")
+
+    keep_if_best()  # whoever was here before may have ended between the two
     with Interrupts(accelerator, every_s=60 * checkpoint_min) as interrupts:
         while not is_finished(progress["history"], experiment):
             started = time.perf_counter() - progress["seconds"]
@@ -173,15 +183,13 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
                 "seconds": time.perf_counter() - started,
                 "peak_memory_mb": peak_memory(accelerator.device) / MB,
             })  # fmt: skip
-            better = best_epoch(progress["history"]) == progress["epoch"]
             if main:
-                with writing(folder, f"the model of epoch {progress['epoch']}"):
+                with writing(folder, f"the curves of epoch {progress['epoch']}"):
                     log_scalars(folder, progress)
-                    if better:
-                        save_model(plain, folder / "model")
             begin_epoch(progress)
             save()
-            report(epoch_line(progress, experiment, better))
+            keep_if_best()
+            report(epoch_line(progress, experiment, is_at_best(progress)))
 
     accelerator.wait_for_everyone()
     best = load_model(folder / "model").to(accelerator.device)
@@ -373,8 +381,9 @@ def _write_result(folder, experiment, manifest, progress, scored, scaler, model)
         metrics=metrics,
     )
     write_inventory(folder)
+    with replacing(folder / runs.DONE) as partial:
+        partial.write_text(experiment.key + "\n")
     remove_checkpoint(folder)
-    (folder / runs.DONE).write_text(experiment.key + "\n")
 
 
 def _prediction_tables(scored, manifest, experiment):
@@ -393,9 +402,3 @@ def read_result(folder):
         metrics,
         metrics["best_epoch"],
     )
-
-
-if __name__ == "__main__":
-    from serkit.launch import main
-
-    main()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -124,6 +125,113 @@ def test_sigkill_at_random_moments(tones, tmp_path):
     assert last.wait(timeout=300) == 0, last.stderr.read()
     for name in ("history.csv", "predictions.parquet", "embedding.parquet"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+FIVE = {"epochs": 5, "patience": 5, "min_epochs": 5, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def kept(tones, tmp_path_factory):
+    """Bytes of the model after each epoch that was the best so far, and the undisturbed run."""
+    weights, folder = {}, tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def keep(network, place):
+            model.save_model(network, place)
+            weights[len(weights)] = (place / "model.safetensors").read_bytes()
+
+        patch.setattr(training, "save_model", keep)
+        whole = train(tones, folder, **FIVE)
+    sums = (whole.history["validation_wa"] + whole.history["validation_ua"]).round(9)
+    better = [epoch for epoch in range(1, 6) if sums[epoch - 1] > max([-1, *sums[: epoch - 1]])]
+    assert len(better) == len(weights) >= 2  # or there is nothing to mix up
+    return dict(zip(better, weights.values(), strict=True)), whole
+
+
+class TestBestModel:
+    """The model that is kept is that of the best epoch of the checkpoint, wherever a training ends."""
+
+    @pytest.mark.parametrize("name", ["save_checkpoint", "save_model"])
+    def test_killed_while_an_epoch_is_saved(self, kept, tones, tmp_path, monkeypatch, name):
+        """In the last epoch that is better; on a GPU it may not be better when it is trained again."""
+        weights, whole = kept
+        real, last = getattr(training, name), max(weights)
+
+        def die(*arguments):
+            progress = arguments[-1] if name == "save_checkpoint" else {}
+            calls.append(progress.get("epoch"))
+            if progress.get("epoch") == last + 1 or (name == "save_model" and len(calls) == len(weights)):
+                raise Killed
+            real(*arguments)
+
+        calls = []
+        monkeypatch.setattr(training, name, die)
+        with pytest.raises(Killed):
+            train(tones, tmp_path, **FIVE)
+        kept_before = (tmp_path / "model" / "model.safetensors").read_bytes()
+        assert kept_before == weights[sorted(weights)[-2]]
+        monkeypatch.setattr(training, name, real)
+        again = train(tones, tmp_path, **FIVE)
+        same(again, whole)
+        for file in ("model.safetensors", "config.json"):
+            assert (tmp_path / "model" / file).read_bytes() == (whole.folder / "model" / file).read_bytes()
+
+    def test_killed_right_after_done(self, kept, tones, tmp_path, monkeypatch):
+        """It is done, and a checkpoint that was left is taken away by whoever comes next."""
+        monkeypatch.setattr(training, "remove_checkpoint", lambda folder: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(tones, tmp_path, **FIVE)
+        assert (tmp_path / runs.DONE).exists() and (tmp_path / runs.CHECKPOINT).exists()
+        monkeypatch.undo()
+        lines = []
+        same(train(tones, tmp_path, lines, **FIVE), kept[1])
+        assert lines[0].startswith("already done") and not (tmp_path / runs.CHECKPOINT).exists()
+
+
+class TestPowerCut:
+    """Files that were written but not yet sent to the disk are lost, or empty; whatever relies on them comes later."""
+
+    @pytest.fixture
+    def disk(self, monkeypatch):
+        """What a power cut would leave: contents sent to the disk, and names sent since they were given."""
+        sent, named, history = set(), set(), []
+        fsync, replace = os.fsync, os.replace
+
+        def send(number):
+            place = os.readlink(f"/proc/self/fd/{number}")
+            if os.path.isdir(place):
+                named.update(Path(place).iterdir())
+            else:
+                sent.add(Path(place).read_bytes())
+            fsync(number)
+
+        def rename(old, new):
+            replace(old, new)
+            named.discard(Path(new))
+            history.append(Path(new))
+            for path in followed(Path(new)):
+                assert path.read_bytes() in sent, f"{path.name} is not on the disk before {Path(new).name}"
+                assert path in named, f"the name {path.name} is not on the disk before {Path(new).name}"
+
+        def followed(path):
+            """What must be there before."""
+            folder = path.parent
+            if path.name == runs.DONE:
+                files = json.loads((folder / "files.json").read_text())["files"]
+                return [folder / "files.json", *(folder / name for name in files)]
+            if path.name == runs.CHECKPOINT:
+                return [*sorted((folder / "epochs").glob("*.parquet")), *(folder / "model").glob("*")]
+            return []
+
+        monkeypatch.setattr(os, "fsync", send)
+        monkeypatch.setattr(os, "replace", rename)
+        return history
+
+    def test_what_done_and_checkpoints_rely_on_is_on_the_disk(self, tones, tmp_path, disk):
+        train(tones, tmp_path, checkpoint_min=0.0)
+        names = [path.name for path in disk]
+        assert names[-1] == runs.DONE and names.count(runs.CHECKPOINT) >= 6
+        assert {"model.safetensors", "files.json", "0001.parquet"} <= set(names)
 
 
 class TestOneBatchManyWays:

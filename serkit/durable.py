@@ -1,0 +1,59 @@
+"""Files that are whole or not there, whatever happens: a kill, a full disk, a power cut."""
+
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def sync(path):
+    """Wait until what a file holds, or which files a folder holds, is on the disk.
+
+    Parameters
+    ----------
+    path : path
+    """
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError:
+        if not os.path.isdir(path):  # some network file systems can't do this for a folder
+            raise
+    finally:
+        os.close(number)
+
+
+@contextmanager
+def replacing(path, *, tag=""):
+    """Write a file beside ``path``; it takes that name when it is whole and on the disk.
+
+    Parameters
+    ----------
+    path : path
+    tag : str, optional
+        Tells writers apart where several may be at work on the same file. What a killed one leaves behind
+        is overwritten by the next one with the same tag.
+
+    Yields
+    ------
+    Path
+        Where to write. It is gone after an error, and ``path`` is as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder) / "scores.txt") as partial:
+    ...         _ = partial.write_text("whole")
+    ...     [(path.name, path.read_text()) for path in Path(folder).iterdir()]
+    [('scores.txt', 'whole')]
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}{tag}.partial")
+    try:
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+    finally:
+        with suppress(OSError):  # a folder that can't be written to holds none
+            partial.unlink(missing_ok=True)
+    sync(path.parent)

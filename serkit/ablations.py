@@ -9,12 +9,11 @@ from matplotlib.axes import Axes
 
 from serkit import runs
 from serkit.comparison import at_shared_seeds, compare_many
-from serkit.constants import CHANCE_UA, VIEW_SETS
+from serkit.constants import CHANCE_UA, FUSIONS, VIEW_SETS
 from serkit.epochs import apply_rule, choose_epochs, epoch_scores
 from serkit.errors import RunError, SerkitError
 from serkit.figures import BLUE, GREY, legend_above
 from serkit.folds import SELECTIONS
-from serkit.fusion import FUSIONS
 from serkit.metrics import UNIT
 from serkit.statistics import bootstrap_interval
 

@@ -14,6 +14,7 @@ from serkit import runs
 from serkit.constants import SPEECH_ENCODER
 from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, SerkitError
+from serkit.execution import check_no_addresses
 from serkit.experiment import TrainingSettings
 
 # settings of the command line that a grid does not replace
@@ -266,6 +267,7 @@ def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
     # a cluster's time limit: kernels are then interrupted, and trainings save before they end
     signal.signal(signal.SIGTERM, _terminate)
+    check_no_addresses()
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()
     except SerkitError as error:

@@ -43,6 +43,7 @@ VIEW_SETS = {
     "spectrogram+speech": ("spectrogram", "speech"),
     "mfcc+speech": ("mfcc", "speech"),
 }  # what a model may see: all is the paper's; speech is the waveform through wav2vec 2.0
+FUSIONS = ("coattention", "softmax", "mean", "gated")  # how views become one; the first is the paper's
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]
 

@@ -7,7 +7,6 @@ unless ``random`` is asked for.
 import hashlib
 
 import torch
-import torchvision
 from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
@@ -191,7 +190,9 @@ def load_alexnet_weights():
     WeightsError
         If they can't be had, with the file to put where.
     """
-    weights = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
+    from torchvision.models import AlexNet_Weights  # here: it takes two seconds, and only these need it
+
+    weights = AlexNet_Weights.IMAGENET1K_V1
     try:
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:

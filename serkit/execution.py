@@ -168,6 +168,11 @@ def _kernel_manager(stop):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_no_addresses():
+    """Save a program a second: jsonschema would load a grammar of web addresses, and no notebook holds any to check."""
+    sys.modules.setdefault("rfc3987_syntax", None)
+
+
 def _take_streams():
     """Standard input and output for this process alone: the kernel gets nothing and the log."""
     orders, answer = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -182,8 +187,7 @@ def main():
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop.ask)
-    # jsonschema checks web addresses if this is there: half a start's time, and a notebook has none to check
-    sys.modules.setdefault("rfc3987_syntax", None)
+    check_no_addresses()
     orders, answer = _take_streams()
     job = json.loads(orders.readline())
     faults = []

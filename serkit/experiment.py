@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serkit import recipe as recipes
-from serkit.constants import BATCH_SIZE, LEARNING_RATE, MAX_EPOCHS, MIN_EPOCHS, PATIENCE, VIEW_SETS
+from serkit.constants import BATCH_SIZE, FUSIONS, LEARNING_RATE, MAX_EPOCHS, MIN_EPOCHS, PATIENCE, VIEW_SETS
 from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError
 from serkit.folds import GROUPINGS, SELECTIONS
-from serkit.fusion import FUSIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
 TRAINING = {

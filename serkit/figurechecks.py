@@ -20,7 +20,6 @@ from serkit.metrics import confusion_matrix, recall_per_class, score_table
 from serkit.report import score_intervals, score_summary
 from serkit.runfigures import run_numbers
 from serkit.tables import table_csv
-from serkit.webpage import PAGE
 
 TOLERANCE = 1e-6  # relative; libraries of other versions may round differently
 CURVES = re.compile(r"curves_fold.+_seed\d+")
@@ -169,11 +168,13 @@ def difference(was, now):
 
 def _check_page(run, digest):
     """Whether ``report.html`` shows these predictions."""
-    path = runs.project_home() / "runs" / run / PAGE
+    path = runs.project_home() / "runs" / run / runs.REPORT
     if not path.is_file():
         return []
     found = MADE_FROM.search(path.read_text(encoding="utf-8", errors="replace"))
     if not found:
-        return [Finding("figures", PAGE, unknown="made by a version that didn't record its predictions")]
+        return [
+            Finding("figures", runs.REPORT, unknown="made by a version that didn't record its predictions")
+        ]
     stale = "out of date: made from other predictions than the run holds now; call `serkit report` again"
-    return [Finding("figures", PAGE, fault="" if found[1] == digest else stale)]
+    return [Finding("figures", runs.REPORT, fault="" if found[1] == digest else stale)]

@@ -11,7 +11,6 @@ nothing that could: the vectors there are stand side by side.
 import torch
 from torch.nn import functional as F
 
-FUSIONS = ("coattention", "softmax", "mean", "gated")
 GUIDED = ("coattention", "softmax")  # where other views decide about the frames of speech
 
 
@@ -25,7 +24,7 @@ def weigh_frames(scores, mask, fusion):
     mask : torch.Tensor, shape (B, T')
         1.0 for speech, 0.0 for padding. A row without any speech counts as all speech.
     fusion : str
-        One of ``FUSIONS``.
+        One of ``serkit.constants.FUSIONS``.
 
     Returns
     -------

@@ -123,7 +123,7 @@ def make_plan(
     threads : int, optional
         That each training may use, for the estimate; 0: all cores.
     **settings
-        Further fields of ``serkit.runs.Experiment``, of all variants.
+        Further fields of ``serkit.experiment.Experiment``, of all variants.
 
     Returns
     -------

@@ -15,7 +15,6 @@ from serkit.predictions import check_predictions
 from serkit.runfigures import describe, save_run_figures
 from serkit.statistics import AVERAGES, MIN_CLUSTERS, bootstrap_interval, summary_table
 from serkit.tables import Estimate, save_table
-from serkit.webpage import write_page
 
 COLUMNS = ("folds", "utterances", "wa_fold_mean", "ua_fold_mean", "wa_pooled", "ua_pooled")
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
@@ -115,6 +114,28 @@ def score_intervals(predictions, folds=None):
     return pd.DataFrame(records)
 
 
+def print_scores(run):
+    """Print WA, UA and macro-F1 of what is finished of a run, after what must be known before any number.
+
+    Parameters
+    ----------
+    run : str
+
+    Raises
+    ------
+    RunError, ParameterError, FoldError
+        As :func:`checked_predictions`, except for folds that are not there: they are named.
+    """
+    predictions, folds = checked_predictions(run, partial=True)
+    parameters, corpus = _made_with(run, predictions)
+    incomplete = any(set(runs.planned_folds(run, name) or []) - set(own) for name, own in folds.items())
+    print("\n".join(["", *_remarks(run, corpus, predictions, parameters, incomplete)]))
+    print(
+        f"scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on), standard deviations in points:"
+    )
+    print(_in_lines(score_intervals(predictions, folds)), "\n")
+
+
 def write_report(run, others=(), partial=False):
     """Check a run, print its scores and verdicts, and save tables, figures, catalogue and page.
 
@@ -137,10 +158,11 @@ def write_report(run, others=(), partial=False):
         As :func:`checked_predictions` and :func:`serkit.claims.paper_comparison`; nothing is
         written then.
     """
+    from serkit.webpage import write_page  # here: who only wants scores need not wait for nbconvert
+
     predictions, folds = checked_predictions(run, partial)
     comparison = paper_comparison(run, *others)
-    parameters = {name: runs.shared_parameters(run, name) for name in sorted(predictions["variant"].unique())}
-    corpus = _only({one.get("corpus") for one in parameters.values()}, run)
+    parameters, corpus = _made_with(run, predictions)
     facts = [
         f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
         *_remarks(run, corpus, predictions, parameters, partial),
@@ -163,12 +185,12 @@ def write_report(run, others=(), partial=False):
 def _save_tables(run, predictions, folds, comparison, parameters, about):
     """Print and save scores, differences and the comparison with the paper; files, and what could not be made."""
     scores = score_intervals(predictions, folds)
-    print(_shown(scores).to_string(index=False, float_format="{:.1f}".format), "\n")
+    print(_in_lines(scores), "\n")
     for variant, table in predictions.groupby("variant"):
         tested = table[table["split"] == "test"]
         print(f"{variant}: confusion matrix, truth in rows, utterances over all seeds")
         print(confusion_matrix(tested["truth"], tested["prediction"], LABELS).to_string(), "\n")
-    print(_shown(comparison).to_string(index=False, float_format="{:.2f}".format) + f"\n{RULE}\n")
+    print(f"{_in_lines(comparison, decimals=2)}\n{RULE}\n")
     corpus, about = about["corpus"], about | {DIGEST: digest_of(predictions)}
     if any(one.get("selection") == "published" for one in parameters.values()):
         about |= {"selection": "published"}  # one leaking row is enough to say so under the table
@@ -213,25 +235,24 @@ def _tested(table):
     return sorted(table.loc[table["split"] == "test", "fold"].astype(str).unique())
 
 
-def _only(corpora, run):
+def _made_with(run, predictions):
+    """Parameters of each variant, and the corpus of all."""
+    parameters = {name: runs.shared_parameters(run, name) for name in sorted(predictions["variant"].unique())}
+    corpora = {one.get("corpus") for one in parameters.values()}
     if len(corpora) != 1:
         raise ParameterError(
             f"run {run!r} holds the corpora {sorted(map(str, corpora))}, expected one; give each corpus its own run"
         )
-    return corpora.pop()
+    return parameters, corpora.pop()
 
 
-def _shown(table):
-    """Estimates as text, for printing."""
+def _in_lines(table, decimals=1):
+    """A table for printing: estimates with their intervals, a dash for what is not known."""
 
     def text(cell):
         if not isinstance(cell, Estimate):
             return cell
-        known = pd.notna(cell.low)
-        return (
-            "–"
-            if pd.isna(cell.value)
-            else f"{cell.value:.1f}" + f" [{cell.low:.1f}, {cell.high:.1f}]" * known
-        )
+        interval = "" if pd.isna(cell.low) else f" [{cell.low:.1f}, {cell.high:.1f}]"
+        return "–" if pd.isna(cell.value) else f"{cell.value:.1f}{interval}"
 
-    return table.map(text)
+    return table.map(text).to_string(index=False, na_rep="–", float_format=f"{{:.{decimals}f}}".format)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from serkit import estimate, runs
 from serkit.board import Board
-from serkit.errors import ParameterError, RunError
+from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.holder import only_one
 from serkit.jobs import INTERRUPTED, count_jobs, execute, find_gpus, run_local, threads_per_job
 from serkit.plan import TOGETHER, TRAINING, check_step, make_plan, unfinished
@@ -176,7 +176,22 @@ def reproduce(run, *, dry_run=False, jobs=1, scheduler="", grid=None, **settings
     outcome = run_plan(steps, run, jobs, runner=runner, grid=grid)
     if outcome["interrupted"] or outcome["waiting"]:
         return 130
-    return 1 if outcome["failed"] else 0
+    if outcome["failed"]:
+        return 1
+    _print_result(run)
+    return 0
+
+
+def _print_result(run):
+    """The scores of a run, and where everything lies."""
+    from serkit.report import print_scores  # here: a plan needs no statistics
+
+    try:
+        print_scores(run)
+    except SerkitError as error:  # all has been run; whoever wants the report is told the same
+        print(f"no scores yet: {error}")
+    print(f"figures and tables: figures/{run}; executed notebooks: runs/{run}")
+    print(f"all of it on one page: serkit report {run}", flush=True)
 
 
 def _choose_runner(run, jobs, scheduler, dry_run):

@@ -22,6 +22,7 @@ DONE = "DONE"  # written last into a finished run folder
 FOLD_CURE = "although the fold is marked as done; delete that folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
+REPORT = "report.html"  # of a run: all of it on one page
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
 
 

@@ -14,7 +14,6 @@ from serkit.catalogue import OF_A_FOLD, SCORES, WRITTEN, alike_entries
 from serkit.export import DIGEST, write_file
 
 PREPARATION = {stem for name, stems in WRITTEN.items() if name < "06" for stem in stems}
-PAGE = "report.html"
 SCREEN = 0.45  # pixels on a screen for each of a picture at 300 dpi: text is as large as the page's
 
 STYLE = """
@@ -80,7 +79,7 @@ def write_page(run, *, summary, entries, predictions="", root=None):
     head = f'<meta charset="utf-8"><title>Run {escape(run)}</title><style>{STYLE}</style>'
     head += f'<meta name="{DIGEST}" content="{escape(predictions)}">' if predictions else ""
     html = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
-    return write_file(home / PAGE, html.encode())
+    return write_file(home / runs.REPORT, html.encode())
 
 
 def self_contained(html):

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from serkit.batches import TENSORS
-from serkit.constants import VIEW_SETS
+from serkit.constants import FUSIONS, VIEW_SETS
 from serkit.errors import ParameterError
 from serkit.experiment import Experiment
-from serkit.fusion import FUSIONS, weigh_frames
+from serkit.fusion import weigh_frames
 from serkit.model import PROFILES, CoAttentionModel, load_model, save_model
 
 DEMO = PROFILES["demo"]

@@ -371,12 +371,16 @@ class TestWhole:
         (project / "fail").touch()
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 1
         text = capsys.readouterr().out
-        assert "6 done, 0 done before, 2 failed in" in text
+        assert "6 done, 0 done before, 2 failed in" in text and "all of it on one page" not in text
         assert "failed: 05_train_coattention  old fold=2 seed=111: cell 2: ValueError: out of luck" in text
         (project / "fail").unlink()
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 0
         # both failed folds, and what puts folds together, because there is a fold more
-        assert "5 done, 3 done before, 0 failed in" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        assert "5 done, 3 done before, 0 failed in" in text
+        # toys predict nothing; where everything lies is said all the same
+        assert re.search(r"no scores yet: \S+/predictions.parquet is missing", text)
+        assert text.endswith("all of it on one page: serkit report trial\n")
         assert reproduce.reproduce("trial", grid=grid, corpus="demo", jobs=2) == 0
         assert "0 done, 8 done before, 0 failed in" in capsys.readouterr().out
         assert sorted(started(project).values()) == [1, 1, 2, 2]

@@ -18,8 +18,8 @@ PUBLISHED = "published_published_session_paper"
 CLEAN = "corrected_clean_session_paper"
 
 
-def write_folds(project, table, corpus, run="trial", **changes):
-    """A finished run with these predictions, one folder for each fold and seed."""
+def write_folds(project, table, corpus, run="trial", planned=(), **changes):
+    """A finished run with these predictions, one folder for each fold and seed; ``planned`` may name more."""
     for (variant, fold, seed), rows in table.groupby(["variant", "fold", "seed"]):
         folder = project / "runs" / run / variant / f"fold={fold}" / f"seed={seed}"
         folder.mkdir(parents=True)
@@ -33,7 +33,8 @@ def write_folds(project, table, corpus, run="trial", **changes):
             "profile": profile,
         }
         parameters |= {"fold": fold, "seed": int(seed)} | changes
-        (folder / "experiment.json").write_text(json.dumps({"parameters": parameters}))
+        record = {"parameters": parameters} | ({"folds": planned} if planned else {})
+        (folder / "experiment.json").write_text(json.dumps(record))
         history = {"epoch": [1, 2], "train_ua": [0.3, 0.5], "validation_ua": [0.3, 0.4]}
         pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
         (folder / "metrics.json").write_text('{"best_epoch": 2}')
@@ -237,6 +238,26 @@ def test_scores_by_hand(project):
     assert (row["wa_pooled"], row["ua_fold_mean"]) == (25.0, 25.0)
     scores = report.score_intervals(runs.load_predictions("trial")).set_index("score")
     assert scores.loc["UA", "pooled"].value == 25 and np.isnan(scores.loc["UA", "pooled"].low)  # 2 speakers
+
+
+class TestPrintedAtTheEndOfARun:
+    """In every fold a class right and three wrong: 25 %."""
+
+    def test_a_whole_run(self, project, capsys):
+        write_run(project, "demo", "clean", range(1, 6))
+        report.print_scores("trial")
+        printed = capsys.readouterr().out
+        assert printed.startswith("\ndemo is not IEMOCAP: this run can't speak about the paper's numbers.\n")
+        assert re.search(rf"{CLEAN} +UA 25\.0 \[25\.0, 25\.0\] 25\.0 \[25\.0, 25\.0\] +0\.0 +–", printed)
+        assert "only" not in printed
+        assert not (project / "figures").exists()
+
+    def test_a_part_of_one(self, project, capsys):
+        write_run(project, "iemocap", "published", [1, 2], recipe="published", planned=[1, 2, 3])
+        report.print_scores("trial")
+        printed = capsys.readouterr().out
+        assert "scores are of folds 1, 2 only; missing: 3." in printed and "test speakers" in printed
+        assert re.search(rf"{PUBLISHED} +UA +25\.0 +25\.0 +0\.0 +–", printed)  # two speakers: no interval
 
 
 def test_a_leaking_variant_is_marked_in_print_and_in_the_files(project, capsys):

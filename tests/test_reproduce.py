@@ -241,6 +241,13 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus):
     assert done.returncode == 0, done.stdout + done.stderr
     skipped = [line for line in done.stdout.splitlines() if line.endswith(": done before")]
     assert len(skipped) == 5  # 01 to 04 and fold 1
+    scores = {}
+    for name in ("wa", "ua"):
+        (scores[name],) = re.findall(rf"session_demo +{name.upper()} +(\d+\.\d)", done.stdout)
+    folds = [json.loads((base / f"fold={k}/seed=111/metrics.json").read_text()) for k in (1, 2)]
+    for name, printed in scores.items():
+        assert float(printed) == pytest.approx(50 * sum(one[f"{name}_fold_mean"] for one in folds), abs=0.06)
+    assert "scores are of folds 1, 2 only; missing: 3, 4, 5." in done.stdout
     assert "resumed after epoch" in (base / "fold=2/seed=111/05_train_coattention.log").read_text()
     assert {p: p.read_bytes() for p in (base / "fold=1").rglob("*") if p.is_file()} == first
     for stem in ("confusion_matrix", "recall", "speaker_scores"):

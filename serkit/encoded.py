@@ -137,10 +137,19 @@ def _check_room(file):
     print(f"encoder states of {file.shape[0]} segments: {file.total_bytes / 1e9:.2f} GB, computed once")
 
 
+def _missing(file, sums):
+    """Segments to compute: not done, or no longer what their checksums say."""
+    known = sums.read(0, file.shape[0])
+    done = known[:, 1] == 1
+    for row in tqdm(np.flatnonzero(done), "checking", unit="seg", mininterval=2, disable=not done.any()):
+        done[row] = checksum(file.read(row, row + 1)) == known[row, 0]
+    return np.flatnonzero(~done)
+
+
 @torch.inference_mode()
 def _compute(store, model, file, sums, device, autocast):
     model = model.to(device).eval()
-    todo = np.flatnonzero(sums.read(0, len(store))[:, 1] != 1)
+    todo = _missing(file, sums)
     with tqdm(
         desc="encoder", total=len(store), initial=len(store) - len(todo), unit="seg", mininterval=2
     ) as bar:

@@ -131,7 +131,8 @@ def print_scores(run):
     incomplete = any(set(runs.planned_folds(run, name) or []) - set(own) for name, own in folds.items())
     print("\n".join(["", *_remarks(run, corpus, predictions, parameters, incomplete)]))
     print(
-        f"scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on), standard deviations in points:"
+        f"scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on), standard deviations in points:",
+        flush=True,
     )
     print(_in_lines(score_intervals(predictions, folds)), "\n")
 

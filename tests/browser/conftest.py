@@ -23,17 +23,13 @@ FLAGS = [
     "--use-fake-device-for-media-stream",  # a microphone that beeps once a second
 ]  # fmt: skip
 REPORT = pytest.StashKey()
-TAKEN = pytest.StashKey()
+TAKEN = "taken"  # what a test has measured, in its report
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--screenshots", action="store_true", help="keep a picture of each notebook in both themes"
     )
-
-
-def pytest_configure(config):
-    config.stash[TAKEN] = []
 
 
 @pytest.hookimpl(wrapper=True)
@@ -44,9 +40,12 @@ def pytest_runtest_makereport(item):
     return report
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    for line in config.stash[TAKEN]:
-        terminalreporter.write_line(line)
+def pytest_terminal_summary(terminalreporter):
+    ended = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    for report in ended:
+        for name, line in report.user_properties:
+            if name == TAKEN and report.when == "call":
+                terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +100,7 @@ def open_notebook(request, chromium, lab):
 @pytest.fixture
 def record(request):
     """Function that adds a line to the summary at the end."""
-    return request.config.stash[TAKEN].append
+    return lambda line: request.node.user_properties.append((TAKEN, line))
 
 
 @pytest.fixture

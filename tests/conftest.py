@@ -23,6 +23,18 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def forkserver():
+    """Processes that dask starts, or this context: forked from one that has imported all, which takes seconds."""
+    import dask
+    from distributed.utils import get_mp_context
+
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        context = get_mp_context()
+        context.set_forkserver_preload(["distributed", "serkit.cluster", "serkit.reproduce", "pytest"])
+        yield context
+
+
 @pytest.fixture(scope="session")
 def demo_corpus(tmp_path_factory):
     """The demo corpus, spoken once for all tests."""

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import dask
 import nbformat
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
-from distributed.utils import get_mp_context, key_split
+from distributed.utils import key_split
 
 from serkit import cluster, reproduce
 from serkit.errors import ParameterError, RunError
 from serkit.jobs import execute
 from serkit.plan import Step
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 
 @dataclass(frozen=True)
@@ -88,18 +89,8 @@ def start(n_workers, **settings):
     return LocalCluster(n_workers=n_workers, **settings)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_import_for_all_workers():
-    """Workers are forked from a process that has imported everything, which takes seconds."""
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(
-            ["distributed", "serkit.cluster", "serkit.reproduce", "pytest"]
-        )
-        yield
-
-
 @pytest.fixture(scope="module")
-def pair():
+def pair(forkserver):
     with start(2) as two:
         yield two.scheduler_address
 

@@ -13,7 +13,6 @@ import psutil
 import pytest
 import toy_project
 from distributed import Client, LocalCluster
-from distributed.utils import get_mp_context
 
 from serkit import cluster, jobs, plan
 from serkit.jobs import execute
@@ -58,14 +57,6 @@ def project(tmp_path, monkeypatch):
     path = folder / "notebooks" / f"{plan.TRAINING}.ipynb"
     toy_project.write_notebook(path, parameters, COUNTING, WRITING)
     return folder
-
-
-@pytest.fixture(scope="module")
-def forkserver():
-    """Drivers and workers are forked from a process that has imported what they need."""
-    context = get_mp_context()
-    context.set_forkserver_preload(["distributed", "serkit.cluster", "serkit.reproduce"])
-    return context
 
 
 @pytest.fixture(scope="module")

@@ -159,9 +159,8 @@ class TestKeptStates:
         with pytest.raises(KeyboardInterrupt):
             build_states(store, network)
         done = sum(seen[:2])
-        with open(
-            whole.folder / "states.npy", "r+b"
-        ) as file:  # a power cut: the last segment never came to the disk
+        # a power cut: the last segment never came to the disk
+        with open(whole.folder / "states.npy", "r+b") as file:
             file.seek(-(whole.shape[1] * whole.shape[2] * whole.shape[3] * 2) * (len(store) - done + 1), 2)
             file.write(bytes(100))
         monkeypatch.setattr(

@@ -360,11 +360,27 @@ def _probe(folder):
             folder.rmdir()  # where nothing else has come into it
 
 
+class _Client(Client):
+    """A client that is closed where it could not start.
+
+    distributed leaves it half open after an address it can't read, and closes it when the garbage
+    collector comes by: if that is while the next client starts, both wait for the same lock for good.
+    """
+
+    def start(self, **kwargs):
+        try:
+            super().start(**kwargs)
+        except BaseException:
+            with suppress(TimeoutError):
+                self.close()
+            raise
+
+
 @contextmanager
 def _connected(address):
     """A client of the scheduler."""
     try:
-        client = Client(address, timeout=CONNECT_S, set_as_default=False, name="serkit")
+        client = _Client(address, timeout=CONNECT_S, set_as_default=False, name="serkit")
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(

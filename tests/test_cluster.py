@@ -335,6 +335,18 @@ class TestRefused:
         self.refused(steps, address, expected)
         assert time.monotonic() - began < 5
 
+    @pytest.mark.parametrize(
+        "address", ["nowhere", "tcp://127.0.0.1:port", "tls://127.0.0.1:9", "web://127.0.0.1:9"]
+    )
+    def test_no_client_is_left_half_open(self, steps, address, monkeypatch):
+        """The garbage collector would close it, and wait for good if the next client starts at that moment."""
+        made, start = [], cluster._Client.start
+        monkeypatch.setattr(
+            cluster._Client, "start", lambda self, **kw: made.append(self) or start(self, **kw)
+        )
+        self.refused(steps, address, "does not answer .*expected the address of a running dask scheduler")
+        assert [client.status for client in made] == ["closed"]
+
     def test_a_scheduler_without_serkit(self, steps, pair, monkeypatch):
         monkeypatch.setattr(Client, "run_on_scheduler", fail_to_import)
         self.refused(

@@ -82,7 +82,8 @@ class TestConda:
 
 class TestBinder:
     @pytest.fixture(scope="class")
-    def installed(self, tmp_path_factory):
+    @classmethod
+    def installed(cls, tmp_path_factory):
         """The lines that postBuild gives to pip, with a python that only writes them down."""
         folder = tmp_path_factory.mktemp("binder")
         fake = folder / "python"

@@ -176,6 +176,7 @@ class TestTwice:
             client = NotebookClient(
                 notebook, timeout=600, startup_timeout=KERNEL_START_S, kernel_name="python3",
                 resources={"metadata": {"path": str(project)}},
+                coalesce_streams=True,  # what is printed in one go may arrive in several pieces
             )  # fmt: skip
             seen = []
             with client.setup_kernel():

@@ -118,33 +118,28 @@ def _measure_training(experiment, store, free):
         _reset_peak(accelerator.device)
         for n in (1, n_steps):  # the first step allocates
             rows, each = dataset(n * size), replace(experiment, batch_size=size, micro_batch=0)
-            ends = [time.perf_counter()]
-            for _ in training.train_steps(
+            work = training.train_steps(
                 accelerator, model, optimizer, scheduler, rows, scaler, each, new_progress(rows, each), ""
-            ):
-                ends.append(time.perf_counter())
-                if on_cpu and ends[-1] - ends[0] > ENOUGH_S:
-                    break
-        steps[size] = (_seconds_each(ends, on_cpu), peak_memory(accelerator.device))
+            )
+            step_s = _seconds_each(work, on_cpu)
+        steps[size] = (step_s, peak_memory(accelerator.device))
         if not sizes and size < experiment.batch_size:
             step_s, peak = extrapolate(steps, experiment.batch_size)
             affordable = step_s < BUDGET_S and peak < result["free"] / 2
             sizes = [experiment.batch_size] if affordable else []
     n = size if on_cpu else n_steps * size
     predict(accelerator, model, dataset(n), scaler, size)
+    work = (predict(accelerator, model, dataset(n), scaler, size) for _ in range(3))
+    return result | {"steps": steps, "forward": _seconds_each(work, on_cpu) / n}
+
+
+def _seconds_each(work, on_cpu):
+    """How long a piece of work takes once all runs in: on a CPU the first ones touch memory for the first time."""
     ends = [time.perf_counter()]
-    for _ in range(3):
-        predict(accelerator, model, dataset(n), scaler, size)
+    for _ in work:
         ends.append(time.perf_counter())
-    return result | {"steps": steps, "forward": _seconds_each(ends, on_cpu) / n}
-
-
-def _seconds_each(ends, on_cpu):
-    """What lies between ends, once all runs in: on a CPU the first ones touch memory for the first time.
-
-    >>> _seconds_each([0.0, 4.0, 5.0, 6.0], True), _seconds_each([0.0, 4.0, 5.0, 6.0], False)
-    (1.0, 2.0)
-    """
+        if on_cpu and ends[-1] - ends[0] > ENOUGH_S:
+            break
     each = np.diff(ends)
     return float(each.min() if on_cpu else each.mean())
 

@@ -333,7 +333,7 @@ class TestRefused:
         began = time.monotonic()
         expected = rf"scheduler='{re.escape(address)}' does not answer .*start one with `dask scheduler`"
         self.refused(steps, address, expected)
-        assert time.monotonic() - began < 15  # a second, and what a busy machine adds
+        assert time.monotonic() - began < 5
 
     @pytest.mark.parametrize(
         "address", ["nowhere", "tcp://127.0.0.1:port", "tls://127.0.0.1:9", "web://127.0.0.1:9"]

@@ -181,6 +181,17 @@ class TestProbe:
         ours, larger = estimate.extrapolate(steps, 16), estimate.extrapolate(steps, 64)
         assert ours == tuple(steps["16"]) and larger[1] > ours[1]
 
+    @pytest.mark.parametrize(("on_cpu", "seconds", "n_pieces"), [(True, 1.0, 3), (False, 2.0, 4)])
+    def test_a_piece_of_work_once_all_runs_in(self, monkeypatch, on_cpu, seconds, n_pieces):
+        """Pieces of 3, 1, 1 and 3 s: on a CPU the shortest counts, and after 4 s no further one is begun."""
+        from serkit import probe
+
+        times = iter([0.0, 3.0, 4.0, 5.0, 8.0])
+        monkeypatch.setattr(probe.time, "perf_counter", lambda: next(times))
+        begun = []
+        assert probe._seconds_each((begun.append(number) for number in range(4)), on_cpu) == seconds
+        assert len(begun) == n_pieces
+
     def test_weights_are_those_of_the_model(self, answer):
         import torch
 

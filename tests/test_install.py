@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import tomllib
-from importlib.metadata import requires, version
+from importlib.metadata import metadata, requires, version
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,18 @@ def test_what_is_installed_is_what_the_lock_says():
             assert version(requirement.name) == str(requirement.specifier).removeprefix("=="), (
                 requirement.name
             )
+
+
+def test_what_is_installed_runs_on_the_first_release_of_the_python_it_is_for():
+    """Debian 12 has Python 3.11.2, and pip refuses a package there that wants 3.11.5."""
+    refused = {
+        requirement.name: wanted
+        for requirement in LOCK
+        if requirement.marker is None
+        and (wanted := metadata(requirement.name)["Requires-Python"])
+        and not SpecifierSet(wanted).contains(f"{PYTHON}.0")
+    }
+    assert not refused
 
 
 class TestConda:

@@ -1,0 +1,22 @@
+"""Speech emotion recognition with co-attention (Zou et al., ICASSP 2022), rebuilt from raw audio.
+
+    from serkit import corpora, features, folds, model, training, evaluation, figures
+    from serkit import PUBLISHED, CORRECTED, start_run
+
+Rooms and files are loaded when they are first used: importing serkit costs milliseconds.
+"""
+
+from importlib.metadata import version
+
+import lazy_loader
+
+__version__ = version("serkit")
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "corpora", "features", "model", "training", "evaluation", "figures", "predict", "widgets", "reproduction",
+        "constants", "errors", "experiment", "files", "folds", "metrics", "recipe", "runs",
+    ],
+    submod_attrs={"recipe": ["PUBLISHED", "CORRECTED"], "runs": ["start_run"]},
+)  # fmt: skip

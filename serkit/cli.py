@@ -14,8 +14,8 @@ from serkit import runs
 from serkit.constants import SPEECH_ENCODER
 from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, SerkitError
-from serkit.execution import check_no_addresses
 from serkit.experiment import TrainingSettings
+from serkit.reproduction.execution import check_no_addresses
 
 # settings of the command line that a grid does not replace
 BESIDE_GRID = (
@@ -51,7 +51,7 @@ class Reproduce(TrainingSettings):
     dry_run: bool = False  # print the plan and stop
 
     def __call__(self):
-        from serkit.reproduce import reproduce  # papermill and torch are slow to import
+        from serkit.reproduction.reproduce import reproduce  # papermill and torch are slow to import
 
         if self.grid:
             return self._reproduce_grid(reproduce)
@@ -74,7 +74,7 @@ class Reproduce(TrainingSettings):
         )
 
     def _reproduce_grid(self, reproduce):
-        from serkit.grid import read_grid
+        from serkit.reproduction.grid import read_grid
 
         grid, usual = read_grid(self.grid), Reproduce()
         for field in fields(self):
@@ -107,7 +107,7 @@ class Report:
     partial: bool = False  # report on the folds there are, although some are missing
 
     def __call__(self):
-        from serkit.report import write_report
+        from serkit.reproduction.report import write_report
 
         name, *others = self.names or (self.run,)
         write_report(name, others, self.partial)
@@ -122,7 +122,7 @@ class Verify:
     partial: bool = False  # missing folds are named, but are no fault
 
     def __call__(self):
-        from serkit.verify import verify
+        from serkit.reproduction.verify import verify
 
         return verify(self.run, self.partial)
 
@@ -144,7 +144,7 @@ class Predict:
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
 
     def __call__(self):
-        from serkit.predict_command import predict_files
+        from serkit.predict.command import predict_files
 
         return predict_files(
             self.files,

@@ -26,6 +26,7 @@ MFCC_N_FFT = 2048  # samples, Hann window of the same length [C]
 # Segments
 SEGMENT_SAMPLES = 48_000  # samples, 3 s at 16 kHz [D]
 SEGMENT_FRAMES = 300  # frames, 3 s at a hop of 10 ms [D]
+SILENCE_DBFS = -60.0  # dB re full scale; a recording whose peak is below holds no usable speech [D]
 
 # Spectrogram image
 IMAGE_SIZE = (256, 384)  # pixels, height x width, after bilinear resizing [P]
@@ -44,6 +45,7 @@ VIEW_SETS = {
     "mfcc+speech": ("mfcc", "speech"),
 }  # what a model may see: all is the paper's; speech is the waveform through wav2vec 2.0
 FUSIONS = ("coattention", "softmax", "mean", "gated")  # how views become one; the first is the paper's
+CORPORA = ("demo", "emodb", "iemocap", "ravdess")  # that serkit.corpora.load can read [D]
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]
 

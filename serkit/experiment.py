@@ -7,8 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serkit import recipe as recipes
-from serkit.constants import BATCH_SIZE, FUSIONS, LEARNING_RATE, MAX_EPOCHS, MIN_EPOCHS, PATIENCE, VIEW_SETS
-from serkit.corpora import REGISTRY
+from serkit.constants import (
+    BATCH_SIZE,
+    CORPORA,
+    FUSIONS,
+    LEARNING_RATE,
+    MAX_EPOCHS,
+    MIN_EPOCHS,
+    PATIENCE,
+    VIEW_SETS,
+)
 from serkit.errors import ParameterError
 from serkit.folds import GROUPINGS, SELECTIONS
 
@@ -100,7 +108,7 @@ class Experiment(TrainingSettings):
         super().__post_init__()
         object.__setattr__(self, "fold", str(self.fold))
         recipes.named(self.recipe)
-        check_choices(self, corpus=tuple(REGISTRY), selection=SELECTIONS, by=GROUPINGS)
+        check_choices(self, corpus=CORPORA, selection=SELECTIONS, by=GROUPINGS)
         check_range(self, "seed", 0, 2**31)
 
     @property

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from serkit.corpora.manifest import task_rows
 from serkit.errors import FoldError, ParameterError
 
 GROUPINGS = ("speaker", "session")
@@ -21,6 +20,11 @@ class Fold:
     train: np.ndarray  # utterance ids
     validation: np.ndarray  # utterance ids; empty for "last", equal to test for "published"
     test: np.ndarray  # utterance ids
+
+
+def task_rows(manifest):
+    """The utterances of the four-class task (those with a label), index 0, 1, ..."""
+    return manifest[manifest["label"].notna()].reset_index(drop=True)
 
 
 def make_folds(manifest, by="session", selection="clean"):

@@ -8,9 +8,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from serkit.durable import sync
 from serkit.errors import RunError
-from serkit.runs import show_path, write_json
+from serkit.experiment import show_path
+from serkit.files import sync
+from serkit.runs import write_json
 
 FILES = "files.json"
 RESULTS = ("experiment.json", "history.csv", "timing.csv", "predictions.parquet", "metrics.json")

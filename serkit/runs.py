@@ -12,15 +12,16 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit import stepping
-from serkit.durable import replacing
 from serkit.errors import ParameterError, RunError
 from serkit.experiment import Experiment, project_home, show_path
+from serkit.files import replacing
 from serkit.records import other_version, read_record
 
 CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
 FOLD_CURE = "although the fold is marked as done; delete that folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
+EPOCHS = "epochs.parquet"  # predictions after every epoch, where they are kept
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 REPORT = "report.html"  # of a run: all of it on one page
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
@@ -352,3 +353,18 @@ def read_table(path, cure):
     except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
         reason = "is missing" if not path.exists() else f"can't be read ({str(error).splitlines()[0]})"
         raise RunError(f"{show_path(path)} {reason}, {cure}") from error
+
+
+def leak_notice(parameters):
+    """What caption and figure must say about how the checkpoint was selected.
+
+    Examples
+    --------
+    >>> leak_notice({"selection": "published"})
+    'Leak: the checkpoint was chosen on the test speakers (published protocol).'
+    >>> leak_notice({"selection": "clean"})
+    ''
+    """
+    if parameters and parameters.get("selection") == "published":
+        return "Leak: the checkpoint was chosen on the test speakers (published protocol)."
+    return ""

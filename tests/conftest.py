@@ -31,7 +31,9 @@ def forkserver():
 
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         context = get_mp_context()
-        context.set_forkserver_preload(["distributed", "serkit.cluster", "serkit.reproduce", "pytest"])
+        context.set_forkserver_preload(
+            ["distributed", "serkit.reproduction.cluster", "serkit.reproduction.reproduce", "pytest"]
+        )
         yield context
 
 

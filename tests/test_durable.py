@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from serkit import durable
+from serkit import files as durable
 
 
 def names(folder):

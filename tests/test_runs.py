@@ -7,7 +7,7 @@ import pytest
 
 from serkit import runs
 from serkit.errors import ParameterError, RunError
-from serkit.runs import Experiment
+from serkit.experiment import Experiment
 
 
 class TestExperiment:

@@ -13,11 +13,11 @@ import soundfile
 
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
+from serkit.experiment import Experiment
+from serkit.features.store import build_store
 from serkit.folds import find_fold, make_folds
-from serkit.model import DEMO
+from serkit.model.coattention import DEMO
 from serkit.recipe import CORRECTED
-from serkit.runs import Experiment
-from serkit.store import build_store
 
 QUIET = dataclasses.replace(DEMO, dropout=0.0, lstm_dropout=0.0, speech=DEMO.speech | {
     "hidden_dropout": 0.0, "activation_dropout": 0.0, "feat_proj_dropout": 0.0, "final_dropout": 0.0,
@@ -47,7 +47,7 @@ def make_tones(folder):
 
 def train(tones, folder, lines=None, **settings):
     """Train one fold of the tones."""
-    from serkit import training
+    from serkit.training import loop as training
 
     checkpoint_min = settings.pop("checkpoint_min", 10.0)
     manifest, store = tones
@@ -60,7 +60,7 @@ def train(tones, folder, lines=None, **settings):
 
 
 if __name__ == "__main__":
-    from serkit import model
+    from serkit.model import coattention as model
 
     model.PROFILES["demo"] = QUIET
     tones_folder, run_folder, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])

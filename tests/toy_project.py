@@ -7,7 +7,8 @@ from pathlib import Path
 import nbformat
 import prediction_tables as tables
 
-from serkit import estimate, plan, runs
+from serkit import runs
+from serkit.reproduction import estimate, plan
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 COMMON = "run = corpus = root = recipe = by = selection = profile = ''\n"  # written out by separate()

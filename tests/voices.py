@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from serkit.images import SpectrogramScaler
-from serkit.model import DEMO, create_model
-from serkit.modelfolder import write_model_folder
-from serkit.runs import Experiment
+from serkit.experiment import Experiment
+from serkit.features.images import SpectrogramScaler
+from serkit.model.coattention import DEMO, create_model
+from serkit.model.storage import write_model_folder
 
 METRICS = {"wa_pooled": 0.5, "ua_pooled": 0.5, "n_utterances": 8}
 SCALER = SpectrogramScaler(np.full(200, -80, np.float32), np.full(200, -5, np.float32))

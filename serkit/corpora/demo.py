@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 
 from serkit.constants import SAMPLE_RATE
 from serkit.corpora.espeak import speak
-from serkit.corpora.files import name_some
 from serkit.corpora.iemocap import read_tree
 from serkit.corpora.prosody import ROOM_DB, finish, to_request
 from serkit.corpora.screenplay import SEED, SPEAKERS, WORDS, plan
+from serkit.corpora.sound_files import name_some
 from serkit.errors import CorpusError
 
 STALE_S = 3600  # s, after which an unfinished folder is taken for that of a killed process

@@ -2,8 +2,8 @@
 
 import re
 
-from serkit.corpora.files import check_speakers, find_folder, list_sounds, read_headers, refuse_broken
 from serkit.corpora.manifest import make_manifest
+from serkit.corpora.sound_files import check_speakers, find_folder, list_sounds, read_headers, refuse_broken
 from serkit.errors import CorpusError
 
 MEN = ("03", "10", "11", "12", "15")

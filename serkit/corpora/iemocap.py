@@ -7,9 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
-from serkit.corpora.files import find_folder, list_sounds, name_some, read_headers, visible
-from serkit.corpora.manifest import make_manifest, task_rows
+from serkit.corpora.manifest import make_manifest
+from serkit.corpora.sound_files import find_folder, list_sounds, name_some, read_headers, visible
 from serkit.errors import CorpusError, ParameterError
+from serkit.folds import task_rows
 
 SESSIONS = ("1", "2", "3", "4", "5")
 LABEL_OF_TAG = {"ang": "angry", "sad": "sad", "neu": "neutral", "hap": "happy", "exc": "happy"}

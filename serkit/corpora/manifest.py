@@ -85,11 +85,6 @@ def check_manifest(manifest):
         raise CorpusError(f"utterance {empty.iloc[0]} has no samples; its file is broken")
 
 
-def task_rows(manifest):
-    """The utterances of the four-class task (those with a label), index 0, 1, ..."""
-    return manifest[manifest["label"].notna()].reset_index(drop=True)
-
-
 def save_manifest(manifest, path):
     """Write a manifest as parquet and return the path."""
     check_manifest(manifest)

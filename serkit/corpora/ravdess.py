@@ -2,7 +2,8 @@
 
 import re
 
-from serkit.corpora.files import (
+from serkit.corpora.manifest import make_manifest
+from serkit.corpora.sound_files import (
     check_speakers,
     find_folders,
     list_sounds,
@@ -11,7 +12,6 @@ from serkit.corpora.files import (
     refuse_broken,
     visible,
 )
-from serkit.corpora.manifest import make_manifest
 from serkit.errors import CorpusError
 
 ACTORS = tuple(f"{number:02d}" for number in range(1, 25))  # odd men, even women

@@ -112,7 +112,8 @@ def read_index(path):
 
 def read_speech(folder, work):
     """Ten minutes of speech, shape (num_samples,), and where it comes from."""
-    from serkit import audio, corpora
+    from serkit import corpora
+    from serkit.features import audio
 
     paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".wav", ".flac"))
     about = f"speech: {folder.name}, cut to each utterance's length"

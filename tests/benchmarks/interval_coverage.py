@@ -1,4 +1,4 @@
-"""How often the intervals of `serkit.statistics` hold the true score, by simulation.
+"""How often the intervals of `serkit.evaluation.intervals` hold the true score, by simulation.
 
 ``python tests/benchmarks/interval_coverage.py`` prints the table that stands in the docstring of
 ``bootstrap_interval``, in some minutes. Speakers are drawn, each with a recall of its own for every
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serkit.resampling import METHODS, Tally, cluster_limits, row_limits, score_of
+from serkit.evaluation.resampling import METHODS, Tally, cluster_limits, row_limits, score_of
 
 IEMOCAP = (110, 108, 164, 171)  # utterances of a speaker: angry, sad, happy, neutral
 RAVDESS = (8, 8, 8, 4)

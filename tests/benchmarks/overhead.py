@@ -13,8 +13,8 @@ from pathlib import Path
 
 import nbformat
 
-from serkit.jobs import run_local
-from serkit.plan import TRAINING, Step
+from serkit.reproduction.jobs import run_local
+from serkit.reproduction.plan import TRAINING, Step
 
 AIM_S = 8.0  # per job, on 2 cores
 HERE = Path(__file__).resolve().parent

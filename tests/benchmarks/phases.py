@@ -87,9 +87,9 @@ def extraction(work):
     the one before: a virtual machine may have to ask its host for every page of a new file, and then
     writing 2 GB takes anything from 0.3 to 5 s by itself.
     """
-    from serkit.extraction import usable_cores
+    from serkit.features.extraction import usable_cores
+    from serkit.features.store import build_store
     from serkit.recipe import CORRECTED
-    from serkit.store import build_store
 
     manifest = pd.read_parquet(work / "manifest.parquet")
     lengths = manifest["num_samples"].tolist()
@@ -127,7 +127,7 @@ def transform_all(lengths):
     import torch
 
     from serkit.constants import HOP_LENGTH, MFCC_N_FFT, N_FFT
-    from serkit.features import BLOCK
+    from serkit.features.views import BLOCK
 
     torch.set_num_threads(1)
     double, single = torch.ones(BLOCK, N_FFT, dtype=torch.float64), torch.ones(BLOCK, MFCC_N_FFT)
@@ -142,11 +142,11 @@ def first_batch(work):
     """From a complete store to the first batch of a fold: open, scaler, read, picture."""
     import torch
 
-    from serkit.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
     from serkit.constants import BATCH_SIZE, LABELS
+    from serkit.features.store import build_store
     from serkit.folds import make_folds
     from serkit.recipe import CORRECTED
-    from serkit.store import build_store
+    from serkit.training.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
 
     started = time.perf_counter()
     manifest = pd.read_parquet(work / "manifest.parquet")
@@ -171,10 +171,10 @@ def data_path(work):
     """An epoch's reading without a model: the first pass compares checksums, the second does not."""
     import torch
 
-    from serkit.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
     from serkit.constants import BATCH_SIZE
+    from serkit.features.store import build_store
     from serkit.recipe import CORRECTED
-    from serkit.store import build_store
+    from serkit.training.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
 
     manifest = pd.read_parquet(work / "manifest.parquet")
     store = build_store(manifest, CORRECTED, work / "stores")
@@ -199,8 +199,8 @@ def model_step(work):
     first the encoders alone, then the optimiser alone, then a step on the same segments. The median
     of the pairs' ratios is hardly touched by what else the machine is doing.
     """
-    from serkit.devices import cpu_is_fast_at_bf16
-    from serkit.runs import Experiment
+    from serkit.experiment import Experiment
+    from serkit.training.devices import cpu_is_fast_at_bf16
 
     settings = {"profile": "paper", "speech_encoder": "random", "cnn_weights": "random", "micro_batch": PIECE}
     frozen = settings | {"precision": "float32", "encoder_training": "frozen"}
@@ -236,14 +236,14 @@ class _Step:
     def __init__(self, work, experiment):
         import torch
 
-        from serkit.batches import fit_scaler
-        from serkit.devices import make_accelerator
-        from serkit.encoded import build_states
-        from serkit.model import create_model
-        from serkit.optimisation import make_optimizer
+        from serkit.features.store import build_store
+        from serkit.model.coattention import create_model
         from serkit.recipe import CORRECTED
-        from serkit.store import build_store
-        from serkit.training import model_config
+        from serkit.training.batches import fit_scaler
+        from serkit.training.devices import make_accelerator
+        from serkit.training.encoder_states import build_states
+        from serkit.training.loop import model_config
+        from serkit.training.optimisation import make_optimizer
 
         manifest = pd.read_parquet(work / "manifest.parquet").iloc[:STEP_SEGMENTS].reset_index(drop=True)
         self.work, self.experiment = work, experiment
@@ -264,9 +264,9 @@ class _Step:
 
     def step(self, n):
         """Seconds of one optimiser step on ``n`` segments, reading them included."""
-        from serkit.batches import SegmentDataset
-        from serkit.progress import new_progress
-        from serkit.training import train_steps
+        from serkit.training.batches import SegmentDataset
+        from serkit.training.loop import train_steps
+        from serkit.training.progress import new_progress
 
         dataset = SegmentDataset(self.store, self.rows[:n], self.label_of, self.states)
         started = time.perf_counter()
@@ -289,7 +289,7 @@ class _Step:
 
     def bare(self):
         """Seconds of the encoders' forward and backward pass, inputs ready."""
-        from serkit.batches import SegmentDataset, model_inputs
+        from serkit.training.batches import SegmentDataset, model_inputs
 
         batch = SegmentDataset(self.store, self.rows, self.label_of).__getitems__(self.rows[:PIECE])
         inputs = model_inputs(batch, self.scaler, self.store.recipe, self.accelerator.device)
@@ -306,8 +306,8 @@ class _Step:
 
 def agreement(work):
     """Largest difference between librosa's numbers and those read from the store."""
+    from serkit.features.store import build_store
     from serkit.recipe import PUBLISHED
-    from serkit.store import build_store
 
     store = build_store(pd.read_parquet(work / "manifest.parquet"), PUBLISHED, work / "stores")
     reference = np.load(work / "librosa.npz")

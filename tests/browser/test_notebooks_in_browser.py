@@ -64,7 +64,9 @@ def test_run_all(name, prepared, open_notebook, save_views, record):
     save_views(notebook, ".jp-OutputArea img")
 
 
-@pytest.mark.skipif(find_spec("serkit.earview") is None, reason="notebook 06 has no matrix to click here")
+@pytest.mark.skipif(
+    find_spec("serkit.widgets.earview") is None, reason="notebook 06 has no matrix to click here"
+)
 def test_a_cell_of_the_matrix_is_heard(prepared, open_notebook, save_views, lab, record):
     name = "06_confusion_matrix"
     notebook = open_notebook(prepared(name))

@@ -1,0 +1,164 @@
+"""What a run says about the paper's claims: its numbers beside the paper's, and a verdict by a fixed rule."""
+
+from dataclasses import fields
+
+import pandas as pd
+
+from serkit import runs
+from serkit.constants import IEMOCAP_UTTERANCES, PAPER_RESULTS, PUBLISHED_SEEDS
+from serkit.errors import ParameterError
+from serkit.evaluation.intervals import Estimate, bootstrap_interval
+from serkit.evaluation.predictions import check_labels, check_predictions
+from serkit.experiment import TrainingSettings
+
+MARGIN = 5.0  # percentage points
+FOLDS = {"session": 5, "speaker": 10}
+PROTOCOLS = {"published": ("published", "published"), "clean": ("corrected", "clean")}  # recipe, selection
+HARMLESS = (
+    "precision",
+    "micro_batch",
+    "encoder_cache",
+    "gradient_checkpointing",
+    "compile",
+    "keep_epochs",
+)  # how, not what
+RULE = (
+    "Verdict: not reproduced if the paper's value lies outside the 95 % interval over speakers and seeds; "
+    f"reproduced if it lies inside and no end of the interval is more than {MARGIN:g} points away from it; "
+    "otherwise it can't be told. No verdict without IEMOCAP whole, the paper's model and training, all folds "
+    f"and {len(PUBLISHED_SEEDS)} seeds."
+)
+
+
+def verdict(paper, low, high, margin=MARGIN):
+    """What an interval says about a value of the paper.
+
+    *Not reproduced* if the value lies outside the interval. *Reproduced* if it lies inside and both
+    ends are within ``margin`` of it: then a score that differs by more than the margin is ruled
+    out, too. Otherwise the interval is too wide to say. Lying inside alone is no evidence: the worse the
+    measurement, the wider the interval, and the more lies inside.
+
+    The paper gives no intervals, so its value is taken as exact. It was measured on the same ten
+    speakers, while the interval is of any ten such speakers: it is wider than a repetition on the
+    same ones needs, so *not reproduced* is not said lightly. The margin was fixed before any run:
+    ten speakers give an interval of some 3 to 4 points to either side at best, so a smaller margin
+    could never be met, and a larger one would call half of the published systems the same.
+
+    Parameters
+    ----------
+    paper, low, high : float
+        In percent.
+    margin : float
+        In percentage points.
+
+    Returns
+    -------
+    str
+        ``reproduced``, ``not reproduced`` or ``can't tell: interval too wide``.
+
+    Examples
+    --------
+    >>> verdict(71.05, 67.5, 74.0), verdict(71.05, 58.0, 70.2), verdict(71.05, 60.0, 75.0)
+    ('reproduced', 'not reproduced', "can't tell: interval too wide")
+    """
+    if not low <= paper <= high:
+        return "not reproduced"
+    if low >= paper - margin and high <= paper + margin:
+        return "reproduced"
+    return "can't tell: interval too wide"
+
+
+def paper_comparison(*names):
+    """The paper's numbers, this project's beside them where they may stand there, and a verdict for each.
+
+    Numbers stand beside the paper's only from IEMOCAP with all folds, the paper's model and its
+    training. They are fold means over all seeds, as in the paper, with intervals over speakers
+    and, if there are several, seeds.
+
+    Parameters
+    ----------
+    *names : str
+        One or more runs: the published and the clean protocol may have a run each.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per claim: ``claim, paper, published protocol, clean protocol`` (percent; the last
+        two :class:`serkit.evaluation.intervals.Estimate`), ``verdict`` (published protocol) and ``verdict, clean
+        protocol``: :func:`verdict`, or ``can't tell:`` and why.
+
+    Raises
+    ------
+    RunError, ParameterError, FoldError
+        If a run can't be read, a variant was made with different parameters or stands in two runs, or
+        as :func:`serkit.evaluation.predictions.check_predictions`.
+    """
+    variants = _collect(names)
+    records = []
+    for by, values in PAPER_RESULTS.items():
+        for score, paper in zip(("wa", "ua"), values, strict=True):
+            record = {"claim": f"leave one {by} out, {score.upper()}", "paper": paper}
+            found = {
+                protocol: _judge(variants, f"{recipe}_{selection}_{by}_paper", by, score, paper)
+                for protocol, (recipe, selection) in PROTOCOLS.items()
+            }
+            record |= {f"{protocol} protocol": cell for protocol, (cell, _) in found.items()}
+            record |= {"verdict": found["published"][1], "verdict, clean protocol": found["clean"][1]}
+            records.append(record)
+    return pd.DataFrame(records)
+
+
+def _collect(names):
+    """Predictions and parameters of every variant of all runs."""
+    variants = {}
+    for name in names:
+        for variant, rows in runs.load_predictions(name).groupby("variant"):
+            if variant in variants:
+                raise ParameterError(
+                    f"variant {variant} stands in run {name!r} and in another of {list(names)}, expected one; give "
+                    "runs of different protocols"
+                )
+            check_predictions(rows, sorted(rows.loc[rows["split"] == "test", "fold"].astype(str).unique()))
+            variants[variant] = rows, runs.shared_parameters(name, variant)
+    corpora = sorted({parameters["corpus"] for _, parameters in variants.values()})
+    if len(corpora) > 1:
+        raise ParameterError(f"runs {list(names)} are on {' and '.join(corpora)}, expected one corpus")
+    check_labels(pd.concat([rows for rows, _ in variants.values()], ignore_index=True))
+    return variants
+
+
+def _judge(variants, variant, by, score, paper):
+    """Cell of the table, and its verdict."""
+    corpora = {parameters["corpus"] for _, parameters in variants.values()}
+    empty = Estimate(float("nan"))
+    if corpora != {"iemocap"}:
+        return empty, "can't tell: not IEMOCAP"
+    if variant not in variants:
+        return empty, "can't tell: not run"
+    rows, parameters = variants[variant]
+    test = rows[rows["split"] == "test"]
+    why = _other_training(parameters)
+    n_folds = test.groupby("seed")["fold"].nunique().min()
+    if n_folds != FOLDS[by]:
+        why = f"{n_folds} of {FOLDS[by]} folds"
+    if why:
+        return empty, f"can't tell: {why}"
+    check_predictions(rows)
+    found = bootstrap_interval(rows, score, average="fold_mean")
+    cell = Estimate(100 * found.estimate, 100 * found.low, 100 * found.high)
+    n_utterances = test["utterance_id"].nunique()
+    if n_utterances != IEMOCAP_UTTERANCES:
+        return cell, f"can't tell: {n_utterances:,} of {IEMOCAP_UTTERANCES:,} utterances"
+    if test["seed"].nunique() < len(PUBLISHED_SEEDS):
+        return cell, "can't tell: one seed"
+    return cell, verdict(paper, cell.low, cell.high)
+
+
+def _other_training(parameters):
+    """The first training parameter that is not the published one, if any."""
+    published = TrainingSettings(profile="paper")
+    for field in fields(published):
+        value = parameters.get(field.name, getattr(published, field.name))
+        if field.name not in HARMLESS and value != getattr(published, field.name):
+            return f"{field.name}={value}, published {getattr(published, field.name)}"
+    return ""

@@ -1,0 +1,173 @@
+"""From a sound file to a 16 kHz mono waveform, and the pre-emphasis that the paper's code applies."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
+from serkit.errors import AudioError, ParameterError
+
+PCM16 = 2**15  # int16 sample = amplitude x this
+SOXR_QUALITY = "HQ"  # band-limited, 20 bits: finer than the sound that comes in
+
+
+def read(path):
+    """Read a sound file as 16 kHz mono.
+
+    Channels are averaged; other rates are resampled with soxr's high quality, band-limited filter.
+
+    Parameters
+    ----------
+    path : path
+        Any format that soundfile reads: WAV, FLAC, OGG, MP3, AIFF, ...
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,), float32, amplitude nominally in [-1, 1]
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, is no audio, or holds no usable waveform.
+    """
+    with open_sound(path) as sound:
+        waveform = downmix(read_channels(sound))
+        rate = sound.samplerate
+    return check_waveform(resample(waveform, rate), subject=path)
+
+
+@contextmanager
+def open_sound(path):
+    """A sound file open for reading; what goes wrong inside of the block ends in one message.
+
+    Yields
+    ------
+    soundfile.SoundFile
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, is no audio, or can't be decoded.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: no such file; check the path")
+    try:
+        with soundfile.SoundFile(path) as sound:
+            yield sound
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV or FLAC") from error
+
+
+def read_channels(sound, frames=-1):
+    """The next ``frames`` samples of an open sound file, default all.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples, n_channels), float32
+        Shorter at the end of the file, and empty behind it.
+    """
+    # libsndfile converts 16 bits to floats several times slower than numpy, to the same numbers
+    if sound.subtype == "PCM_16":
+        return sound.read(frames, dtype="int16", always_2d=True) * np.float32(1 / PCM16)
+    return sound.read(frames, dtype="float32", always_2d=True)
+
+
+def downmix(channels):
+    """Average of all channels.
+
+    >>> downmix(np.float32([[1, 0], [0.5, 0.5]])).tolist()
+    [0.5, 0.5]
+    """
+    return channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
+
+
+def resample(waveform, sample_rate):
+    """A mono waveform at 16 kHz, ``resampled_length`` samples long."""
+    if sample_rate == SAMPLE_RATE or not len(waveform):
+        return waveform
+    wanted = resampled_length(len(waveform), sample_rate)
+    waveform = soxr.resample(waveform, sample_rate, SAMPLE_RATE, quality=SOXR_QUALITY)[:wanted]
+    return np.pad(waveform, (0, wanted - len(waveform)))  # soxr rounds, the plan needs one rule
+
+
+def resampled_length(num_samples, sample_rate):
+    """Samples at 16 kHz of a sound of ``num_samples`` at ``sample_rate``, rounded up.
+
+    >>> resampled_length(48000, 48000), resampled_length(48001, 48000)
+    (16000, 16001)
+    """
+    return -(-num_samples * SAMPLE_RATE // sample_rate)
+
+
+def check_waveform(waveform, *, subject="waveform"):
+    """Refuse what can't be analysed, before any computing.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float
+        Mono signal at 16 kHz.
+    subject : str, optional
+        Who the message is about.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,), float32
+        Silence passes: its features are defined (see ``serkit.features.views``).
+
+    Raises
+    ------
+    ParameterError
+        If it is not a 1-D array of floats.
+    AudioError
+        If it is shorter than 25 ms, longer than 10 min, or holds NaN or infinite samples.
+    """
+    waveform = np.asarray(waveform)
+    if waveform.ndim != 1:
+        raise ParameterError(
+            f"{subject}: shape {waveform.shape}, expected (num_samples,); average the channels"
+        )
+    if not np.issubdtype(waveform.dtype, np.floating):
+        raise ParameterError(
+            f"{subject}: dtype {waveform.dtype}, expected float in [-1, 1]; read files with serkit.features.audio.read"
+        )
+    if not MIN_SAMPLES <= len(waveform) <= MAX_SAMPLES:
+        raise AudioError(
+            f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {MIN_SAMPLES / SAMPLE_RATE} to "
+            f"{MAX_SAMPLES // SAMPLE_RATE} s at 16 kHz; leave it out, or cut a longer recording into turns"
+        )
+    finite = np.isfinite(waveform)
+    if not finite.all():
+        raise AudioError(
+            f"{subject}: sample {int(np.argmin(finite))} is {waveform[np.argmin(finite)]}, "
+            "expected finite numbers; decode the file again"
+        )
+    return waveform.astype(np.float32, copy=False)
+
+
+def preemphasise(waveform, coefficient=PREEMPHASIS):
+    """Lift high frequencies: ``y[n] = x[n] - coefficient * x[n-1]``, ``y[0] = x[0]``.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+    coefficient : float
+        0 (unchanged) to below 1.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,), float32
+
+    Examples
+    --------
+    >>> preemphasise(np.float32([1, 1, 0]), 0.5).tolist()
+    [1.0, 0.5, -0.5]
+    """
+    emphasised = np.empty_like(waveform)
+    emphasised[:1] = waveform[:1]
+    np.multiply(waveform[:-1], np.float32(-coefficient), out=emphasised[1:])
+    emphasised[1:] += waveform[1:]
+    return emphasised

@@ -1,0 +1,357 @@
+"""The three views of a segment: log spectrogram, MFCC, normalised waveform.
+
+Arrays in, arrays out, no files. torch and torchaudio compute; librosa, in the tests, is the
+independent reference. An utterance is analysed as a whole, then cut: what is computed once
+(`utterance_features`) serves every recipe that cuts it in another way (`cut_segments`).
+
+References
+----------
+.. [1] Zou et al., ICASSP 2022, arXiv:2203.15326.
+.. [2] librosa 0.8.1, ``librosa.stft(center=True, pad_mode="reflect")``: the version that the
+       published results were made with. Since 0.10 librosa pads with zeros.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torchaudio.functional import create_dct, melscale_fbanks
+
+from serkit.constants import (
+    HOP_LENGTH,
+    MFCC_N_FFT,
+    N_BINS,
+    N_FFT,
+    N_MELS,
+    N_MFCC,
+    SAMPLE_RATE,
+    SEGMENT_FRAMES,
+    SEGMENT_SAMPLES,
+    TOP_DB,
+    WIN_LENGTH,
+)
+from serkit.errors import ParameterError
+from serkit.features.audio import check_waveform, preemphasise
+from serkit.features.kernels import keep_power, power_of, window_frames
+from serkit.features.segments import cut_frames, cut_samples, interval_mask, plan_segments
+
+POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
+BLOCK = 64  # frames transformed at once: their spectra stay in the cache, and memory does not grow
+MEL_GROUP = 16  # neighbouring bands that share a product: most of the filter matrix is zeros
+VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
+
+
+@dataclass(frozen=True)
+class UtteranceFeatures:
+    """What is computed from a whole utterance, time first, before it is cut."""
+
+    spectrogram: np.ndarray  # (n_frames, 200) float32, dB below the utterance's peak
+    mfcc: np.ndarray  # (n_frames, 40) float32
+    waveform: np.ndarray  # (num_samples,) float32, as it was read
+
+
+@dataclass(frozen=True)
+class SegmentFeatures:
+    """The three views of N segments, and how much of each is real."""
+
+    spectrogram: np.ndarray  # (N, 200, 300) float32, dB below the utterance's peak
+    mfcc: np.ndarray  # (N, 300, 40) float32
+    waveform: np.ndarray  # (N, 48000) float32, zero mean and unit variance
+    n_frames: np.ndarray  # (N,) real frames, at the beginning
+    num_samples: np.ndarray  # (N,) real samples
+    sample_offset: np.ndarray  # (N,) where the real samples begin
+
+    def __len__(self):
+        return len(self.n_frames)
+
+    @property
+    def frame_mask(self):
+        """Shape (N, 300), true where spectrogram and MFCC are speech and not padding."""
+        return interval_mask(np.zeros_like(self.n_frames), self.n_frames, SEGMENT_FRAMES)
+
+    @property
+    def sample_mask(self):
+        """Shape (N, 48000), true where the waveform is speech and not padding."""
+        return interval_mask(self.sample_offset, self.num_samples, SEGMENT_SAMPLES)
+
+
+def segment_features(waveform, recipe, *, sample_rate=SAMPLE_RATE):
+    """All three views of every segment of one utterance.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+        Mono, 16 kHz, 25 ms to 10 min.
+    recipe : Recipe
+        ``serkit.recipe.PUBLISHED``, ``CORRECTED`` or anything between.
+    sample_rate : int, optional
+        Rate of ``waveform`` in Hz; anything but 16,000 is refused.
+
+    Returns
+    -------
+    SegmentFeatures
+        Silence comes back as 0 dB, constant MFCC and a waveform of zeros.
+
+    Raises
+    ------
+    ParameterError
+        If the waveform is not a 1-D float array at 16 kHz.
+    AudioError
+        If it is too short, too long, or holds NaN or infinite samples.
+    """
+    if sample_rate != SAMPLE_RATE:
+        raise ParameterError(
+            f"sample_rate={sample_rate} Hz, expected {SAMPLE_RATE}; read with serkit.features.audio.read"
+        )
+    utterance = utterance_features(check_waveform(waveform), recipe)
+    return cut_segments(utterance, plan_segments(len(utterance.waveform), recipe), recipe)
+
+
+def utterance_features(waveform, recipe):
+    """Spectrogram and MFCC of a whole utterance; of the recipe only ``recipe.extraction`` matters.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+        As `serkit.features.audio.check_waveform` returns it.
+    recipe : Recipe
+
+    Returns
+    -------
+    UtteranceFeatures
+    """
+    emphasised = preemphasise(waveform, recipe.preemphasis)
+    return UtteranceFeatures(
+        spectrogram=log_spectrogram(emphasised, top_db=recipe.top_db, edge=recipe.edge).T,
+        mfcc=mfcc(emphasised, top_db=recipe.top_db, edge=recipe.edge),
+        waveform=waveform,
+    )
+
+
+def cut_segments(utterance, plan, recipe):
+    """Cut an analysed utterance into segments: padding, overlap, and the normalised waveform.
+
+    Parameters
+    ----------
+    utterance : UtteranceFeatures
+    plan : SegmentPlan
+        All segments of the utterance, or some.
+    recipe : Recipe
+
+    Returns
+    -------
+    SegmentFeatures
+    """
+    waveform = utterance.waveform
+    if recipe.preemphasis_waveform:
+        waveform = preemphasise(waveform, recipe.preemphasis)
+    real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
+    frames = cut_frames(utterance.spectrogram, plan, fill=padding_level(recipe))
+    return SegmentFeatures(
+        spectrogram=frames.transpose(0, 2, 1),
+        mfcc=cut_frames(utterance.mfcc, plan, fill=0.0),
+        waveform=normalise_waveform(
+            cut_samples(waveform, plan), None if recipe.statistics_over_padding else real
+        ),
+        n_frames=plan.n_frames,
+        num_samples=plan.num_samples,
+        sample_offset=plan.sample_offset,
+    )
+
+
+def padding_level(recipe):
+    """Level of padded spectrogram frames in dB (D2)."""
+    return 0.0 if recipe.spectrogram_fill == "peak" else -recipe.top_db
+
+
+def log_spectrogram(
+    waveform,
+    *,
+    win_length=WIN_LENGTH,
+    hop_length=HOP_LENGTH,
+    n_fft=N_FFT,
+    n_bins=N_BINS,
+    top_db=TOP_DB,
+    edge="reflect",
+):
+    """Log-magnitude spectrogram in decibels below the loudest bin.
+
+    Frame ``t`` is centred on sample ``t * hop_length``; edges are reflected [2]_ unless
+    ``edge="zero"``. The window is a periodic Hamming window.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+        Mono signal at 16 kHz, amplitude nominally in [-1, 1].
+    win_length, hop_length, n_fft : int
+        In samples; ``win_length <= n_fft``.
+    n_bins : int
+        Lowest bins kept; bin ``k`` lies at ``k * 16000 / n_fft`` Hz.
+    top_db : float
+        Levels more than this below the peak are raised to it, in dB.
+    edge : {"reflect", "zero"}
+
+    Returns
+    -------
+    np.ndarray, shape (n_bins, n_frames), float32, values in [-top_db, 0] dB
+        ``n_frames = 1 + num_samples // hop_length``. The peak is taken over all bins before
+        cropping. Silence has no peak and comes back as 0 dB everywhere.
+
+    Raises
+    ------
+    ParameterError
+        If a length is not what it should be, or ``waveform`` is not 1-D.
+    """
+    _check_analysis(win_length, hop_length, n_fft)
+    if not 1 <= n_bins <= n_fft // 2 + 1:
+        raise ParameterError(f"n_bins={n_bins}, expected 1 to {n_fft // 2 + 1} for n_fft={n_fft}")
+    # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
+    window = _window("hamming", win_length, torch.float64)
+    level = np.empty((_count_frames(waveform, hop_length), n_bins), np.float32)
+    peak = POWER_FLOOR
+    for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
+        peak = max(peak, keep_power(spectrum, POWER_FLOOR, level[frames]))
+    level /= np.float32(peak)
+    np.log10(level, out=level)
+    level *= 10.0
+    return np.maximum(level, -top_db, out=level).T
+
+
+def mfcc(
+    waveform,
+    *,
+    n_mfcc=N_MFCC,
+    n_mels=N_MELS,
+    n_fft=MFCC_N_FFT,
+    hop_length=HOP_LENGTH,
+    top_db=TOP_DB,
+    edge="reflect",
+):
+    """Mel-frequency cepstral coefficients.
+
+    Power spectrum (periodic Hann window) -> HTK mel bands of equal area -> dB -> orthonormal
+    DCT-II. Frame ``t`` is centred on sample ``t * hop_length``, edges as in ``log_spectrogram``.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,), float32
+    n_mfcc, n_mels : int
+        Coefficients kept, of as many mel bands from 0 to 8000 Hz.
+    n_fft, hop_length : int
+        In samples; the window is as long as ``n_fft``.
+    top_db : float
+        Range kept below the loudest mel band of the utterance, in dB.
+    edge : {"reflect", "zero"}
+
+    Returns
+    -------
+    np.ndarray, shape (n_frames, n_mfcc), float32
+        Coefficient 0 is the mean level times sqrt(n_mels), in dB re full scale.
+    """
+    _check_analysis(n_fft, hop_length, n_fft)
+    if not 1 <= n_mfcc <= n_mels:
+        raise ParameterError(f"n_mfcc={n_mfcc}, expected 1 to n_mels={n_mels}")
+    window = _window("hann", n_fft, torch.float32)
+    level = np.empty((_count_frames(waveform, hop_length), n_mels), np.float32)
+    groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
+    room = np.empty((min(BLOCK, len(level)), n_fft // 2 + 1), np.float32)
+    for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
+        power = room[: len(spectrum)]
+        power_of(spectrum, power)
+        for bins, bands, weights in groups:
+            np.matmul(power[:, bins], weights, out=level[frames, bands])
+    np.log10(np.maximum(level, POWER_FLOOR, out=level), out=level)
+    level *= 10.0
+    return np.maximum(level, level.max() - top_db, out=level) @ dct
+
+
+def normalise_waveform(segments, mask=None):
+    """Zero mean and unit variance for each segment.
+
+    Parameters
+    ----------
+    segments : np.ndarray, shape (N, num_samples), float32
+    mask : np.ndarray of bool, shape (N, num_samples), optional
+        Samples that count for mean and variance; the others become exactly zero. Without it
+        all samples count, padding too.
+
+    Returns
+    -------
+    np.ndarray, shape (N, num_samples), float32
+
+    Examples
+    --------
+    >>> normalise_waveform(np.float32([[1, 3, 0]]), np.array([[True, True, False]])).round(3).tolist()
+    [[-1.0, 1.0, 0.0]]
+    """
+    result = np.zeros_like(segments)
+    for row, segment in enumerate(segments):
+        real = slice(None) if mask is None else mask[row]
+        values = segment[real]
+        if values.size:
+            result[row, real] = (values - values.mean()) / np.sqrt(values.var() + VARIANCE_FLOOR)
+    return result
+
+
+def _check_analysis(win_length, hop_length, n_fft):
+    """Refuse window and hop lengths that look like milliseconds or can't work."""
+    if not 80 <= hop_length <= 640:
+        raise ParameterError(
+            f"hop_length={hop_length} samples is {1000 * hop_length / SAMPLE_RATE:.1f} ms at {SAMPLE_RATE} Hz, "
+            "expected 80 to 640; did you give milliseconds? Use hop_length=160 for 10 ms"
+        )
+    if not hop_length <= win_length <= n_fft:
+        raise ParameterError(
+            f"win_length={win_length} samples, expected hop_length={hop_length} to n_fft={n_fft}; "
+            "use win_length=640 for 40 ms"
+        )
+
+
+def _count_frames(waveform, hop_length):
+    if np.ndim(waveform) != 1 or not len(waveform):
+        raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
+    return 1 + len(waveform) // hop_length
+
+
+def _spectra(waveform, window, n_fft, hop_length, edge):
+    """Complex spectra block by block: slice of frames, and array (frames, n_fft // 2 + 1).
+
+    The window is transformed from its first sample on: where it lies in ``n_fft`` changes the phase
+    only. Precision is that of the window.
+    """
+    if edge not in ("reflect", "zero"):
+        raise ParameterError(f"edge={edge!r}, expected reflect or zero")
+    waveform = np.ascontiguousarray(waveform, np.float32)
+    n_frames = _count_frames(waveform, hop_length)
+    windowed = torch.empty(min(BLOCK, n_frames), n_fft, dtype=torch.from_numpy(window).dtype)
+    rows = windowed.numpy()
+    rows[:, len(window) :] = 0
+    for start in range(0, n_frames, BLOCK):
+        stop = min(start + BLOCK, n_frames)
+        if stop - start < len(rows):
+            windowed, rows = windowed[: stop - start], rows[: stop - start]
+        first = start * hop_length - len(window) // 2
+        window_frames(waveform, window, first, hop_length, edge == "reflect", rows)
+        yield slice(start, stop), torch.fft.rfft(windowed).numpy()
+
+
+@lru_cache(maxsize=8)
+def _window(kind, length, dtype):
+    """A periodic window; made once, because its cosines take as long as a block of frames."""
+    return getattr(torch, f"{kind}_window")(length, periodic=True, dtype=dtype).numpy()
+
+
+@lru_cache(maxsize=8)
+def _mel_and_dct(n_fft, n_mels, n_mfcc):
+    """Mel filters in groups (bins, bands, weights), and DCT matrix (n_mels, n_mfcc); built once."""
+    filters = melscale_fbanks(
+        n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, n_mels, SAMPLE_RATE, norm="slaney", mel_scale="htk"
+    ).numpy()
+    groups = []
+    for first in range(0, n_mels, MEL_GROUP):
+        bands = slice(first, min(first + MEL_GROUP, n_mels))
+        heard = np.flatnonzero(filters[:, bands].any(axis=1))
+        bins = slice(heard[0], heard[-1] + 1) if len(heard) else slice(0)
+        groups.append((bins, bands, np.ascontiguousarray(filters[bins, bands])))
+    return groups, create_dct(n_mfcc, n_mels, norm="ortho").numpy()

@@ -1,0 +1,27 @@
+"""From one command to a finished, checked report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "catalogue",
+        "cluster",
+        "estimate",
+        "execution",
+        "figurechecks",
+        "foldchecks",
+        "grid",
+        "jobs",
+        "lock",
+        "page",
+        "plan",
+        "probe",
+        "progress",
+        "report",
+        "reproduce",
+        "runfigures",
+        "verify",
+    ],
+    submod_attrs={},
+)

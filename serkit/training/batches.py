@@ -1,0 +1,151 @@
+"""From the feature store to the model's inputs, batch by batch: only a batch is ever in memory."""
+
+from itertools import chain
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from serkit.constants import N_BINS, SEGMENT_FRAMES, VIEW_SETS
+from serkit.features.arrays import encode_level
+from serkit.features.extraction import usable_cores
+from serkit.features.images import SpectrogramScaler, spectrogram_image
+from serkit.features.views import padding_level
+
+TENSORS = {"spectrogram": "spectrogram", "mfcc": "mfcc", "speech": "waveform"}  # of each view
+LOADER_WORKERS = 4  # at most; processes that read ahead of a GPU. On a CPU they would only take its cores
+
+
+class SegmentDataset(Dataset):
+    """Chosen segments of a store with their labels; reads a whole batch at once.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    rows : np.ndarray of int
+        Segments of the store.
+    label_of : dict of str to int
+        Class index of each utterance.
+    states : EncoderStates, optional
+        What a frozen speech encoder makes of every segment; batches then hold it in place of the
+        waveform.
+    views : str, optional
+        What the model sees, a key of ``VIEW_SETS``: batches hold nothing else.
+    """
+
+    def __init__(self, store, rows, label_of, states=None, views="all"):
+        self.store = store
+        self.rows = rows
+        self.states = states
+        self.unseen = [TENSORS[view] for view in VIEW_SETS["all"] if view not in VIEW_SETS[views]]
+        utterances = store.segments["utterance_id"].to_numpy()[rows]
+        self.labels = np.array([label_of[utterance] for utterance in utterances], dtype=np.int64)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitems__(self, places):
+        batch = segment_batch(self.store.read(self.rows[places]))
+        if self.states is not None:
+            del batch["waveform"]
+            batch["states"] = torch.from_numpy(self.states.read(self.rows[places]))
+        for name in self.unseen:
+            batch.pop(name, None)
+        return batch | {"label": torch.from_numpy(self.labels[places])}
+
+
+def segment_batch(features):
+    """Segments as CPU tensors: the three views and ``num_samples``, as ``model_inputs`` takes them."""
+    return {name: torch.from_numpy(getattr(features, name)) for name in (*TENSORS.values(), "num_samples")}
+
+
+def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False, workers=None):
+    """Batches of a dataset, shuffled by a seed of its own or in store order.
+
+    Parameters
+    ----------
+    dataset : SegmentDataset
+    batch_size : int
+        Segments.
+    shuffle_seed : int, optional
+        Default: store order.
+    on_gpu : bool, optional
+        Whether batches go to a GPU: then processes read ahead into pinned memory.
+    workers : int, optional
+        Processes; default as many as help. The batches do not depend on it.
+
+    Returns
+    -------
+    torch.utils.data.DataLoader
+        Yields dicts of CPU tensors: the three views, ``num_samples`` and ``label``.
+    """
+    plan = plan_batches(len(dataset), batch_size, shuffle_seed)
+    return load_batches(dataset, plan, on_gpu=on_gpu, workers=workers)
+
+
+def plan_batches(n, batch_size, shuffle_seed=None):
+    """Places of a dataset's rows batch by batch, shuffled by a seed of its own or in order.
+
+    >>> [places.tolist() for places in plan_batches(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    if shuffle_seed is None:
+        order = torch.arange(n)
+    else:
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(shuffle_seed))
+    return list(order.numpy()[start : start + batch_size] for start in range(0, n, batch_size))
+
+
+def load_batches(dataset, plan, *, on_gpu=False, workers=None):
+    """As ``make_loader``, for the batches of ``plan``."""
+    if workers is None:
+        workers = min(LOADER_WORKERS, usable_cores()) if on_gpu else 0
+    return DataLoader(
+        dataset,
+        batch_sampler=[places.tolist() for places in plan],
+        collate_fn=_already_a_batch,
+        num_workers=workers,
+        pin_memory=on_gpu,
+    )
+
+
+def _already_a_batch(batch):
+    return batch
+
+
+def fit_scaler(store, rows):
+    """Image scaler of a fold, from its training segments in one streamed pass over the stored codes.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    rows : np.ndarray of int
+        Training segments.
+
+    Returns
+    -------
+    SpectrogramScaler
+        As ``SpectrogramScaler.fit`` over the segments themselves gives it. Padding takes part if
+        the recipe says so (D5) and a segment has any.
+    """
+    frames = (codes.T for codes in store.frame_codes(rows))
+    recipe = store.recipe
+    padded = store.segments["n_frames"].to_numpy()[rows] < SEGMENT_FRAMES
+    if recipe.statistics_over_padding and padded.any():
+        padding = encode_level(np.float32([padding_level(recipe)]), recipe.top_db)
+        frames = chain(frames, [np.broadcast_to(padding, (N_BINS, 1))])
+    codes = SpectrogramScaler.fit(frames)
+    levels = store.levels
+    return SpectrogramScaler(*(levels[limit.astype(int)] for limit in (codes.minimum, codes.maximum)))
+
+
+def model_inputs(batch, scaler, recipe, device):
+    """Keyword arguments of ``CoAttentionModel.forward`` for one batch, on the device."""
+    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    return {
+        "spectrogram": spectrogram_image(moved["spectrogram"], scaler) if "spectrogram" in moved else None,
+        "mfcc": moved.get("mfcc"),
+        "waveform": moved.get("waveform"),
+        "num_samples": moved["num_samples"] if recipe.mask_padding else None,
+        "states": moved.get("states"),
+    }

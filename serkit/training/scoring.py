@@ -1,0 +1,83 @@
+"""Scores of utterances from a model: mean over segments of log-softmax, and the prediction table."""
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate.utils import gather_object
+from torch.nn import functional as F
+
+from serkit.constants import LABELS
+from serkit.metrics import unweighted_accuracy, utterance_probabilities, weighted_accuracy
+from serkit.training.batches import load_batches, model_inputs, plan_batches
+
+FUSED = "fused_"  # columns of the vectors: fused_1, fused_2, ...
+
+
+@torch.no_grad()
+def predict(accelerator, model, dataset, scaler, batch_size, *, vectors=False):
+    """Score every utterance of a dataset: mean over its segments of log-softmax.
+
+    Several processes share the segments; each gets the whole table.
+
+    Returns
+    -------
+    pd.DataFrame
+        Index ``utterance_id``; ``loss`` (mean cross-entropy of its segments), ``truth`` (class
+        index) and one column of mean log-probability for each label. With ``vectors`` also
+        ``fused_1 ...``: mean over segments of ``fusion_hidden_2``, from which the classifier tells
+        the emotion.
+    """
+    model.eval()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    mine = [places[rank::world] for places in plan_batches(len(dataset), batch_size)]
+    mine = [places for places in mine if len(places)]
+    parts = []
+    for batch in load_batches(dataset, mine, on_gpu=accelerator.device.type == "cuda"):
+        with accelerator.autocast():
+            output = model(**model_inputs(batch, scaler, dataset.store.recipe, accelerator.device))
+        values = [F.log_softmax(output.logits.float(), dim=1)]
+        values += [output.fusion_hidden_2.float()] * vectors
+        parts.append(torch.cat(values, dim=1).cpu().numpy())
+    n_fused = vectors * model.config.hidden
+    scores = np.empty((len(dataset), len(LABELS) + n_fused), np.float32)
+    for places, values in gather_object(list(zip(mine, parts, strict=True))):
+        scores[places] = values
+    names = [*LABELS, *(f"{FUSED}{i}" for i in range(1, n_fused + 1))]
+    table = pd.DataFrame(scores.astype(np.float64), columns=names)
+    table["loss"] = -scores[np.arange(len(scores)), dataset.labels]
+    table["truth"] = dataset.labels
+    utterances = dataset.store.segments["utterance_id"].to_numpy()[dataset.rows]
+    return table.groupby(utterances, sort=False).mean().astype({"truth": int}).rename_axis("utterance_id")
+
+
+def score_utterances(scored):
+    """WA, UA and loss of a table that ``predict`` made."""
+    guess = scored[list(LABELS)].to_numpy().argmax(axis=1)
+    return {
+        "loss": float(scored["loss"].mean()),
+        "wa": weighted_accuracy(scored["truth"].to_numpy(), guess),
+        "ua": unweighted_accuracy(scored["truth"].to_numpy(), guess),
+    }
+
+
+def prediction_table(scored, manifest, experiment, split):
+    """Rows of ``predictions.parquet`` from a table that ``predict`` made."""
+    log_probability = scored[list(LABELS)].to_numpy()
+    probability = utterance_probabilities(log_probability)
+    about = manifest.set_index("utterance_id").loc[scored.index]
+    table = pd.DataFrame({
+        "utterance_id": scored.index,
+        "speaker": about["speaker"].to_numpy(),
+        "session": about["session"].to_numpy(),
+        "truth": np.array(LABELS)[scored["truth"]],
+        "prediction": np.array(LABELS)[log_probability.argmax(axis=1)],
+    })  # fmt: skip
+    for i, label in enumerate(LABELS):
+        table[f"p_{label}"] = probability[:, i]
+    return table.assign(fold=experiment.fold, seed=experiment.seed, variant=experiment.variant, split=split)
+
+
+def vector_table(scored):
+    """Rows of ``embedding.parquet`` from a table that ``predict`` made with vectors."""
+    fused = scored.columns[scored.columns.str.startswith(FUSED)]
+    return scored[fused].astype(np.float32).reset_index()

@@ -1,0 +1,356 @@
+"""The demo corpus: layout, counts, that words don't tell the label and prosody does."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from scipy.stats import chi2_contingency
+
+from serkit.constants import LABELS, SAMPLE_RATE
+from serkit.corpora import demo, espeak, prosody, screenplay
+from serkit.errors import CorpusError
+from serkit.folds import task_rows
+from serkit.metrics import unweighted_accuracy
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory):
+    """The whole corpus, spoken once."""
+    return demo.load(tmp_path_factory.mktemp("demo") / "corpus")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One dialogue of each session: 55 turns, spoken in a second."""
+    turns = [turn for turn in screenplay.plan() if turn.dialogue.endswith("F_impro01")]
+    monkeypatch.setattr(demo, "plan", lambda: turns)
+    return turns
+
+
+def root_of(manifest):
+    return Path(manifest["path"][0]).parents[4]
+
+
+def contents(root):
+    return {path.relative_to(root): path.read_bytes() for path in Path(root).rglob("*") if path.is_file()}
+
+
+# layout and counts
+
+
+def test_counts_are_those_announced(manifest):
+    assert len(manifest) == 440
+    assert manifest["label"].value_counts().to_dict() == {
+        "neutral": 130,
+        "happy": 110,
+        "angry": 80,
+        "sad": 80,
+    }
+    assert manifest["emotion"].value_counts().to_dict() == {
+        "neu": 130, "ang": 80, "sad": 80, "exc": 70, "hap": 40, "fru": 20, "sur": 10, "xxx": 10,
+    }  # fmt: skip
+    assert set(manifest["corpus"]) == {"demo"}
+
+
+def test_ten_speakers_in_five_sessions(manifest):
+    speakers = task_rows(manifest).groupby("speaker").size()
+    assert speakers.to_dict() == {f"{session}{gender}": 40 for session in range(1, 6) for gender in "FM"}
+    assert (manifest["session"] == manifest["speaker"].str[0]).all()
+    assert (manifest["gender"] == manifest["speaker"].str[1]).all()
+    assert manifest.groupby("scripted").size().to_dict() == {False: 220, True: 220}
+
+
+def test_tree_is_laid_out_like_iemocap(manifest):
+    root = root_of(manifest)
+    session = root / "Session2"
+    dialogues = sorted(path.name for path in (session / "sentences/wav").iterdir())
+    assert dialogues == sorted(f"Ses02{name}" for name in screenplay.DIALOGUES)
+    evaluation = (session / "dialog/EmoEvaluation/Ses02M_script01_1.txt").read_text()
+    first, *turns = re.split(r"\n\n", evaluation.rstrip("\n"))
+    assert first == "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
+    assert len(turns) == 11
+    summary = (
+        r"\[\d+\.\d{4} - \d+\.\d{4}\]\tSes02M_script01_1_M000\t\w{3}\t\[\d\.\d{4}, \d\.\d{4}, \d\.\d{4}\]"
+    )
+    annotators = r"(\nC-E\d:\t\w+;\t\(\)){3}(\nA-E\d:\tval \d; act \d; dom  \d;\t\(\)){3}"
+    assert re.fullmatch(summary + annotators, turns[0])
+    transcription = (session / "dialog/transcriptions/Ses02M_script01_1.txt").read_text()
+    assert re.match(
+        r"Ses02M_script01_1_M000 \[\d{3}\.\d{4}-\d{3}\.\d{4}\]: Did you get the letter", transcription
+    )
+
+
+def test_sound_files_are_mono_pcm16_at_16_khz(manifest):
+    for path in manifest["path"][::40]:
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.subtype) == (SAMPLE_RATE, 1, "PCM_16")
+    assert (manifest["sample_rate"] == SAMPLE_RATE).all()
+
+
+def test_evaluation_times_are_the_lengths_of_the_wavs(manifest):
+    line = re.compile(r"\[([\d.]+) - ([\d.]+)\]\t(\S+)")
+    text = (root_of(manifest) / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt").read_text()
+    turns = line.findall(text)
+    lengths = manifest.set_index("utterance_id")["num_samples"] / SAMPLE_RATE
+    for start, end, name in turns:
+        # both ends are rounded to 0.1 ms
+        assert float(end) - float(start) == pytest.approx(lengths[name], abs=1.1e-4)
+    ends, starts = [float(turn[1]) for turn in turns[:-1]], [float(turn[0]) for turn in turns[1:]]
+    assert all(end < start for end, start in zip(ends, starts, strict=True))
+
+
+def test_lengths_are_spread_around_three_seconds(manifest):
+    lengths_s = manifest["num_samples"] / SAMPLE_RATE
+    assert lengths_s.min() >= 1.0 and lengths_s.max() <= 9.0
+    assert 2.5 <= lengths_s.median() <= 3.5
+    assert 0.35 <= (lengths_s < 3).mean() <= 0.65
+    assert (lengths_s > 5).sum() >= 30
+
+
+# labels
+
+
+def test_tag_is_the_majority_of_three_annotators(manifest):
+    for turn in screenplay.plan():
+        counts = pd.Series(turn.votes).value_counts()
+        assert counts.sum() == 3
+        assert counts.iloc[0] == 1 if turn.emotion == "xxx" else counts.idxmax() == turn.emotion
+    agreement = manifest.loc[manifest["emotion"] != "xxx", "agreement"]
+    assert set(agreement.round(3)) == {0.667, 1.0}
+    assert 0.2 < (agreement < 1).mean() < 0.7
+
+
+def test_ratings_are_the_annotators_mean_and_fit_the_tag(manifest):
+    rows = manifest.set_index("utterance_id")
+    for turn in screenplay.plan()[::20]:
+        mean = np.mean(turn.ratings, axis=0)
+        columns = rows.loc[turn.utterance_id, ["valence", "activation", "dominance"]].astype(float)
+        assert columns.to_numpy() == pytest.approx(mean, abs=1e-4)  # four decimals on disk
+    means = rows.groupby("label")[["valence", "activation", "dominance"]].mean()
+    assert means["valence"].idxmax() == "happy" and means["activation"].idxmin() == "sad"
+    assert means["dominance"].idxmax() == "angry"
+    assert rows[["valence", "activation", "dominance"]].stack().between(1, 5).all()
+
+
+def test_every_speaker_says_every_scripted_line_once(manifest):
+    scripted = manifest[manifest["scripted"].astype(bool)]
+    lines = screenplay.SENTENCES[:22]
+    for _, rows in scripted.groupby("speaker"):
+        assert sorted(rows["transcript"]) == sorted(lines)
+
+
+def test_words_do_not_tell_the_label(manifest):
+    task = task_rows(manifest)
+    assert set(task["transcript"]) == set(screenplay.SENTENCES)
+    table = pd.crosstab(task["transcript"], task["label"])
+    assert chi2_contingency(table).pvalue > 0.05
+    # guessing the commonest label of the sentence among the other speakers
+    guesses = []
+    for speaker, text in zip(task["speaker"], task["transcript"], strict=True):
+        others = task[(task["speaker"] != speaker) & (task["transcript"] == text)]
+        counts = others["label"].value_counts().reindex(list(LABELS), fill_value=0)
+        guesses.append(counts.idxmax())
+    # chance is 25 %; 400 utterances give it a standard deviation near 2.5 points
+    assert unweighted_accuracy(task["label"].to_numpy(), np.array(guesses)) < 32.5
+
+
+# prosody
+
+
+def median_pitch_and_range_st(waveform):
+    f0 = librosa.yin(
+        waveform, fmin=60, fmax=500, sr=SAMPLE_RATE, frame_length=1024, hop_length=256, center=True
+    )
+    level = librosa.feature.rms(y=waveform, frame_length=1024, hop_length=256)[0]
+    semitones = 12 * np.log2(f0[level > 0.15 * level.max()])
+    median = np.median(semitones)
+    semitones = semitones[np.abs(semitones - median) < 10]  # octave errors
+    return median, np.subtract(*np.percentile(semitones, [90, 10]))
+
+
+def measured_tilt_db(waveform):
+    power = np.abs(np.fft.rfft(waveform)) ** 2
+    hz = np.fft.rfftfreq(len(waveform), 1 / SAMPLE_RATE)
+    return 10 * np.log10(power[hz > 2000].sum() / power[(hz > 60) & (hz < 1000)].sum())
+
+
+@pytest.mark.parametrize("name", ["1F", "3M", "5F"])
+def test_emotions_of_one_sentence_and_speaker_are_heard_in_order(name):
+    speaker = screenplay.SPEAKERS[name]
+    text = "I left the keys on the kitchen table, next to the bread."
+    emotions = ("ang", "sad", "exc", "neu")
+    # the same draws for all, so only the profile differs
+    deliveries = [prosody.draw_delivery(emotion, speaker, np.random.default_rng(3)) for emotion in emotions]
+    spoken = espeak.speak([prosody.to_request(text, speaker, delivery) for delivery in deliveries])
+    pitch, spread, tilt, length = {}, {}, {}, {}
+    for emotion, samples, delivery in zip(emotions, spoken, deliveries, strict=True):
+        waveform = prosody.finish(samples, delivery, -70.0, np.random.default_rng(0))
+        pitch[emotion], spread[emotion] = median_pitch_and_range_st(waveform)
+        tilt[emotion], length[emotion] = measured_tilt_db(waveform), len(waveform)
+    assert length["exc"] < length["neu"] < length["sad"] and length["ang"] < length["neu"]
+    assert pitch["exc"] > pitch["ang"] > pitch["neu"] > pitch["sad"]
+    assert spread["exc"] > spread["neu"] > spread["sad"]
+    assert tilt["ang"] > tilt["neu"] > tilt["sad"]
+
+
+def test_speakers_differ(manifest):
+    neutral = manifest[manifest["emotion"] == "neu"]
+    pitch = {
+        speaker: np.median([median_pitch_and_range_st(soundfile.read(p)[0])[0] for p in rows["path"][:5]])
+        for speaker, rows in neutral.groupby("speaker")
+    }
+    women = [value for speaker, value in pitch.items() if speaker.endswith("F")]
+    men = [value for speaker, value in pitch.items() if speaker.endswith("M")]
+    assert min(women) > max(men) + 3  # semitones
+    assert len({speaker.voice for speaker in screenplay.SPEAKERS.values()}) == 10
+
+
+@pytest.mark.parametrize("tilt_db", [-8.0, 0.0, 10.0])
+def test_tilt_is_the_gain_between_the_ends_of_the_spectrum(tilt_db):
+    impulse = np.zeros(4096)
+    impulse[0] = 1.0
+    gain = np.abs(np.fft.rfft(prosody.tilt(impulse, tilt_db)))
+    assert 20 * np.log10(gain[-1] / gain[0]) == pytest.approx(tilt_db, abs=1e-6)
+
+
+def test_finish_sets_the_level_asked_for():
+    # a steady tone has its RMS everywhere; the room is far below it
+    tone = np.sin(2 * np.pi * 220 * np.arange(22_050) / 22_050).astype(np.float32)
+    delivery = prosody.draw_delivery("neu", screenplay.SPEAKERS["1F"], np.random.default_rng(0))
+    delivery = dataclasses.replace(delivery, tilt_db=0.0, level_db=-20.0, edges_s=(0.25, 0.5))
+    waveform = prosody.finish(tone, delivery, -90.0, np.random.default_rng(0))
+    # the tone's two zero samples at its ends may be cut
+    assert len(waveform) == pytest.approx(1.75 * SAMPLE_RATE, abs=3)
+    level = 10 * np.log10(np.mean(waveform[6_000:18_000] ** 2))
+    assert level == pytest.approx(-20.0, abs=0.05)  # edges of the resampling filter
+    assert np.abs(waveform[:3_900]).max() < 1e-3
+
+
+# same bytes
+
+
+def test_speaking_twice_gives_the_same_bytes(manifest, tmp_path):
+    # eSpeak NG carries state from turn to turn, so the first 22 sound as in the whole corpus
+    turns = screenplay.plan()[:22]
+    demo.write_tree(tmp_path / "again", turns)
+    again = contents(tmp_path / "again" / "Session1")
+    assert len(again) == 22 + 2 * 2
+    whole = contents(root_of(manifest) / "Session1")
+    assert all(whole[name] == data for name, data in again.items())
+
+
+def test_plan_is_the_same_on_every_call():
+    assert screenplay.plan() == screenplay.plan()
+
+
+def test_loading_again_speaks_nothing(manifest, monkeypatch):
+    monkeypatch.setattr(demo, "speak", lambda requests: pytest.fail("spoken again"))
+    pd.testing.assert_frame_equal(demo.load(root_of(manifest)), manifest)
+
+
+# interruptions, damage, foreign folders
+
+
+def test_interrupted_writing_leaves_nothing_and_is_redone(small, monkeypatch, tmp_path):
+    def interrupted(requests):
+        for number, samples in enumerate(espeak.speak(requests)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield samples
+
+    root = tmp_path / "demo"
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "speak", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            demo.load(root)
+    assert list(tmp_path.iterdir()) == []
+    assert len(demo.load(root)) == 55
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_leftover_of_a_killed_process_is_neither_used_nor_kept(small, monkeypatch, tmp_path):
+    leftover = tmp_path / ".demo.partial-0123"
+    (leftover / "Session1").mkdir(parents=True)
+    monkeypatch.setattr(demo, "STALE_S", -1)
+    root = tmp_path / "demo"
+    root.mkdir()  # an empty root is as good as none
+    assert len(demo.load(root)) == 55
+    assert not leftover.exists()
+
+
+def test_missing_files_are_put_back_and_others_left_alone(small, tmp_path):
+    root = tmp_path / "demo"
+    demo.load(root)
+    before = contents(root)
+    lost = root / "Session3/sentences/wav/Ses03F_impro01/Ses03F_impro01_M002.wav"
+    lost.unlink()
+    (root / "notes.txt").write_text("mine")
+    kept = {path: path.stat().st_mtime_ns for path in root.rglob("*.wav")}
+    assert len(demo.load(root)) == 55
+    assert contents(root) == before | {Path("notes.txt"): b"mine"}
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_truncated_file_is_named_with_the_cure(small, tmp_path):
+    root = tmp_path / "demo"
+    demo.load(root)
+    broken = root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
+    broken.write_bytes(broken.read_bytes()[:5000])
+    with pytest.raises(CorpusError, match=r"Ses01F_impro01_F000.*delete these files"):
+        demo.load(root)
+    broken.unlink()
+    assert len(demo.load(root)) == 55
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "demo.json", "Session1"])
+def test_folder_of_something_else_is_refused_untouched(tmp_path, name):
+    root = tmp_path / "demo"
+    root.mkdir()
+    if name == "Session1":
+        (root / name).mkdir()
+    else:
+        (root / name).write_text("[1]")
+    with pytest.raises(CorpusError, match="holds something else"):
+        demo.load(root)
+    assert [path.name for path in root.iterdir()] == [name]
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_corpus_of_other_settings_is_refused(small, monkeypatch, tmp_path):
+    demo.load(tmp_path / "demo")
+    monkeypatch.setattr(demo, "plan", lambda: small[:-1])
+    with pytest.raises(CorpusError, match=r"other settings.*delete the folder"):
+        demo.load(tmp_path / "demo")
+
+
+def test_root_that_can_not_be_written_is_named(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CorpusError, match=r"file/demo: can't be written"):
+        demo.load(tmp_path / "file" / "demo")
+
+
+def test_full_disk_is_named_and_leaves_nothing(small, monkeypatch, tmp_path):
+    def full(*args, **kwargs):
+        raise soundfile.LibsndfileError(2, prefix="Error: ")
+
+    monkeypatch.setattr(soundfile, "write", full)
+    with pytest.raises(CorpusError, match=r"demo: can't be written .*free some space"):
+        demo.load(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_espeak_is_named_with_the_cure(small, monkeypatch, tmp_path):
+    monkeypatch.setattr(espeak, "_WORKER", "raise SystemExit('no such library') # {!r} {!r}")
+    with pytest.raises(CorpusError, match=r"no such library; reinstall it with .*espeakng-loader"):
+        demo.load(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_voice_is_named():
+    with pytest.raises(CorpusError, match=r"no voice 'en-xx\+f9'"):
+        list(espeak.speak([espeak.Request("Hello.", "en-xx+f9")]))

@@ -1,0 +1,158 @@
+"""Families of variants and rules of choosing an epoch, on tables made by hand."""
+
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from serkit.constants import LABELS
+from serkit.errors import RunError
+from serkit.evaluation import ablations
+from serkit.experiment import Experiment
+from serkit.figures import ablations as ablation_plots
+
+SPEAKERS = ("1F", "1M", "2F", "2M", "3F", "3M")
+
+
+def predictions(variant, right, split="test", n=8):
+    """Eight utterances of each speaker, of which the first ``right`` are recognised; a fold a session."""
+    rows = []
+    for speaker in SPEAKERS:
+        for i in range(n):
+            truth = LABELS[i % 4]
+            guess = truth if i < right else LABELS[(i + 1) % 4]
+            fold = speaker[0] if split == "test" else {"1": "3", "2": "1", "3": "2"}[speaker[0]]
+            rows.append({
+                "utterance_id": f"{speaker}_{i}", "speaker": speaker, "session": speaker[0], "truth": truth,
+                "prediction": guess, **{f"p_{label}": 0.7 if label == guess else 0.1 for label in LABELS},
+                "fold": fold, "seed": 111, "variant": variant, "split": split,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run whose folders say with which settings they were made; returns what writes one."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+
+    def write(**settings):
+        experiment = Experiment(**settings)
+        folder = experiment.folder("trial", tmp_path)
+        folder.mkdir(parents=True)
+        from dataclasses import asdict
+
+        record = {"key": experiment.key, "parameters": asdict(experiment)}
+        (folder / "experiment.json").write_text(json.dumps(record))
+        (folder / "DONE").write_text(experiment.key)
+        return experiment.variant
+
+    return write
+
+
+class TestFamilies:
+    def test_differ_in_one_setting_only(self, run):
+        """Of four variants three differ in views alone; the fourth has another recipe as well."""
+        names = {views: run(views=views) for views in ("mfcc", "all", "speech")}
+        run(views="mfcc", recipe="published")
+        found = ablations.families("trial", "views")
+        assert found == [{value: names[value] for value in ("speech", "mfcc", "all")}]
+        assert list(found[0]) == ["speech", "mfcc", "all"]
+
+    def test_two_groups(self, run):
+        for recipe in ("corrected", "published"):
+            for fusion in ("mean", "coattention"):
+                run(recipe=recipe, fusion=fusion)
+        assert [list(group) for group in ablations.families("trial", "fusion")] == [
+            ["coattention", "mean"]
+        ] * 2
+        assert len(ablations.families("trial", "recipe")) == 2
+
+    def test_a_run_of_a_version_without_the_setting_says_so(self, run):
+        run()
+        (path,) = Path("runs").rglob("experiment.json")
+        record = json.loads(path.read_text())
+        del record["parameters"]["views"]
+        path.write_text(json.dumps(record))
+        with pytest.raises(
+            RunError, match="was trained by a version without the setting 'views'; train it again"
+        ):
+            ablations.families("trial", "views")
+
+    def test_one_variant_is_no_family(self, run):
+        run()
+        assert ablations.families("trial", "views") == []
+
+    def test_nothing_finished(self, run):
+        with pytest.raises(RunError, match=r"no finished fold"):
+            ablations.families("trial", "views")
+
+    @pytest.mark.parametrize(
+        ("value", "reference"),
+        [
+            ("corrected", ""),
+            ("published", "corrected"),
+            ("published+D1", "published"),
+            ("corrected-D4", "corrected"),
+        ],
+    )
+    def test_reference_of_a_recipe(self, value, reference):
+        values = ["corrected", "corrected-D4", "published", "published+D1"]
+        assert ablations.reference_of("recipe", value, values) == reference
+
+    def test_without_its_own_recipe_a_deviation_is_compared_with_the_default(self):
+        assert ablations.reference_of("recipe", "published+D1", ["corrected", "published+D1"]) == "corrected"
+
+
+class TestTable:
+    FAMILY = {"mfcc": "b", "all": "a"}  # noqa: RUF012
+    TABLE = pd.concat([predictions("a", 6), predictions("b", 4)], ignore_index=True)
+
+    def test_by_hand(self):
+        """6 of 8 and 4 of 8 right in every speaker alike: 75 and 50 %, no spread at all."""
+        table = ablations.ablation_table(self.TABLE, self.FAMILY, "views").set_index("views")
+        assert table["ua"].round(6).to_dict() == {"mfcc": 50.0, "all": 75.0}
+        assert table.loc[
+            "mfcc", ["difference", "difference_low", "difference_high"]
+        ].tolist() == pytest.approx([-25.0] * 3)
+        assert table["against"].to_dict() == {"mfcc": "all", "all": ""}
+        assert np.isnan(table.loc["all", "difference"])
+        assert table.loc["mfcc", "p_holm"] == pytest.approx(2 / 2**6)  # all six speakers point one way
+
+    def test_figure_shows_every_variant(self):
+        table = ablations.ablation_table(self.TABLE, self.FAMILY, "views")
+        _, ax = plt.subplots()
+        ablation_plots.plot_ablation(table, "views", ax)
+        assert [label.get_text() for label in ax.get_yticklabels()] == ["mfcc", "all"]
+        assert sorted(ax.collections[0].get_offsets()[:, 0]) == pytest.approx([50, 75])
+        plt.close()
+
+
+class TestRules:
+    @pytest.fixture
+    def epochs(self):
+        """Validation is best in epoch 2 of 3; the test speakers have 2, 4, 6 and 5 of 8 right."""
+        parts = []
+        for epoch, valid, right in ((1, 4, 2), (2, 8, 4), (3, 6, 6), (4, 6, 5)):
+            for split, n in (("validation", valid), ("test", right)):
+                parts.append(predictions("corrected_clean_session_demo", n, split).assign(epoch=epoch))
+        return pd.concat(parts, ignore_index=True)
+
+    def test_by_hand(self, epochs):
+        scores, differences = ablations.rule_table(epochs)
+        assert dict(zip(scores["rule"], scores["ua"].round(6), strict=True)) == {
+            "published": 75.0, "clean": 50.0, "last": 62.5,
+        }  # fmt: skip
+        assert differences["difference"].tolist() == pytest.approx([25.0, 12.5, -12.5])
+
+    def test_figure_names_what_each_rule_reports(self, epochs):
+        _, ax = plt.subplots()
+        ablation_plots.plot_rules(epochs, ax)
+        labels = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert labels[1:] == ["rule published: 75.0", "rule clean: 50.0", "rule last: 62.5"]
+        assert ax.lines[0].get_ydata().tolist() == pytest.approx([25, 50, 75, 62.5])
+        plt.close()

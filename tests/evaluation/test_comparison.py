@@ -1,0 +1,222 @@
+"""Paired comparisons: published and enumerable cases first."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from prediction_tables import manifest, predict, with_counts
+from scipy import stats
+
+from serkit.errors import FoldError, ParameterError, RunError
+from serkit.evaluation.comparison import compare_many, compare_variants
+from serkit.metrics import score_table, unweighted_accuracy
+
+DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]  # eighths of an inch
+TEN = [10] * 10
+
+
+def variant(name, right, n=20, seed=111):
+    return with_counts(right, n, variant=f"{name}_last_speaker_paper", seed=seed)
+
+
+def shifted(by):
+    """Ten speakers with 10 of 20 right, moved by as much as given."""
+    return [10 + step for step in by]
+
+
+class TestKnownAnswers:
+    def test_fishers_permutation_test_of_darwins_maize(self):
+        # Fisher, The Design of Experiments, section 21: 863 of 32,768 sums are at least 314, so 1,726 two-sided
+        a = variant("corrected", [70 + d for d in DARWIN], 150)
+        b = variant("published", [70] * 15, 150)
+        one = compare_variants(a, b, "wa", n_resamples=40_000)
+        assert one.p_permutation == pytest.approx(2 * 863 / 2**15, abs=1e-12)
+        assert one.difference == pytest.approx(sum(DARWIN) / 15 / 150)
+        # t = 2.148 (Fisher, section 17) is the effect size times the root of 15
+        assert one.effect_size * np.sqrt(15) == pytest.approx(2.148, abs=5e-4)
+        assert (one.variant_a, one.n_speakers) == ("corrected_last_speaker_paper", 15)
+
+    @pytest.mark.parametrize(
+        ("by", "p"),
+        [
+            ([1] * 10, 2 / 1024),  # the smallest there is
+            ([1] * 9 + [-1], 2 * (1 + 10) / 1024),
+            ([1] * 8 + [-1] * 2, 2 * (1 + 10 + 45) / 1024),
+            ([1] * 5 + [-1] * 5, 1.0),
+            ([0] * 10, 1.0),
+        ],
+    )
+    def test_ten_speakers_by_enumeration(self, by, p):
+        one = compare_variants(variant("corrected", shifted(by)), variant("published", TEN), "wa")
+        assert one.p_permutation == pytest.approx(p, abs=1e-12)
+
+    def test_mcnemar_by_hand(self):
+        # 9 utterances only A has right, 1 only B: 2 (C(10, 0) + C(10, 1)) / 2^10
+        one = compare_variants(variant("corrected", shifted([1] * 9 + [-1])), variant("published", TEN), "wa")
+        assert (one.only_a, one.only_b, one.odds_ratio) == (9, 1, 9.0)
+        assert one.p_mcnemar == pytest.approx(22 / 1024)
+
+    def test_mcnemar_of_several_seeds_is_no_stronger_than_its_parts(self):
+        a, b = variant("corrected", shifted([1] * 9 + [-1])), variant("published", TEN)
+        two = compare_variants(*(pd.concat([t, t.assign(seed=211)]) for t in (a, b)), "wa")
+        assert two.p_mcnemar == pytest.approx(2 * 22 / 1024) and two.only_a == 18
+        assert two.p_permutation == pytest.approx(22 / 1024)
+
+    def test_effect_size_by_hand(self):
+        # differences of five speakers in twentieths: 1 2 3 4 5, mean 3, sd sqrt(2.5)
+        one = compare_variants(
+            variant("corrected", [11, 12, 13, 14, 15]), variant("published", [10] * 5), "wa"
+        )
+        assert one.effect_size == pytest.approx(3 / np.sqrt(2.5))
+        assert one.p_permutation == pytest.approx(2 / 32)  # five speakers: never below 0.05
+        assert one.odds_ratio == np.inf
+
+    def test_holm_by_hand(self):
+        table = pd.concat([
+            variant("published", TEN), variant("corrected", shifted([1] * 10)),
+            variant("corrected-D1", shifted([1] * 9 + [-1])), variant("corrected-D2", shifted([1] * 8 + [-1] * 2)),
+        ])  # fmt: skip
+        names = [f"{name}_last_speaker_paper" for name in ("corrected-D2", "corrected", "corrected-D1")]
+        found = compare_many(table, [(name, "published_last_speaker_paper") for name in names], score="wa")
+        assert (found["p_permutation"] * 1024).tolist() == pytest.approx([112, 2, 22])
+        assert (found["p_permutation_holm"] * 1024).tolist() == pytest.approx([112, 3 * 2, 2 * 22])
+        assert found["significant"].tolist() == [False, True, True]
+        assert (found["p_mcnemar_holm"] * 1024).tolist() == pytest.approx([112, 3 * 2, 2 * 22])
+
+
+class TestAgainstOtherCode:
+    def test_sign_flips_of_a_mean_over_folds(self):
+        about = manifest(per_speaker=16).drop(index=[*range(10), 20, 37])  # else pooled would be the same
+        a, b = predict(about), predict(about, recipe="published+D2", right=0.55)
+        one = compare_variants(a, b, average="fold_mean")
+        speakers = (score_table(table, "speaker").set_index("speaker")["ua"] for table in (a, b))
+        differences = np.subtract(*speakers).to_numpy()
+        signs = 1 - 2 * ((np.arange(1024)[:, None] >> np.arange(10)) & 1)
+        means = (signs * differences).mean(axis=1)
+        expected = np.mean(np.abs(means) >= abs(differences.mean()) - 1e-12)
+        assert one.p_permutation == pytest.approx(expected, abs=1e-12)
+        assert one.difference == pytest.approx(differences.mean(), abs=1e-12)
+
+    def test_pooled_exchange_is_done_on_the_rows(self):
+        about = manifest(per_speaker=8, speakers=["1F", "1M", "2F", "2M", "3F"])
+        a, b = (predict(about, selection="last", recipe=name) for name in ("corrected", "published"))
+        rows = [t.sort_values("utterance_id", ignore_index=True) for t in (a, b)]
+        speaker = pd.factorize(rows[0]["speaker"])[0]
+        truth, differences = rows[0]["truth"], []
+        for flips in range(32):
+            swap = (flips >> speaker & 1).astype(bool)
+            first = rows[0]["prediction"].where(~swap, rows[1]["prediction"])
+            second = rows[1]["prediction"].where(~swap, rows[0]["prediction"])
+            differences.append(unweighted_accuracy(truth, first) - unweighted_accuracy(truth, second))
+        expected = np.mean(np.abs(differences) >= abs(differences[0]) - 1e-12)
+        assert compare_variants(a, b).p_permutation == pytest.approx(expected, abs=1e-12)
+
+    def test_random_exchanges_come_close_to_all(self):
+        a, b = variant("corrected", [70 + d for d in DARWIN], 150), variant("published", [70] * 15, 150)
+        p = compare_variants(a, b, "wa", n_resamples=5000).p_permutation
+        # sd of a share of 5,000 near 0.053, twice one tail: 2 sqrt(0.026 * 0.974 / 5,000) = 0.0045
+        assert p == pytest.approx(1726 / 32768, abs=0.018) and p != 1726 / 32768
+
+    def test_interval_of_equal_speakers_is_bootstrap_t_of_the_differences(self):
+        a, b = variant("corrected", [70 + d for d in DARWIN], 150), variant("published", [70] * 15, 150)
+        one = compare_variants(a, b, "wa")
+        d, rng = np.array(DARWIN) / 150, np.random.default_rng(3)
+        drawn = d[rng.integers(0, 15, (40_000, 15))]
+        t = (drawn.mean(axis=1) - d.mean()) / stats.sem(drawn, axis=1)
+        expected = d.mean() - stats.sem(d) * np.quantile(t, [0.975, 0.025])
+        # ends of 10,000 draws move by some 1.5 % of the width of 0.3
+        assert (one.interval.low, one.interval.high) == pytest.approx(tuple(expected), abs=0.015)
+
+    def test_no_false_alarms_without_a_difference(self):
+        rng, p = np.random.default_rng(8), []
+        for _ in range(20):
+            both = rng.binomial(40, np.clip(rng.normal(0.6, 0.1, (10, 1)), 0, 1), (10, 2))
+            pair = [variant(name, both[:, i], 40) for i, name in enumerate(("corrected", "published"))]
+            p.append(compare_variants(*pair, "wa", n_resamples=1024).p_permutation)
+        assert np.sum(np.array(p) <= 0.05) <= stats.binom.ppf(0.999, 20, 0.05)
+        assert 0.3 < np.mean(p) < 0.7  # uniform: 0.5, sd 0.065
+
+
+class TestProperties:
+    def test_exchanged_variants_change_the_sign_only(self):
+        about = manifest()
+        tables = predict(about), predict(about, recipe="published+D2")
+        one, other = (
+            compare_variants(*tables, n_resamples=1024),
+            compare_variants(*tables[::-1], n_resamples=1024),
+        )
+        assert one.difference == pytest.approx(-other.difference)
+        assert (one.interval.low, one.interval.high) == pytest.approx(
+            (-other.interval.high, -other.interval.low), abs=0.02
+        )
+        assert (one.p_permutation, one.p_mcnemar) == (other.p_permutation, other.p_mcnemar)
+        assert one.odds_ratio == pytest.approx(1 / other.odds_ratio)
+        assert compare_variants(*tables, n_resamples=1024) == one
+
+    def test_a_variant_against_its_copy(self):
+        table = predict(manifest())
+        one = compare_variants(table, table, n_resamples=1024)
+        assert (one.difference, one.interval.low, one.interval.high, one.p_permutation) == (0, 0, 0, 1)
+        assert one.p_mcnemar == 1 and np.isnan(one.effect_size) and np.isnan(one.odds_ratio)
+
+    def test_published_against_clean_selection(self):
+        about = manifest()
+        pair = [predict(about, selection=name) for name in ("published", "clean")]
+        assert compare_variants(*pair, n_resamples=1024).n_speakers == 10
+
+    def test_all_pairs(self):
+        about = manifest()
+        table = pd.concat(
+            [predict(about, recipe=name) for name in ("corrected", "published", "published+D2")]
+        )
+        found = compare_many(table, n_resamples=1024, average="fold_mean")
+        assert len(found) == 3 and (found["average"] == "fold_mean").all()
+        assert (found["p_permutation_holm"] >= found["p_permutation"]).all()
+
+
+class TestRefusals:
+    def test_other_folds(self):
+        about = manifest()
+        with pytest.raises(ParameterError, match=r"fold .* is tested in .*, expected the same folds"):
+            compare_variants(predict(about, "speaker"), predict(about, "session"))
+
+    def test_other_seeds(self):
+        about = manifest()
+        message = (
+            "seed 111 is tested in corrected_clean_speaker_paper and not in published_clean_speaker_paper"
+        )
+        with pytest.raises(ParameterError, match=message):
+            compare_variants(predict(about), predict(about, recipe="published", seed=211))
+
+    def test_other_utterances(self):
+        with pytest.raises(ParameterError, match=r"utterance_id .* is tested in"):
+            compare_variants(predict(manifest(8)), predict(manifest(12), recipe="published"))
+
+    def test_other_truth(self):
+        a, b = variant("corrected", TEN), variant("published", TEN)
+        b.loc[3, "truth"] = "angry"
+        with pytest.raises(ParameterError, match="utterance 00_003: truth is sad in corrected"):
+            compare_variants(a, b)
+
+    def test_other_labels(self):
+        a, b = variant("corrected", TEN), variant("published", TEN).rename(columns={"p_happy": "p_calm"})
+        with pytest.raises(ParameterError, match=r"lacks \['p_happy'\]"):
+            compare_variants(a, b)
+
+    def test_damaged_tables(self):
+        about = manifest()
+        a, b = predict(about), predict(about, recipe="published")
+        with pytest.raises(RunError, match="published_clean_speaker_paper, seed 111: fold 2M is missing"):
+            compare_variants(a, b[b["fold"] != "2M"])
+        b.loc[b.index[b["split"] == "test"][0], "split"] = "validation"
+        with pytest.raises(FoldError, match="fold 1F: speaker 1F is in validation"):
+            compare_variants(a, b)
+
+    def test_pairs(self):
+        table = predict(manifest())
+        name = "corrected_clean_speaker_paper"
+        with pytest.raises(ParameterError, match=r"pairs=\[\]: expected at least one pair"):
+            compare_many(table)
+        with pytest.raises(ParameterError, match="there are no predictions of 'other'"):
+            compare_many(table, [(name, "other")])
+        with pytest.raises(ParameterError, match="alpha=5, expected a number from"):
+            compare_many(table, [(name, name)], alpha=5)

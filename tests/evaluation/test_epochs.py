@@ -1,0 +1,132 @@
+"""Predictions of every epoch: kept whole, through interruptions, and what each rule makes of them."""
+
+import pandas as pd
+import pytest
+from tones import make_tones, train
+
+from serkit import runs
+from serkit.constants import VIEW_SETS
+from serkit.errors import ParameterError, RunError
+from serkit.evaluation.epochs import apply_rule, choose_epochs, epoch_scores, load_epochs
+from serkit.evaluation.predictions import check_predictions
+from serkit.runs import EPOCHS
+from serkit.training import loop as training
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    return make_tones(tmp_path_factory.mktemp("tones"))
+
+
+def table(*scores):
+    """Scores of one fold: (epoch, split, wa, ua)."""
+    rows = [dict(zip(("epoch", "split", "wa", "ua"), row, strict=True)) for row in scores]
+    return pd.DataFrame(rows).assign(variant="corrected_clean_session_demo", seed=1, fold="1")
+
+
+class TestRules:
+    SCORES = table(
+        (1, "validation", 0.5, 0.5), (1, "test", 0.1, 0.1),
+        (2, "validation", 0.6, 0.4), (2, "test", 0.9, 0.2),
+        (3, "validation", 0.2, 0.2), (3, "test", 0.4, 0.6),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize(("rule", "epoch"), [("clean", 1), ("published", 2), ("last", 3)])
+    def test_by_hand(self, rule, epoch):
+        """Validation: 1.0, 1.0, 0.4, the first of equals. Test: 0.2, 1.1, 1.0."""
+        assert choose_epochs(self.SCORES, rule).tolist() == [epoch]
+
+    def test_unknown_rule(self):
+        with pytest.raises(ParameterError, match=r"rule='best', expected one of published, clean, last"):
+            choose_epochs(self.SCORES, "best")
+
+    def test_no_validation_speakers(self):
+        only_test = self.SCORES[self.SCORES["split"] == "test"]
+        with pytest.raises(
+            ParameterError, match=r"rule='clean' needs predictions of the validation speakers"
+        ):
+            choose_epochs(only_test, "clean")
+
+
+class TestKept:
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def project(tones, tmp_path_factory):
+        """A project with one finished fold of three epochs."""
+        home = tmp_path_factory.mktemp("home")
+        (home / "notebooks").mkdir()
+        (home / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
+        folder = runs.Experiment(epochs=3, batch_size=8, fold="1", keep_epochs=True).folder("trial", home)
+        return home, train(tones, folder, keep_epochs=True)
+
+    def test_one_table_with_all_of_them(self, project, monkeypatch):
+        home, result = project
+        monkeypatch.chdir(home)
+        epochs = load_epochs("trial")
+        n = len(result.predictions)
+        assert epochs.groupby("epoch").size().to_dict() == {1: n, 2: n, 3: n}
+        assert not (result.folder / "epochs").exists()
+
+    def test_the_rule_that_training_used_gives_its_result(self, project):
+        """What is kept of the chosen epoch is what the saved model says of the same utterances."""
+        _, result = project
+        again = apply_rule(pd.read_parquet(result.folder / EPOCHS), "clean")
+        pd.testing.assert_frame_equal(again, result.predictions, atol=1e-5)
+
+    def test_other_rules_are_named_in_the_variant(self, project):
+        _, result = project
+        epochs = pd.read_parquet(result.folder / EPOCHS)
+        chosen = apply_rule(epochs, "published")
+        assert set(chosen["variant"]) == {"corrected_published_session_demo"}
+        check_predictions(chosen, ["1"])
+        best = epoch_scores(epochs).query("split == 'test'")
+        reached = epoch_scores(chosen.assign(epoch=0)).query("split == 'test'")
+        assert (reached["wa"] + reached["ua"]).iloc[0] == pytest.approx((best["wa"] + best["ua"]).max())
+
+    def test_validation_scores_are_those_of_the_history(self, project):
+        _, result = project
+        scores = epoch_scores(pd.read_parquet(result.folder / EPOCHS)).query("split == 'validation'")
+        assert scores["ua"].tolist() == pytest.approx(result.history["validation_ua"].tolist())
+
+    def test_without_it_nothing_is_kept_and_that_is_said(self, tones, tmp_path, monkeypatch):
+        (tmp_path / "notebooks").mkdir()
+        (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
+        monkeypatch.chdir(tmp_path)
+        folder = runs.Experiment(epochs=1, batch_size=8, keep_epochs=False).folder("trial", tmp_path)
+        train(tones, folder, epochs=1, keep_epochs=False)
+        with pytest.raises(RunError, match=r"fold=1/seed=111 kept no predictions of its epochs; train with"):
+            load_epochs("trial")
+
+    def test_interrupted_and_continued(self, tones, tmp_path, monkeypatch):
+        whole = train(tones, tmp_path / "whole", keep_epochs=True)
+        real, calls = training.save_checkpoint, []
+
+        def stop_after_two(*arguments):
+            real(*arguments)
+            calls.append(1)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(training, "save_checkpoint", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            train(tones, tmp_path / "broken", keep_epochs=True)
+        assert (tmp_path / "broken" / "epochs").is_dir()
+        monkeypatch.setattr(training, "save_checkpoint", real)
+        again = train(tones, tmp_path / "broken", keep_epochs=True)
+        assert (again.folder / EPOCHS).read_bytes() == (whole.folder / EPOCHS).read_bytes()
+
+    def test_selection_last_keeps_the_test_speakers_only(self, tones, tmp_path):
+        result = train(tones, tmp_path / "last", keep_epochs=True, selection="last", epochs=2)
+        epochs = pd.read_parquet(result.folder / EPOCHS)
+        assert set(epochs["split"]) == {"test"}
+        assert set(apply_rule(epochs, "last")["utterance_id"]) == set(result.predictions["utterance_id"])
+
+
+@pytest.mark.parametrize("views", [name for name in VIEW_SETS if name != "all"])
+def test_every_choice_of_views_trains(tones, tmp_path, views):
+    """From the store to predictions, with a frozen encoder too: without speech there is nothing to freeze."""
+    lines = []
+    result = train(tones, tmp_path / "run", lines, views=views, epochs=1, encoder_training="frozen")
+    assert len(result.predictions) == 16
+    assert any(line.startswith("speech encoder:") for line in lines) == ("speech" in views)
+    assert (tmp_path / "run" / "model" / "README.md").read_text().count("| views |") == 1

@@ -1,0 +1,202 @@
+"""The check before averaging: what the kit writes passes, what was damaged is named."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from prediction_tables import manifest, predict
+
+from serkit.errors import FoldError, ParameterError, RunError
+from serkit.evaluation.predictions import check_predictions, scored_rows
+from serkit.folds import make_folds
+
+
+@pytest.fixture(scope="module")
+def about():
+    return manifest()
+
+
+@pytest.fixture
+def clean(about):
+    return predict(about)
+
+
+def edited(table, where, **values):
+    """A copy with the rows that match ``where`` changed."""
+    table = table.copy()
+    chosen = np.logical_and.reduce([table[column] == value for column, value in where.items()])
+    assert chosen.any()
+    for column, value in values.items():
+        table.loc[chosen, column] = value
+    return table
+
+
+class TestWhatTheKitWritesPasses:
+    @pytest.mark.parametrize("by", ["speaker", "session"])
+    @pytest.mark.parametrize("selection", ["published", "clean", "last"])
+    def test_every_protocol(self, about, by, selection):
+        table = predict(about, by, selection)
+        assert check_predictions(table, folds=make_folds(about, by, selection)) is table
+        assert len(scored_rows(table)) == len(about)
+
+    def test_protocols_seeds_and_recipes_together(self, about):
+        parts = [
+            predict(about, by, selection)
+            for by in ("speaker", "session")
+            for selection in ("clean", "published")
+        ]
+        parts += [predict(about, recipe="published+D2", seed=seed) for seed in (111, 211)]
+        check_predictions(pd.concat(parts))
+
+    def test_rounded_probabilities(self, clean):
+        columns = [column for column in clean if column.startswith("p_")]
+        check_predictions(clean.assign(**clean[columns].round(3)))
+
+    def test_one_fold_if_asked_for(self, clean):
+        part = clean[clean["fold"] == "1F"]
+        check_predictions(part, folds=["1F"])
+        with pytest.raises(RunError, match="fold 1M is missing, found 1F"):
+            check_predictions(part)
+
+    def test_order_of_rows_does_not_matter(self, clean):
+        shuffled = clean.sample(frac=1, random_state=3)
+        pd.testing.assert_frame_equal(scored_rows(shuffled), scored_rows(clean))
+
+
+class TestMissing:
+    @pytest.mark.parametrize("table", [None, pd.DataFrame()])
+    def test_no_predictions(self, table):
+        with pytest.raises(RunError, match=r"has no rows.*serkit reproduce"):
+            check_predictions(table)
+
+    def test_no_test_rows(self, clean):
+        with pytest.raises(RunError, match=r"fold 1F, 1M, .* is missing, found none"):
+            check_predictions(clean[clean["split"] == "validation"])
+
+    @pytest.mark.parametrize(("by", "fold"), [("speaker", "3M"), ("session", "3")])
+    def test_a_fold_of_the_only_run(self, about, by, fold):
+        # who validates in another fold must be tested somewhere
+        table = predict(about, by)
+        variant = f"corrected_clean_{by}_paper"
+        with pytest.raises(RunError, match=f"variant {variant}, seed 111: fold {fold} is missing, found 1"):
+            check_predictions(table[table["fold"] != fold])
+
+    @pytest.mark.parametrize("selection", ["published", "last"])
+    def test_a_fold_of_one_seed(self, about, selection):
+        first, second = (predict(about, "session", selection, seed=seed) for seed in (111, 211))
+        table = pd.concat([first, second[second["fold"] != "4"]])
+        with pytest.raises(
+            RunError, match=f"_{selection}_session_paper, seed 211: fold 4 is missing, found 1, 2, 3, 5"
+        ):
+            check_predictions(table)
+
+    def test_a_fold_that_only_the_manifest_knows(self, about):
+        table = predict(about, "session", "last")
+        folds = make_folds(about, "session", "last")
+        with pytest.raises(RunError, match="fold 2 is missing"):
+            check_predictions(table[table["fold"] != "2"], folds=folds)
+        with pytest.raises(RunError, match="fold 5 is not one of 1, 2, 3, 4"):
+            check_predictions(table, folds=folds[:4])
+
+    def test_one_utterance_of_one_variant(self, about):
+        other = predict(about, recipe="published+D2")
+        gone = (other["utterance_id"] == "2F_003") & (other["split"] == "test")
+        with pytest.raises(
+            RunError, match=r"variant published\+D2_clean_speaker_paper, seed 111: utterance 2F_003 of"
+        ):
+            check_predictions(pd.concat([predict(about), other[~gone]]))
+
+    def test_column_and_value(self, clean):
+        with pytest.raises(ParameterError, match=r"lacks \['speaker', 'seed'\]"):
+            check_predictions(clean.drop(columns=["speaker", "seed"]))
+        with pytest.raises(ParameterError, match="row 0: speaker is missing"):
+            check_predictions(edited(clean, {"utterance_id": clean["utterance_id"].iloc[0]}, speaker=None))
+
+
+class TestLabels:
+    def test_other_probabilities(self, about, clean):
+        other = predict(about, recipe="published").rename(columns={"p_happy": "p_calm"})
+        message = (
+            r"variant published_clean_speaker_paper: probabilities are of the labels \['angry', 'calm', 'neu"
+        )
+        with pytest.raises(ParameterError, match=message):
+            check_predictions(pd.concat([clean, other]))
+
+    def test_unknown_label(self, clean):
+        with pytest.raises(ParameterError, match=r"utterance 1F_001 \(variant .*truth='fru'"):
+            check_predictions(edited(clean, {"utterance_id": "1F_001"}, truth="fru"))
+
+    def test_a_class_is_not_tested(self, about, clean):
+        other = predict(about, recipe="published+D2")
+        message = (
+            r"D2_clean_speaker_paper, seed 111: tested on the labels \['angry', 'happy', 'neutral'\], but"
+        )
+        with pytest.raises(ParameterError, match=message):
+            check_predictions(pd.concat([clean, other[other["truth"] != "sad"]]))
+
+
+class TestEdits:
+    def test_rows_moved_to_another_split(self, clean):
+        table = edited(clean, {"utterance_id": "2F_003", "split": "test"}, split="validation")
+        message = r"clean_speaker_paper, seed 111, fold 2F: speaker 2F is in validation \(1 utterances\) and in test \(7\)"
+        with pytest.raises(FoldError, match=message):
+            check_predictions(table)
+
+    def test_a_tested_speaker_in_train(self, clean):
+        extra = clean[(clean["fold"] == "1F") & (clean["split"] == "test")].assign(split="train")
+        with pytest.raises(
+            FoldError, match=r"fold 1F: speaker 1F is in train \(8 utterances\) and in test \(8\)"
+        ):
+            check_predictions(pd.concat([clean, extra]))
+
+    def test_a_training_speaker_in_published_selection(self, about):
+        table = predict(about, selection="published")
+        extra = table[(table["fold"] == "1F") & (table["split"] == "test")].assign(split="train")
+        with pytest.raises(FoldError, match=r"speaker 1F is in train .* and in validation"):
+            check_predictions(pd.concat([table, extra]))
+
+    def test_a_clean_table_called_published_without_a_name_of_a_protocol(self, about):
+        # only the second part of the name excuses a shared speaker, not the recipe
+        table = predict(about, selection="published").assign(variant="published")
+        with pytest.raises(FoldError, match=r"variant published, .* is in validation"):
+            check_predictions(table)
+
+    @pytest.mark.parametrize("selection", ["clean", "published"])
+    def test_another_speaker_in_a_cell(self, about, selection):
+        table = predict(about, selection=selection)
+        with pytest.raises(ParameterError, match="utterance 1F_002: speaker is 1F and 5M"):
+            check_predictions(edited(table, {"utterance_id": "1F_002", "split": "test"}, speaker="5M"))
+
+    def test_another_speaker_without_validation(self, about):
+        table = predict(about, selection="last")
+        with pytest.raises(FoldError, match="speaker 5M is tested in folds 1F and 5M"):
+            check_predictions(edited(table, {"utterance_id": "1F_002"}, speaker="5M"))
+
+    def test_another_truth_in_one_seed(self, about, clean):
+        other = edited(predict(about, seed=211), {"utterance_id": "1F_002"}, truth="sad")
+        with pytest.raises(ParameterError, match="utterance 1F_002: truth is happy and sad"):
+            check_predictions(pd.concat([clean, other]))
+
+    def test_another_prediction(self, clean):
+        row = clean[(clean["split"] == "test") & (clean["prediction"] == "sad")].iloc[0]
+        table = edited(clean, {"utterance_id": row["utterance_id"], "split": "test"}, prediction="happy")
+        with pytest.raises(
+            ParameterError, match=r"prediction='happy', but the likeliest label is 'sad'; 1 such"
+        ):
+            check_predictions(table)
+
+    def test_probabilities(self, clean):
+        for value in (0.9, np.nan, -0.5):
+            with pytest.raises(ParameterError, match=r"fold 1M\): probabilities sum to .*expected 1"):
+                check_predictions(edited(clean, {"utterance_id": "1M_000", "split": "test"}, p_sad=value))
+
+    def test_the_same_table_twice(self, clean):
+        with pytest.raises(ParameterError, match=r"more than one validation row \(160 repeated rows"):
+            check_predictions(pd.concat([clean, clean]))
+
+    def test_unknown_split(self, clean):
+        with pytest.raises(ParameterError, match="split='dev', expected one of train, validation, test"):
+            check_predictions(edited(clean, {"split": "validation"}, split="dev"))
+
+    def test_variants_are_not_mixed(self, about, clean):
+        with pytest.raises(ParameterError, match="mixes variants"):
+            scored_rows(pd.concat([clean, predict(about, recipe="published+D2")]))

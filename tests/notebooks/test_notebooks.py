@@ -1,0 +1,188 @@
+"""The notebooks' anatomy, and all of them run on the demo corpus as a user would."""
+
+import ast
+import itertools
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import soundfile
+from colab_cell import is_colab_cell
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from voices import voice, write_model
+
+from serkit.experiment import Experiment
+from serkit.recipe import CORRECTED
+from serkit.reproduction.execution import KERNEL_START_S
+from serkit.runs import DONE
+
+HOME = Path(__file__).parents[2]
+NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
+COMMON = {"run", "corpus", "root", "recipe"}
+OWN = {  # corpus and recipe are those of the model, or of all variants
+    "07_ablations": {"run", "corpus", "root"},
+    "08_predict": {"run", "model", "recording", "device"},
+}
+INSTALLING = re.compile(r"^\s*[!%]|subprocess|os\.system", re.MULTILINE)
+ABSOLUTE = re.compile(r"[\"'](/[A-Za-z]|~|[A-Z]:\\)")
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    """A notebook without its cell for Google Colab, which has rules of its own."""
+    notebook = nbformat.read(request.param, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if not is_colab_cell(cell)]
+    return notebook
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_all_are_there_in_order():
+    assert [path.stem for path in NOTEBOOKS] == [
+        "01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2", "05_train_coattention",
+        "06_confusion_matrix", "07_ablations", "08_predict",
+    ]  # fmt: skip
+
+
+class TestAnatomy:
+    def test_title_imports_parameters_start(self, notebook):
+        title, imports, parameters, start = notebook.cells[:4]
+        assert title.source.startswith("# ") and "?" in title.source
+        rows = {line.split("|")[1].strip(" *") for line in title.source.splitlines() if line.startswith("|")}
+        assert rows >= {"reads", "writes", "part of the paper", "time"}
+        for node in ast.parse(imports.source).body:
+            assert isinstance(node, ast.Import | ast.ImportFrom)
+        assert parameters.metadata["tags"] == ["parameters"]
+        assert "start_run(" in start.source
+
+    def test_parameters_are_annotated_literals_with_a_comment(self, notebook):
+        source = notebook.cells[2].source
+        for line, node in zip(source.splitlines(), ast.parse(source).body, strict=True):
+            assert isinstance(node, ast.AnnAssign), line
+            ast.literal_eval(node.value)
+            assert "#" in line, line
+
+    def test_papermill_reads_every_parameter(self, request, notebook):
+        path = request.node.callspec.params["notebook"]
+        found = papermill.inspect_notebook(str(path))
+        written = {node.target.id for node in ast.parse(notebook.cells[2].source).body}
+        assert set(found) == written
+        assert written >= OWN.get(path.stem, COMMON)
+        assert all(parameter["help"] for parameter in found.values())
+
+    def test_parameters_that_are_experiment_fields_have_its_defaults(self, notebook):
+        default = Experiment()
+        for node in ast.parse(notebook.cells[2].source).body:
+            name, value = node.target.id, ast.literal_eval(node.value)
+            if name in default.__dataclass_fields__ and value not in (0, 0.0):
+                assert value == getattr(default, name), name
+
+    def test_cells_are_short_and_explained(self, notebook):
+        assert len(notebook.cells) <= 40
+        kinds = [cell.cell_type for cell in notebook.cells]
+        assert all(a != "code" or b != "code" for a, b in itertools.pairwise(kinds[4:]))
+        for cell in code_cells(notebook):
+            assert len(cell.source.splitlines()) <= 20, cell.source
+
+    def test_no_logic_no_installing_no_absolute_path(self, notebook):
+        for cell in code_cells(notebook):
+            assert not INSTALLING.search(cell.source), cell.source
+            assert not ABSOLUTE.search(cell.source), cell.source
+            assert "warnings" not in cell.source
+            for node in ast.walk(ast.parse(cell.source)):
+                assert not isinstance(node, ast.ClassDef)
+                if isinstance(node, ast.FunctionDef):
+                    assert node.end_lineno - node.lineno < 5
+
+    def test_outputs_are_stripped(self, notebook):
+        for cell in code_cells(notebook):
+            assert not cell.outputs and cell.execution_count is None
+
+    def test_ends_with_what_differs_and_what_comes_next(self, notebook):
+        last = notebook.cells[-1]
+        assert last.cell_type == "markdown" and "paper" in last.source
+
+    def test_every_notebook_it_names_exists(self, notebook):
+        for cell in notebook.cells:
+            for name in re.findall(r"\b(0\d_[a-z0-9_]+)", cell.source):
+                assert (HOME / "notebooks" / f"{name}.ipynb").is_file(), name
+
+
+class TestOwnRecording:
+    """Notebook 08 as papermill runs it: a model that has learned nothing, and a recording given by its path."""
+
+    @pytest.fixture
+    def project(self, tmp_path, demo_corpus):
+        home = tmp_path
+        shutil.copytree(
+            HOME / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+        )
+        (home / "data").mkdir()
+        (home / "data" / "demo").symlink_to(demo_corpus)
+        fold = home / "runs" / "trial" / "v" / "fold=1" / "seed=111"
+        write_model(fold / "model", CORRECTED)
+        (fold / DONE).write_text("x")
+        soundfile.write(home / "talk.wav", voice(7.3, 8000), 8000)
+        return home
+
+    @pytest.mark.notebooks
+    def test_a_recording_by_its_path(self, project):
+        output = project / "out.ipynb"
+        papermill.execute_notebook(
+            project / "notebooks" / "08_predict.ipynb", output,
+            {"run": "trial", "device": "cpu", "recording": "talk.wav"},
+            cwd=project / "notebooks", kernel_name="python3", start_timeout=KERNEL_START_S, progress_bar=False,
+        )  # fmt: skip
+        done = nbformat.read(output, as_version=4)
+        html, _ = HTMLExporter(template_name="basic").from_notebook_node(done)
+        assert html.count("data:audio/wav;base64,") == 2 and html.count("data:image/png;base64,") == 4
+        assert "talk.wav: 7.30 s, 8000 Hz" in html and "nothing above 4000 Hz in the input" in html
+        for suffix in ("png", "csv", "json"):
+            assert (project / "figures" / "trial" / f"predict_timeline.{suffix}").stat().st_size > 50
+        table = (project / "figures" / "trial" / "predict_segments.csv").read_text().splitlines()
+        assert len(table) == 1 + 3  # 0 to 3, 3 to 6, and the last 3 s
+
+
+class TestTwice:
+    """Notebooks 01 to 04 run from top to bottom, and once more in the same kernel."""
+
+    CHANGING = "estimate"  # the cell whose output is a measured time
+
+    @pytest.fixture
+    def project(self, tmp_path, demo_corpus):
+        shutil.copytree(HOME / "notebooks", tmp_path / "notebooks")
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "demo").symlink_to(demo_corpus)
+        return tmp_path
+
+    def shown(self, notebook):
+        """What stands below the cells, without bars: those are there only while something is done."""
+        return [
+            (cell.id, output.get("text"), output.get("data"))
+            for cell in code_cells(notebook)
+            for output in cell.outputs
+            if cell.id != self.CHANGING and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+        ]  # fmt: skip
+
+    @pytest.mark.notebooks
+    def test_the_second_time_shows_the_same(self, project):
+        for path in NOTEBOOKS[:4]:
+            notebook = nbformat.read(path, as_version=4)
+            client = NotebookClient(
+                notebook, timeout=600, startup_timeout=KERNEL_START_S, kernel_name="python3",
+                resources={"metadata": {"path": str(project)}},
+                coalesce_streams=True,  # what is printed in one go may arrive in several pieces
+            )  # fmt: skip
+            seen = []
+            with client.setup_kernel():
+                for _ in range(2):
+                    for index, cell in enumerate(notebook.cells):
+                        client.execute_cell(cell, index)
+                    seen.append(self.shown(notebook))
+            assert len(seen[0]) > 20 and seen[0] == seen[1], path.stem

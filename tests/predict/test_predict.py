@@ -1,0 +1,338 @@
+"""Prediction: the same numbers as in training, any kind of file, and the command line around it."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import soxr
+from voices import METRICS, SCALER, voice, write_model
+
+from serkit import cli
+from serkit.constants import LABELS
+from serkit.corpora.manifest import make_manifest
+from serkit.errors import AudioError, ParameterError, WeightsError
+from serkit.experiment import Experiment
+from serkit.features.store import build_store
+from serkit.metrics import utterance_probabilities
+from serkit.model.coattention import DEMO, create_model
+from serkit.model.storage import write_model_folder
+from serkit.predict.predictor import PROBABILITIES, Predictor, summary_table
+from serkit.recipe import CORRECTED, PUBLISHED, named
+from serkit.training import devices, scoring
+from serkit.training.batches import SegmentDataset, fit_scaler
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"), CORRECTED)
+
+
+@pytest.fixture(scope="module")
+def predictor(folder):
+    return Predictor(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """The files that must work, and one that can't."""
+    base = tmp_path_factory.mktemp("sounds")
+    speech = voice(7.3)
+    stereo = soxr.resample(speech, 16_000, 48_000, quality="VHQ")
+    soundfile.write(base / "mono16.wav", speech, 16_000, "FLOAT")
+    soundfile.write(base / "stereo48.wav", np.stack([stereo, stereo], 1), 48_000, "FLOAT")
+    soundfile.write(base / "stereo16.wav", np.stack([speech, speech], 1), 16_000, "FLOAT")
+    soundfile.write(base / "speech.flac", speech, 16_000)
+    soundfile.write(base / "short.wav", voice(0.3), 16_000)
+    (base / "text.wav").write_text("this is no sound\n")
+    with soundfile.SoundFile(base / "twelve.wav", "w", 8_000, 1) as file:
+        for minute in range(12):
+            file.write(voice(60, 8_000, pitch=100 + 15 * minute, seed=minute))
+    return base
+
+
+def probabilities(prediction):
+    return np.array(list(prediction.utterance.values()))
+
+
+def run(*arguments):
+    """Exit code of the command line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["serkit", "predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+    return caught.value.code
+
+
+@pytest.mark.parametrize("name", ["corrected", "published", "published+D1", "corrected-D5"])
+def test_same_probabilities_as_training_gives(tmp_path, name):
+    """One store, one model, one scaler: padded, whole, and several segments; PCM16 and float files."""
+    recipe = named(name)
+    model_folder = write_model(tmp_path / "model", recipe)
+    rows = []
+    for number, seconds in enumerate((0.4, 2.9, 3.0, 7.77, 29.9)):
+        path = tmp_path / f"u{number}.wav"
+        rate = 16_000 if number % 2 == 0 else 22_050
+        soundfile.write(path, voice(seconds, rate, pitch=90 + 40 * number), rate)
+        rows.append({
+            "utterance_id": path.stem, "path": str(path), "corpus": "tones", "speaker": "1F", "session": "1",
+            "gender": "F", "dialogue": "d", "emotion": "sad", "label": "sad",
+            "num_samples": soundfile.info(path).frames, "sample_rate": rate,
+        })  # fmt: skip
+    manifest = make_manifest(rows)
+    store = build_store(manifest, recipe, tmp_path / "store", workers=1)
+    predictor = Predictor(model_folder, device="cpu", precision="float32")
+    dataset = SegmentDataset(store, np.arange(len(store)), dict.fromkeys(manifest["utterance_id"], 1))
+    scored = scoring.predict(devices.make_accelerator("float32"), predictor.model, dataset, SCALER, 8)
+    expected = utterance_probabilities(scored[list(LABELS)].to_numpy())
+    ours = np.array([
+        probabilities(predictor.predict(path)) for path in manifest.set_index("utterance_id").loc[scored.index, "path"]
+    ])  # fmt: skip
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    assert np.abs(ours - ours.mean(axis=0)).max() > 0.01  # the utterances do not all get one answer
+
+
+def test_a_fitted_scaler_comes_back_as_it_was(tmp_path):
+    soundfile.write(tmp_path / "a.wav", voice(4), 16_000)
+    rows = [{
+        "utterance_id": "a", "path": str(tmp_path / "a.wav"), "corpus": "tones", "speaker": "1F", "session": "1",
+        "gender": "F", "dialogue": "d", "emotion": "sad", "label": "sad", "num_samples": 64_000, "sample_rate": 16_000,
+    }]  # fmt: skip
+    store = build_store(make_manifest(rows), CORRECTED, tmp_path / "store", workers=1)
+    scaler = fit_scaler(store, np.arange(len(store)))
+    write_model_folder(
+        tmp_path / "m", create_model(DEMO), recipe=CORRECTED, scaler=scaler, experiment=Experiment(), metrics=METRICS
+    )  # fmt: skip
+    opened = Predictor(tmp_path / "m").scaler
+    np.testing.assert_array_equal(opened.minimum, scaler.minimum)
+    np.testing.assert_array_equal(opened.maximum, scaler.maximum)
+
+
+class TestPredict:
+    def test_segments_by_hand(self, predictor, sounds):
+        """7.3 s, corrected: two whole segments and the last 3 s; the whole is their geometric mean."""
+        result = predictor.predict(sounds / "mono16.wav")
+        table = result.segments
+        assert list(table.columns) == ["start_s", "end_s", "seconds", "peak_dbfs", *PROBABILITIES, "emotion"]
+        assert table["start_s"].tolist() == pytest.approx([0, 3, 4.3])
+        assert table["end_s"].tolist() == pytest.approx([3, 6, 7.3])
+        p = table[PROBABILITIES].to_numpy()
+        np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-12)
+        assert table["emotion"].tolist() == np.array(LABELS)[p.argmax(axis=1)].tolist()
+        mean = np.exp(np.log(p).mean(axis=0))
+        np.testing.assert_allclose(probabilities(result), mean / mean.sum(), atol=1e-12)
+        assert list(result.utterance) == list(LABELS)
+        assert result.emotion == LABELS[mean.argmax()]
+        assert (result.duration_s, result.sample_rate, result.channels) == (pytest.approx(7.3), 16_000, 1)
+        assert result.warnings == []
+
+    def test_two_equal_channels_are_one(self, predictor, sounds):
+        mono, stereo = (predictor.predict(sounds / f"{name}.wav") for name in ("mono16", "stereo16"))
+        assert probabilities(mono).tolist() == probabilities(stereo).tolist()
+        assert stereo.warnings == ["2 channels were averaged to one"]
+
+    def test_48_khz_is_close_to_16_khz(self, predictor, sounds):
+        """Resampled there and back: what is left of the difference is the filters' last half octave."""
+        low, high = (predictor.predict(sounds / f"{name}.wav") for name in ("mono16", "stereo48"))
+        np.testing.assert_allclose(probabilities(low), probabilities(high), atol=0.02)
+        assert high.sample_rate == 48_000
+
+    def test_formats(self, predictor, sounds, tmp_path):
+        wanted = probabilities(predictor.predict(sounds / "mono16.wav"))
+        speech = voice(7.3)
+        for name, tolerance in (("a.flac", 0.01), ("a.aiff", 0.01), ("a.ogg", 0.1), ("a.mp3", 0.1)):
+            soundfile.write(tmp_path / name, speech, 16_000)  # 16 bits, or lossy
+            result = predictor.predict(tmp_path / name)
+            np.testing.assert_allclose(probabilities(result), wanted, atol=tolerance, err_msg=name)
+
+    def test_short_is_padded_and_said(self, predictor, sounds):
+        result = predictor.predict(sounds / "short.wav")
+        assert result.segments[["start_s", "end_s", "seconds"]].to_numpy().tolist() == [[0, 0.3, 0.3]]
+        assert result.warnings == ["too short: 0.30 s, so 90% of the 3 s segment is padding"]
+
+    def test_twelve_minutes(self, predictor, sounds):
+        result = predictor.predict(sounds / "twelve.wav")
+        table = result.segments
+        np.testing.assert_allclose(table["start_s"], 3 * np.arange(240))
+        np.testing.assert_allclose(table["seconds"], 3)
+        assert result.duration_s == 720
+        assert result.warnings[0].startswith("long: cut into 48 windows of 15 s")
+        assert result.warnings[1].startswith("sample rate 8000 Hz")
+
+    def test_a_window_is_an_utterance(self, predictor, sounds, tmp_path):
+        """What a long recording says about its second window is what a file of that window says."""
+        sound = voice(40)
+        soundfile.write(tmp_path / "long.wav", sound, 16_000, "FLOAT")
+        soundfile.write(tmp_path / "window.wav", sound[240_000:480_000], 16_000, "FLOAT")
+        long, window = (predictor.predict(tmp_path / f"{name}.wav").segments for name in ("long", "window"))
+        np.testing.assert_allclose(
+            long[PROBABILITIES][5:10].to_numpy(), window[PROBABILITIES].to_numpy(), atol=1e-5
+        )
+
+    def test_published_recipe_has_no_empty_segments_in_between(self, tmp_path):
+        predictor = Predictor(write_model(tmp_path / "m", PUBLISHED), device="cpu")
+        soundfile.write(tmp_path / "a.wav", voice(61), 16_000)
+        table = predictor.predict(tmp_path / "a.wav").segments
+        assert (table["seconds"][:-1] > 2.99).all()
+        assert table["end_s"].iloc[-1] == pytest.approx(61)
+
+    def test_silence_is_answered_with_a_warning(self, predictor, tmp_path):
+        soundfile.write(tmp_path / "a.wav", np.zeros(32_000), 16_000)
+        result = predictor.predict(tmp_path / "a.wav")
+        assert np.isfinite(probabilities(result)).all()
+        assert result.warnings[0].startswith("silence: every sample is zero")
+        assert result.segments["peak_dbfs"].tolist() == [-np.inf]
+
+    def test_memory_does_not_grow_with_length(self, predictor, tmp_path):
+        """What is held at once, counted where it would pile up: features given to the network."""
+        largest = []
+        real = predictor._score
+        for seconds in (60, 240):
+            path = tmp_path / f"{seconds}.wav"
+            soundfile.write(path, voice(seconds, 8_000), 8_000)
+            sizes = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(predictor, "_score", lambda f, sizes=sizes: sizes.append(len(f)) or real(f))
+                predictor.predict(path)
+            assert sum(sizes) == seconds // 3
+            largest.append(max(sizes))
+        assert largest == [20, 20]
+
+    def test_many_do_not_depend_on_order_or_on_broken_ones(self, predictor, sounds):
+        names = ["mono16.wav", "text.wav", "short.wav", "speech.flac"]
+        first, failed = predictor.predict_many([sounds / name for name in names])
+        again, _ = predictor.predict_many([sounds / name for name in reversed(names)])
+        assert list(failed) == [str(sounds / "text.wav")]
+        assert "not readable as audio" in failed[str(sounds / "text.wav")]
+        pd.testing.assert_frame_equal(summary_table(first), summary_table(again[::-1]))
+
+    def test_bf16_on_cpu_is_close(self, folder, predictor, sounds):
+        """8 bits of mantissa through a dozen layers."""
+        half = Predictor(folder, device="cpu", precision="bf16").predict(sounds / "mono16.wav")
+        full = predictor.predict(sounds / "mono16.wav")
+        difference = np.abs(probabilities(half) - probabilities(full)).max()
+        assert 0 < difference < 0.1
+
+    def test_errors(self, predictor, folder, tmp_path):
+        with pytest.raises(AudioError, match=r"gone\.wav: no such file"):
+            predictor.predict(tmp_path / "gone.wav")
+        with pytest.raises(ParameterError, match=r"device='tpu', expected auto or .*cpu"):
+            Predictor(folder, device="tpu")
+        with pytest.raises(ParameterError, match=r"precision='int8', expected one of auto, float32"):
+            Predictor(folder, precision="int8")
+        with pytest.raises(WeightsError, match="no such folder"):
+            Predictor(tmp_path / "none")
+
+
+class TestCommand:
+    NAMES = ("stereo48.wav", "speech.flac", "short.wav", "twelve.wav", "text.wav")
+
+    def files(self, sounds):
+        return [sounds / name for name in self.NAMES]
+
+    def test_json_alone_on_stdout(self, folder, sounds, capfd):
+        assert run(*self.files(sounds), "--model", folder, "--format", "json", "--segments") == 1
+        out, err = capfd.readouterr()
+        record = json.loads(out)
+        assert [each["file"] for each in record["files"]] == [str(f) for f in self.files(sounds)[:4]]
+        assert [each["file"] for each in record["failed"]] == [str(sounds / "text.wav")]
+        assert [len(each["segments"]) for each in record["files"]] == [3, 3, 1, 240]
+        for each in record["files"]:
+            assert sum(each["probabilities"].values()) == pytest.approx(1)
+            assert list(each["probabilities"]) == list(LABELS)
+        assert "text.wav: not readable as audio" in err and "Traceback" not in err
+        assert "short.wav: too short: 0.30 s" in err and "twelve.wav: long: cut into 48 windows" in err
+
+    def test_silence_is_valid_json_too(self, folder, tmp_path, capfd):
+        soundfile.write(tmp_path / "a.wav", np.zeros(32_000), 16_000)
+        assert run(tmp_path / "a.wav", "--model", folder, "--format", "json", "--segments") == 0
+        record = json.loads(capfd.readouterr().out, parse_constant=pytest.fail)
+        assert record["files"][0]["segments"][0]["peak_dbfs"] is None
+
+    def test_csv_for_files_and_for_segments(self, folder, predictor, sounds, capfd):
+        files = [sounds / "mono16.wav", sounds / "short.wav"]
+        assert run(*files, "--model", folder, "--format", "csv") == 0
+        table = pd.read_csv(io.StringIO(capfd.readouterr().out))
+        assert table["file"].tolist() == [str(file) for file in files]
+        expected = [probabilities(predictor.predict(file)) for file in files]
+        np.testing.assert_allclose(table[PROBABILITIES].to_numpy(), expected, atol=1e-6)
+        assert run(*files, "--model", folder, "--format", "csv", "--segments") == 0
+        table = pd.read_csv(io.StringIO(capfd.readouterr().out))
+        assert table.groupby("file").size().to_dict() == {str(files[0]): 3, str(files[1]): 1}
+
+    def test_table(self, folder, sounds, capfd):
+        assert run(sounds / "mono16.wav", "--model", folder) == 0
+        header, row = capfd.readouterr().out.splitlines()
+        assert header.split() == ["file", "duration_s", "sample_rate", "channels", "emotion", *PROBABILITIES]
+        assert row.split()[:2] == [str(sounds / "mono16.wav"), "7.300"]
+
+    def test_output_and_timeline(self, folder, sounds, tmp_path, capfd):
+        picture, text = tmp_path / "t.png", tmp_path / "out.csv"
+        options = ("--model", folder, "--format", "csv", "--output", text, "--timeline", picture)
+        assert run(sounds / "mono16.wav", *options) == 0
+        out, err = capfd.readouterr()
+        assert out == "" and len(pd.read_csv(text)) == 1
+        assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 10_000
+        assert f"written {picture}" in err
+
+    def test_any_name_can_be_a_title(self, folder, tmp_path, capfd):
+        path = tmp_path / "a $x_$ ünd 100 % \\frac{.wav"
+        soundfile.write(path, voice(1), 16_000)
+        assert run(path, "--model", folder, "--timeline", tmp_path / "t.svg") == 0
+
+    def test_all_files_broken(self, folder, sounds, capfd):
+        for form, expected in (("table", ""), ("json", None), ("csv", None)):
+            assert run(sounds / "text.wav", "--model", folder, "--format", form) == 1
+            out = capfd.readouterr().out
+            assert expected is None or out == expected
+        assert run(sounds / "text.wav", "--model", folder, "--format", "csv", "--segments") == 1
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ((), "no FILE given"),
+            (("a.wav", "b.wav", "--timeline", "t.png"), "given 2 files, expected one"),
+            (("a.wav", "--timeline", "t.docx"), r"ends in .png, .pdf, .svg"),
+            (("a.wav", "--output", "nowhere/out.csv"), "expected a file in a folder that exists"),
+            (("a.wav", "--output", "./a.wav"), "is one of the recordings"),
+            (("a.wav", "--model", "nowhere"), "nowhere: no such folder"),
+            (("a.wav", "--device", "tpu"), "run 'demo': no finished fold"),
+        ],
+    )
+    def test_mistakes_end_in_one_line_and_code_2(self, options, message, tmp_path, monkeypatch, capfd):
+        monkeypatch.chdir(tmp_path)
+        assert run(*options) == 2
+        out, err = capfd.readouterr()
+        assert out == "" and len(err.splitlines()) == 1
+        assert message in err
+
+    def test_unknown_format_is_a_usage_mistake(self, capfd):
+        assert run("a.wav", "--format", "xml") == 2
+
+    def test_newest_fold_of_a_run_is_the_default(self, sounds, tmp_path, monkeypatch, capfd):
+        monkeypatch.chdir(tmp_path)
+        for fold, time in (("1", 2000), ("2", 3000), ("3", 1000)):
+            place = tmp_path / "runs" / "mine" / "v" / f"fold={fold}" / "seed=1"
+            write_model(place / "model", CORRECTED)
+            (place / "DONE").write_text("x")
+            os.utime(place / "DONE", (time, time))
+        assert run(sounds / "short.wav", "--run", "mine") == 0
+        assert "fold=2" in capfd.readouterr().err
+        assert run(sounds / "short.wav") == 2
+        assert "choose one of the runs that have: --run mine" in capfd.readouterr().err
+
+    def test_as_a_program(self, folder, sounds):
+        command = [sys.executable, "-m", "serkit.cli", "predict", *map(str, self.files(sounds)[1:3])]
+        done = subprocess.run(
+            [*command, "--model", str(folder), "--format", "json"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["files"]) == 2

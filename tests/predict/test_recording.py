@@ -1,0 +1,180 @@
+"""Reading any recording in pieces: what is cut where, what is measured, and what is refused."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from serkit.errors import AudioError
+from serkit.features import audio
+from serkit.features.segments import plan_segments
+from serkit.predict.loudness import LevelMeter
+from serkit.predict.recording import Recording, window_length
+from serkit.recipe import CORRECTED, PUBLISHED
+
+
+def noise(seconds, rate=16_000, seed=0, level=0.1):
+    return (level * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype(np.float32)
+
+
+def write(path, waveform, rate=16_000, subtype=None):
+    soundfile.write(path, waveform, rate, subtype=subtype)
+    return path
+
+
+def windows(path, recipe=CORRECTED):
+    recording = Recording(path)
+    return list(recording.windows(recipe)), recording
+
+
+class TestWindows:
+    @pytest.mark.parametrize(("rate", "channels"), [(16_000, 1), (48_000, 2), (22_050, 1), (8_000, 2)])
+    def test_up_to_30_s_is_exactly_what_training_reads(self, tmp_path, rate, channels):
+        sound = np.stack([noise(2.3, rate, seed) for seed in range(channels)], axis=1)
+        path = write(tmp_path / "a.wav", sound, rate)
+        [(start, waveform)], recording = windows(path)
+        assert start == 0
+        np.testing.assert_array_equal(waveform, audio.read(path))
+        assert (recording.sample_rate, recording.channels) == (rate, channels)
+
+    @pytest.mark.parametrize(
+        ("seconds", "lengths"),
+        [(30.0, [30]), (31.0, [15, 16]), (47.9, [15, 15, 17.9]), (48.0, [15, 15, 15, 3]), (60.0, [15] * 4)],
+    )
+    def test_lengths_by_hand(self, tmp_path, seconds, lengths):
+        """A rest of less than one segment joins the window before it: nothing is padded."""
+        pieces, _ = windows(write(tmp_path / "a.wav", noise(seconds)))
+        assert [len(waveform) / 16_000 for _, waveform in pieces] == pytest.approx(lengths)
+        starts = np.cumsum([0, *lengths[:-1]])
+        assert [start / 16_000 for start, _ in pieces] == pytest.approx(starts.tolist())
+
+    def test_windows_together_are_the_recording(self, tmp_path):
+        path = write(tmp_path / "a.wav", noise(50.3))
+        for recipe in (CORRECTED, PUBLISHED):
+            pieces, _ = windows(path, recipe)
+            np.testing.assert_array_equal(np.concatenate([w for _, w in pieces]), audio.read(path))
+
+    @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+    def test_resampled_in_blocks_is_resampled_at_once(self, tmp_path, rate):
+        path = write(tmp_path / "a.wav", noise(40.0001, rate), rate, "FLOAT")
+        whole = audio.read(path)
+        pieces, _ = windows(path)
+        joined = np.concatenate([w for _, w in pieces])
+        assert len(joined) == len(whole)
+        # the same filter on float32; only the order of additions may differ
+        np.testing.assert_allclose(joined, whole, atol=1e-5)
+
+    def test_no_window_opens_a_segment_without_sound(self):
+        """Published: 15 s have 1501 frames, and a sixth segment for the last of them."""
+        for recipe in (CORRECTED, PUBLISHED):
+            assert len(plan_segments(window_length(recipe), recipe)) == 5
+        assert len(plan_segments(240_000, PUBLISHED)) == 6
+
+
+class TestRefused:
+    def test_under_25_ms(self, tmp_path):
+        path = write(tmp_path / "a.wav", noise(0.0249))
+        with pytest.raises(
+            AudioError, match=r"a\.wav: 24\.9 ms long, expected at least 25 ms; .*record more"
+        ):
+            windows(path)
+        assert len(windows(write(tmp_path / "b.wav", noise(0.025)))[0]) == 1
+
+    def test_empty(self, tmp_path):
+        with pytest.raises(AudioError, match=r"0\.0 ms long, expected at least 25 ms"):
+            windows(write(tmp_path / "a.wav", noise(0)))
+
+    def test_nan_late_in_a_long_recording_is_placed(self, tmp_path):
+        sound = noise(40)
+        sound[16_000 * 20] = np.nan
+        with pytest.raises(AudioError, match=r"a\.wav from 15 s on: sample 80000 is nan"):
+            windows(write(tmp_path / "a.wav", sound, subtype="FLOAT"))
+
+    def test_text_and_missing(self, tmp_path):
+        (tmp_path / "a.wav").write_text("no sound")
+        with pytest.raises(AudioError, match=r"a\.wav: not readable as audio .*convert it"):
+            Recording(tmp_path / "a.wav")
+        with pytest.raises(AudioError, match=r"b\.wav: no such file"):
+            Recording(tmp_path / "b.wav")
+
+
+class TestWarnings:
+    def found(self, path):
+        _, recording = windows(path)
+        return recording.warnings()
+
+    def test_none_for_a_good_one(self, tmp_path):
+        assert self.found(write(tmp_path / "a.wav", noise(2))) == []
+
+    def test_too_short_says_how_much_is_padding(self, tmp_path):
+        [text] = self.found(write(tmp_path / "a.wav", noise(0.3)))
+        assert text == "too short: 0.30 s, so 90% of the 3 s segment is padding"
+
+    def test_low_rate_and_channels(self, tmp_path):
+        found = self.found(write(tmp_path / "a.wav", np.stack([noise(2, 8_000)] * 2, 1), 8_000))
+        assert found[0].startswith("sample rate 8000 Hz: nothing above 4000 Hz in the input")
+        assert found[1] == "2 channels were averaged to one"
+
+    def test_silence_and_its_level(self, tmp_path):
+        [zeros] = self.found(write(tmp_path / "a.wav", np.zeros(32_000)))
+        assert zeros.startswith("silence: every sample is zero")
+        sound = np.zeros(32_000)
+        sound[::2] = 10 ** (-70 / 20)
+        [quiet] = self.found(write(tmp_path / "b.wav", sound, subtype="FLOAT"))
+        assert "the loudest sample is at -70.0 dBFS" in quiet
+
+    def test_channels_that_cancel(self, tmp_path):
+        sound = noise(2)
+        found = self.found(write(tmp_path / "a.wav", np.stack([sound, -sound], 1), subtype="FLOAT"))
+        assert "the channels cancel each other" in found[0]
+
+    @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "PCM_24", "FLOAT"])
+    def test_clipping(self, tmp_path, subtype):
+        time_s = np.arange(32_000) / 16_000
+        sine = np.sin(2 * np.pi * 200 * time_s)
+        [text] = self.found(write(tmp_path / "a.wav", np.clip(2 * sine, -1, 1), subtype=subtype))
+        # |2 sin| exceeds 1 on two thirds of the time
+        assert 0.6 < float(text.split()[1].rstrip("%")) / 100 < 0.72
+        assert self.found(write(tmp_path / "b.wav", 0.9 * sine, subtype=subtype)) == []
+
+    def test_long_says_windows_and_which_are_silent(self, tmp_path):
+        sound = noise(60)
+        sound[16_000 * 15 : 16_000 * 30] = 0
+        found = self.found(write(tmp_path / "a.wav", sound))
+        assert found[0].startswith("long: cut into 4 windows of 15 s")
+        assert found[1].startswith("silence in 1 of 4 windows (below -60 dBFS, from 15 s)")
+
+    def test_file_cut_short(self, tmp_path):
+        path = write(tmp_path / "a.flac", noise(8))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        try:
+            found = self.found(path)
+        except AudioError as error:  # some versions of libsndfile refuse to go on, which is as good
+            assert "not readable as audio" in str(error)
+        else:
+            assert any(text.startswith("incomplete: the file announces 8.0 s") for text in found)
+
+
+class TestLevelMeter:
+    def test_runs_do_not_depend_on_blocks(self):
+        rng = np.random.default_rng(3)
+        sound = np.where(rng.random((5000, 2)) < 0.7, 1.0, 0.0).astype(np.float32)
+        expected = None
+        for size in (5000, 1000, 7, 1):
+            meter = LevelMeter(2)
+            for start in range(0, 5000, size):
+                block = sound[start : start + size]
+                meter.update(block, block.mean(axis=1))
+            counts = meter.clipped, meter.total, meter.runs, meter.longest_run
+            expected = expected or counts
+            assert counts == expected
+        lengths = [
+            len(run) for c in range(2) for run in "".join("1" if x else "0" for x in sound[:, c]).split("0")
+        ]
+        assert expected == (
+            int(sound.sum()), sound.size, sum(n >= 3 for n in lengths), max(lengths)
+        )  # fmt: skip
+
+    def test_two_in_a_row_are_a_peak(self):
+        meter = LevelMeter(1)
+        meter.update(np.float32([[1], [1], [0]]), np.float32([1, 1, 0]))
+        assert (meter.runs, list(meter.warnings())) == (0, [])

@@ -1,0 +1,510 @@
+"""A dask cluster of processes on this machine: nothing is lost, nothing is done twice, whoever dies."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
+from distributed.utils import key_split
+
+from serkit.errors import ParameterError, RunError
+from serkit.reproduction import cluster, reproduce
+from serkit.reproduction.jobs import execute
+from serkit.reproduction.plan import Step
+
+pytestmark = pytest.mark.usefixtures("forkserver")
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A step that counts to ``units`` and goes on where it was; it can be finished only once."""
+
+    number: int
+    folder: Path
+    units: int = 0
+    unit_s: float = 0.0
+    fault: str = ""
+
+    @property
+    def title(self):
+        return f"05_toy  fold={self.number} seed=111"
+
+    @property
+    def output(self):
+        return self.folder / f"{self.number}" / "toy.ipynb"
+
+    def file(self, suffix):
+        return self.output.with_suffix(suffix)
+
+    def key(self):
+        return hashlib.sha256(str(self.output).encode()).hexdigest()[:16]
+
+    def is_done(self):
+        return self.file(".done").exists()
+
+
+def count(step):
+    """Run a toy: one line for each start, one for each unit, and the square of its number at the end."""
+    if step.fault == "raise":
+        raise ValueError("out of\nluck")
+    if step.fault:
+        return step.fault
+    with open(step.file(".starts"), "a") as file:
+        file.write(f"{os.getpid()}\n")
+    progress = step.file(".progress")
+    for _ in range(len(lines(progress)), step.units):
+        time.sleep(step.unit_s)
+        with open(progress, "a") as file:
+            file.write(f"{os.getpid()}\n")
+    with open(step.file(".done"), "x") as file:
+        file.write(str(step.number**2))
+    return None
+
+
+def lines(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def ignore(*_):
+    pass
+
+
+def run(steps, address, on_change=ignore, folder=None):
+    return cluster.run_on_cluster(steps, address, count, on_change, folder=folder or steps[0].folder)
+
+
+def start(n_workers, **settings):
+    settings = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0"} | settings
+    return LocalCluster(n_workers=n_workers, **settings)
+
+
+@pytest.fixture(scope="module")
+def pair(forkserver):
+    with start(2) as two:
+        yield two.scheduler_address
+
+
+def check_all_done_once(steps):
+    assert {step.number: step.file(".done").read_text() for step in steps} == {
+        step.number: str(step.number**2) for step in steps
+    }
+    assert [len(lines(step.file(".starts"))) for step in steps] == [1] * len(steps)
+    assert not list(steps[0].folder.rglob("*.holder.json"))
+
+
+class TestTwoWorkers:
+    def test_all_run_once_and_give_what_they_give_one_after_the_other(self, pair, tmp_path):
+        steps = [Toy(number, tmp_path / "cluster") for number in range(8)]
+        told = []
+        assert run(steps, pair, lambda *change: told.append(change)) == dict.fromkeys(s.title for s in steps)
+        check_all_done_once(steps)
+        alone = [Toy(number, tmp_path / "alone") for number in range(8)]
+        for step in alone:
+            step.output.parent.mkdir(parents=True)
+            assert count(step) is None
+        for one, other in zip(steps, alone, strict=True):
+            assert one.file(".done").read_bytes() == other.file(".done").read_bytes()
+        for step in steps:
+            assert [state for title, state in told if title == step.title] == ["running", "done"]
+        assert len({pid for step in steps for pid in lines(step.file(".starts"))}) == 2
+        assert not (tmp_path / "cluster" / "cluster.json").exists()
+
+    def test_what_is_done_is_not_run_again(self, pair, tmp_path):
+        steps = [Toy(number, tmp_path) for number in range(3)]
+        steps[1].output.parent.mkdir()
+        count(steps[1])
+        assert run(steps[::-1], pair) == dict.fromkeys(s.title for s in steps)
+        check_all_done_once(steps)
+
+    def test_a_fault_is_one_line_and_stops_nothing(self, pair, tmp_path):
+        steps = [
+            Toy(0, tmp_path, fault="cell 3: ValueError: no"),
+            Toy(1, tmp_path),
+            Toy(2, tmp_path, fault="raise"),
+        ]
+        told = []
+        faults = run(steps, pair, lambda *change: told.append(change))
+        assert faults == {
+            steps[0].title: "cell 3: ValueError: no", steps[1].title: None, steps[2].title: "ValueError: out of luck",
+        }  # fmt: skip
+        assert (steps[0].title, "failed: cell 3: ValueError: no") in told
+        check_all_done_once([steps[1]])
+        mended = [Toy(0, tmp_path), *steps[1:]]
+        assert run(mended, pair)[steps[0].title] is None
+        check_all_done_once(mended[:2])
+
+    def test_a_step_that_another_process_works_on_is_waited_for(self, pair, tmp_path, capfd):
+        step = Toy(5, tmp_path)
+        held, release = threading.Event(), threading.Event()
+
+        def hold():
+            with cluster._held(step, ignore):
+                held.set()
+                release.wait(20)
+                count(step)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(20)
+        threading.Timer(3, release.set).start()
+        assert run([step], pair) == {step.title: None}
+        holder.join()
+        expected = rf"{step.title}: waits for dask worker, process {os.getpid()} of \S+ on host \S+ since [\d: -]+, which works"
+        assert re.search(expected, capfd.readouterr().out)
+        check_all_done_once([step])
+
+    def test_ctrl_c_takes_back_what_was_not_started(self, pair, tmp_path):
+        steps = [Toy(number, tmp_path, units=8, unit_s=0.1) for number in range(6)]
+
+        def interrupt_the_first(title, state):
+            if state == "done":
+                raise KeyboardInterrupt
+
+        faults = run(steps, pair, interrupt_the_first)
+        assert list(faults.values()).count(None) >= 1
+        assert len(faults) < 6 and set(faults.values()) <= {
+            None,
+            "interrupted: goes on to its end on the cluster",
+        }
+        assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+        check_all_done_once(steps)
+
+    def test_the_dashboard_groups_by_title(self, tmp_path):
+        step = Toy(3, tmp_path)
+        assert key_split(f"{step.title}-{step.key()}") == step.title
+
+
+def test_a_killed_worker_is_replaced_and_its_step_goes_on_where_it_was(pair, tmp_path):
+    steps = [Toy(number, tmp_path, units=6, unit_s=0.2) for number in range(4)]
+    killed = []
+
+    told = []
+
+    def kill_the_first(title, state):
+        told.append((title, state))
+        victim = steps[0]
+        if title == victim.title and state == "running" and not killed:
+            while len(lines(victim.file(".progress"))) < 2:
+                time.sleep(0.02)
+            killed.append(int(lines(victim.file(".starts"))[-1]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    assert run(steps, pair, kill_the_first) == dict.fromkeys(s.title for s in steps)
+    assert [state for title, state in told if title == steps[0].title] == [
+        "running",
+        "remaining",
+        "running",
+        "done",
+    ]
+    starts, progress = lines(steps[0].file(".starts")), lines(steps[0].file(".progress"))
+    assert starts[0] == str(killed[0]) and starts[1] != starts[0] and len(starts) == 2
+    assert len(progress) == 6 and 2 <= progress.count(starts[0]) < 6  # nothing again, nothing left out
+    check_all_done_once(steps[1:])
+
+
+def test_no_job_waits_behind_a_long_one(pair, tmp_path):
+    """Whoever is free gets the next: the worker with the long job has no other."""
+    long = Toy(0, tmp_path, units=40, unit_s=0.1)
+    short = [Toy(number, tmp_path, units=2, unit_s=0.1) for number in range(1, 7)]
+    assert set(run([long, *short], pair).values()) == {None}
+    assert lines(long.file(".starts"))[0] not in {lines(step.file(".starts"))[0] for step in short}
+
+
+def test_two_clusters_of_four_workers_share_sixty_steps(tmp_path):
+    """Both are given all of them, in opposite order: each is finished by exactly one."""
+    steps = [Toy(number, tmp_path / "steps") for number in range(60)]
+    faults = {}
+
+    def drive(name, address, order):
+        faults[name] = run(order, address, folder=tmp_path / name)
+
+    with start(4) as one, start(4) as other:
+        drivers = [
+            threading.Thread(target=drive, args=("one", one.scheduler_address, steps)),
+            threading.Thread(target=drive, args=("other", other.scheduler_address, steps[::-1])),
+        ]
+        for driver in drivers:
+            driver.start()
+        for driver in drivers:
+            driver.join()
+    assert faults == dict.fromkeys(("one", "other"), dict.fromkeys(s.title for s in steps))
+    check_all_done_once(steps)
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from test_cluster import Toy, run
+if __name__ == "__main__":
+    run([Toy(number, Path({folder!r}), units=10, unit_s=0.1) for number in range(4)], {address!r})
+"""
+
+
+def test_a_killed_driver_leaves_nothing_undone_for_the_second_call(pair, tmp_path):
+    steps = [Toy(number, tmp_path, units=10, unit_s=0.1) for number in range(4)]
+    program = PROGRAM.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path), address=pair)
+    driver = subprocess.Popen([sys.executable, "-c", program])
+    deadline = time.monotonic() + 300
+    while not any(lines(step.file(".progress")) for step in steps):
+        assert driver.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    assert not all(step.is_done() for step in steps)
+    assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+    check_all_done_once(steps)
+
+
+def test_a_killed_scheduler_is_said_and_the_second_call_finishes(pair, tmp_path):
+    where = tmp_path / "scheduler.json"
+    python = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def start_dask(*words):
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *words, "--no-dashboard", "--scheduler-file", str(where)],
+            env=os.environ | {"PYTHONPATH": python}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    scheduler = start_dask("scheduler", "--port", "0")
+    worker = start_dask("worker", "--nthreads", "1", "--no-nanny")
+    steps = [Toy(number, tmp_path / "run", units=5, unit_s=0.2) for number in range(4)]
+
+    def kill_the_scheduler():
+        while not lines(steps[0].file(".progress")):
+            time.sleep(0.02)
+        scheduler.kill()
+
+    try:
+        deadline = time.monotonic() + 300
+        while not where.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        address = json.loads(where.read_text())["address"]
+        threading.Thread(target=kill_the_scheduler, daemon=True).start()
+        with pytest.raises(
+            RunError, match=r"lost after \d of 4 jobs; start it and its workers again and repeat"
+        ):
+            run(steps, address)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()
+    assert not all(step.is_done() for step in steps)
+    assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+    assert [len(lines(step.file(".progress"))) for step in steps] == [5] * 4
+
+
+def fail_to_import(*_):
+    raise ModuleNotFoundError("No module named 'serkit'")
+
+
+class TestRefused:
+    """One sentence, and no step has been started."""
+
+    @pytest.fixture
+    def steps(self, tmp_path):
+        return [Toy(number, tmp_path / "run") for number in range(2)]
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch):
+        for name in ("CONNECT_S", "FIRST_WORKER_S", "PROBE_S"):
+            monkeypatch.setattr(cluster, name, 1)
+
+    def refused(self, steps, address, match):
+        with pytest.raises(RunError, match=match) as caught:
+            run(steps, address)
+        assert "\n" not in str(caught.value)
+        assert not any(step.output.parent.exists() for step in steps)
+
+    @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere", "tcp://no.such.host.invalid:8786"])
+    def test_unreachable_scheduler(self, steps, address):
+        began = time.monotonic()
+        expected = rf"scheduler='{re.escape(address)}' does not answer .*start one with `dask scheduler`"
+        self.refused(steps, address, expected)
+        assert time.monotonic() - began < 5
+
+    @pytest.mark.parametrize(
+        "address", ["nowhere", "tcp://127.0.0.1:port", "tls://127.0.0.1:9", "web://127.0.0.1:9"]
+    )
+    def test_no_client_is_left_half_open(self, steps, address, monkeypatch):
+        """The garbage collector would close it, and wait for good if the next client starts at that moment."""
+        made, start = [], cluster._Client.start
+        monkeypatch.setattr(
+            cluster._Client, "start", lambda self, **kw: made.append(self) or start(self, **kw)
+        )
+        self.refused(steps, address, "does not answer .*expected the address of a running dask scheduler")
+        assert [client.status for client in made] == ["closed"]
+
+    def test_a_scheduler_without_serkit(self, steps, pair, monkeypatch):
+        monkeypatch.setattr(Client, "run_on_scheduler", fail_to_import)
+        self.refused(
+            steps, pair, r"scheduler tcp://\S+: can't run serkit \(No module .*\); start it in the same"
+        )
+
+    def test_no_worker(self, steps):
+        with start(0) as nobody:
+            self.refused(
+                steps, nobody.scheduler_address, r"no worker within 1 s, .*`dask worker tcp://\S+ --nthr"
+            )
+
+    def test_another_project_folder(self, steps, pair, monkeypatch):
+        """What the driver writes does not arrive where the workers look."""
+        monkeypatch.setattr(cluster, "write_json", ignore)
+        self.refused(steps, pair, r"worker \d at tcp://\S+: /\S+ is another folder there .*\(2 of 2 workers")
+
+    def test_no_project_folder(self, steps, pair, monkeypatch):
+        monkeypatch.setattr(cluster, "project_home", lambda: Path("/no/such/folder"))
+        self.refused(
+            steps, pair, "there is no folder /no/such/folder; mount the project folder under the same"
+        )
+
+    @pytest.mark.parametrize("name", ["serkit", "torch", "serkit's code"])
+    def test_another_version(self, steps, pair, monkeypatch, name):
+        other = cluster.versions() | {name: "0.0.7"}
+        monkeypatch.setattr(cluster, "versions", lambda: other)
+        self.refused(
+            steps, pair, rf"{name} is \S+, expected 0.0.7 as where the jobs come from; install the same"
+        )
+
+    def test_several_gpus_in_one_process(self, steps):
+        with start(1, processes=False, resources={"GPU": 4}) as wide:
+            self.refused(
+                steps, wide.scheduler_address, "announces 4 GPUs, expected 1, .* one worker for each GPU"
+            )
+
+
+def write_worker(step):
+    time.sleep(0.1)
+    step.file(".done").write_text(str(get_worker().name))
+
+
+def write_trim(step):
+    """What its processes would inherit."""
+    step.file(".done").write_text(os.environ.get(cluster.TRIM, "not set"))
+
+
+def test_a_training_does_not_inherit_how_dask_frees_memory(pair, tmp_path):
+    steps = [Toy(number, tmp_path) for number in range(2)]
+    with Client(pair) as client:
+        client.run(os.environ.__setitem__, cluster.TRIM, "65536")
+    assert set(cluster.run_on_cluster(steps, pair, write_trim, folder=tmp_path).values()) == {None}
+    assert [step.file(".done").read_text() for step in steps] == ["not set"] * 2
+
+
+def test_with_gpus_announced_their_workers_get_one_job_each(tmp_path):
+    steps = [Toy(number, tmp_path) for number in range(5)]
+    kinds = {"cpu": {"nthreads": 4}, "gpu": {"nthreads": 4, "resources": {"GPU": 1}}}
+    workers = {name: {"cls": Worker, "options": options} for name, options in kinds.items()}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as mixed:
+        address = mixed.scheduler_address
+        assert cluster.check_cluster(address, tmp_path) == 1
+        faults = cluster.run_on_cluster(steps, address, write_worker, folder=tmp_path)
+    assert faults == dict.fromkeys(step.title for step in steps)
+    assert {step.file(".done").read_text() for step in steps} == {"gpu"}
+    began = sorted((step.output.with_name("lock").stat().st_mtime, step.number) for step in steps)
+    ended = {step.number: step.file(".done").stat().st_mtime for step in steps}
+    assert all(ended[one] <= time_of_other for (_, one), (time_of_other, _) in pairwise(began))
+
+
+def spoil():
+    cluster.fit, cluster.unfit = cluster.unfit, lambda shared: "its disk is away"
+
+
+def mend():
+    cluster.unfit = cluster.fit
+
+
+@pytest.fixture
+def unchecked(pair, monkeypatch):
+    """Workers that come after the check of all, as it were."""
+    monkeypatch.setattr(cluster, "_check_workers", lambda *_: (None, 2))
+    monkeypatch.setattr(cluster, "PAUSE_S", 0.5)
+    with Client(pair, set_as_default=False) as client:
+        workers = list(client.scheduler_info()["workers"])
+        client.run(spoil, workers=workers[:1])
+        yield client, workers
+        client.run(mend, workers=workers[:1])
+
+
+def test_a_worker_that_is_unfit_gives_its_jobs_back(pair, tmp_path, unchecked, capfd):
+    steps = [Toy(number, tmp_path, units=1, unit_s=0.3) for number in range(6)]
+    assert run(steps, pair) == dict.fromkeys(step.title for step in steps)
+    check_all_done_once(steps)
+    assert len({pid for step in steps for pid in lines(step.file(".starts"))}) == 1
+    assert capfd.readouterr().out.count("gets no jobs: its disk is away") == 1
+
+
+def test_no_worker_left_that_is_fit(pair, tmp_path, unchecked):
+    client, workers = unchecked
+    client.run(spoil, workers=workers[1:])
+    try:
+        with pytest.raises(
+            RunError, match=r"no worker is left that is fit: worker \d at .*: its disk is away"
+        ):
+            run([Toy(0, tmp_path)], pair)
+    finally:
+        client.run(mend, workers=workers[1:])
+    assert not (tmp_path / "0").exists()
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A project with a notebook that writes down where it ran."""
+    cells = [
+        nbformat.v4.new_code_cell("number = 0", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import os\nprint(number**2, os.getcwd(), os.getppid())"),
+        nbformat.v4.new_code_cell("if number == 1:\n    raise ValueError('out of luck')"),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    (tmp_path / "notebooks").mkdir()
+    for name in ("01_prepare_corpus", "square"):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    monkeypatch.chdir(tmp_path)
+    return [
+        Step("square", {"number": number}, tmp_path / f"runs/trial/{number}/square.ipynb", label=str(number))
+        for number in (1, 2)
+    ]
+
+
+def test_notebooks_are_executed_in_the_project_folder(notebooks, pair, tmp_path):
+    folder = tmp_path / "runs" / "trial"
+    faults = cluster.run_on_cluster(notebooks, pair, execute, folder=folder)
+    assert faults == {"square  1": "cell 3: ValueError: out of luck", "square  2": None}
+    assert re.search(rf"\n4 {re.escape(str(tmp_path))} \d+", notebooks[1].log.read_text())
+    assert [step.is_done() for step in notebooks] == [False, True]
+
+
+class TestCommand:
+    def test_jobs_beside_a_scheduler(self, tmp_path):
+        with pytest.raises(
+            ParameterError, match="jobs=3 beside a scheduler, expected 0: its workers say how many"
+        ):
+            reproduce.reproduce("trial", jobs=3, scheduler="tcp://127.0.0.1:9", corpus="demo")
+
+    def test_unreachable_scheduler_before_anything_is_planned(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(cluster, "CONNECT_S", 1)
+        with pytest.raises(RunError, match="does not answer"):
+            reproduce.reproduce("trial", jobs=0, scheduler="tcp://127.0.0.1:9", corpus="nowhere")
+        assert not list(tmp_path.iterdir())
+
+    def test_the_trainings_go_to_the_cluster(self, notebooks, pair, tmp_path):
+        runner, jobs = reproduce._choose_runner("trial", 0, pair, False)
+        assert jobs == 2 and not (tmp_path / "runs" / "trial").exists()
+        told = []
+        faults = runner([], jobs, lambda *change: told.append(change))
+        assert faults == {} and told == []

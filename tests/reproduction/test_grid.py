@@ -1,0 +1,280 @@
+"""Grids: read by hand, multiplied out, and every mistake refused before anything runs."""
+
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import toy_project
+
+from serkit import cli, runs
+from serkit.errors import ParameterError
+from serkit.experiment import Experiment
+from serkit.reproduction import plan, reproduce
+from serkit.reproduction.grid import SETTINGS, read_grid
+
+DEMO = Path(__file__).parents[2] / "notebooks" / "grids" / "demo.toml"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "trial.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    return toy_project.make_project(tmp_path, monkeypatch)
+
+
+class TestRead:
+    def test_by_hand(self, write):
+        grid = read_grid(
+            write("""
+                title = "two"
+                [common]
+                corpus = "ravdess"
+                root = "somewhere"
+                folds = [2, "1"]
+                seeds = [5]
+                epochs = 3
+                [[variant]]
+                name = "as published"
+                recipe = "published"
+                epochs = 4
+                [[variant]]
+            """)
+        )
+        assert (grid.title, grid.corpus, grid.root, grid.run) == ("two", "ravdess", "somewhere", "")
+        assert (grid.folds, grid.seeds) == (["2", "1"], [5])
+        assert grid.variants == [
+            ("as published", {"epochs": 4, "recipe": "published"}),
+            ("corrected_clean_session_demo", {"epochs": 3}),
+        ]
+
+    def test_what_is_not_said(self, write):
+        grid = read_grid(write("[[variant]]"))
+        assert (grid.title, grid.corpus, grid.folds, grid.seeds) == ("trial", "demo", [], [111])
+        assert grid.variants == [("corrected_clean_session_demo", {})]
+
+    def test_lists_are_multiplied_out(self, write):
+        grid = read_grid(
+            write("""
+                [common]
+                recipe = ["published", "corrected"]
+                [[variant]]
+                selection = ["clean", "last"]
+                [[variant]]
+                name = "frozen"
+                encoder_training = "frozen"
+            """)
+        )
+        assert [label for label, _ in grid.variants] == [
+            "published_clean_session_demo", "published_last_session_demo", "corrected_clean_session_demo",
+            "corrected_last_session_demo", "frozen, recipe=published", "frozen, recipe=corrected",
+        ]  # fmt: skip
+
+    def test_a_single_list_needs_no_variant(self, write):
+        assert len(read_grid(write('[common]\nby = ["session", "speaker"]')).variants) == 2
+
+    def test_every_field_of_an_experiment_may_stand_in_it(self):
+        assert set(SETTINGS) == {field.name for field in fields(Experiment)} - {"corpus", "fold", "seed"}
+
+    def test_the_demo_grid(self):
+        grid = read_grid(DEMO)
+        assert [label for label, _ in grid.variants] == ["corrected", "published"]
+        assert (grid.corpus, grid.folds, grid.seeds) == ("demo", [], [111, 211])
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("variant = ", "is no TOML (Invalid value (at "),
+            ("", "holds no variant; add a table that begins with [[variant]]"),
+            ("[common]\nseeds = [1]", "holds no variant; add"),
+            ("variant = []", "holds no variant; add"),
+            ("[variant]\nepochs = 1", "holds no variant; add"),
+            ("[[variants]]", "trial.toml: 'variants' is no setting, did you mean 'variant'?"),
+            ("common = 3\n[[variant]]", "common=3, expected a table that begins with [common]"),
+            ("variant = [1]", "variant 1=1, expected a table that begins with [[variant]]"),
+            ("title = 3\n[[variant]]", "title=3, expected a text in quotes"),
+            ("[common]\ncorpsu = 'demo'", "[common]: 'corpsu' is no setting, did you mean 'corpus'?"),
+            ("[common]\nzzz = 1", "[common]: 'zzz' is no setting, expected one of corpus, root, run, folds,"),
+            ("[common]\ncorpus = 'timit'\n[[variant]]", "variant 1: corpus='timit', expected one of "),
+            ("[common]\nseeds = []\n[[variant]]", "[common]: seeds=[], expected such as [111, 211]"),
+            ("[common]\nseeds = [1, 1]\n[[variant]]", "seeds=[1, 1], expected such as [111, 211], none twice"),
+            ("[common]\nseeds = [1.5]\n[[variant]]", "seeds=[1.5], expected such as [111, 211]"),
+            ("[common]\nseeds = [-1]\n[[variant]]", "[common]: seed=-1, expected a number from 0 to"),
+            ("[common]\nfolds = '1'\n[[variant]]", "folds='1', expected \"all\" or such as [1, 2]"),
+            ("[common]\nfolds = [1, '1']\n[[variant]]", "folds=[1, '1'], expected \"all\" or such as [1, 2], none"),
+            ("[[variant]]\n[[variant]]\nname = 'b'\nepoch = 3", "variant 2: 'epoch' is no setting, did you mean 'epochs'?"),
+            ("[[variant]]\nseeds = [3]", "variant 1: seeds is the same for all variants; move it to [common]"),
+            ("[[variant]]\nfold = '3'", "variant 1: 'fold' is no setting"),
+            ("[[variant]]\nname = 3", "variant 1: name=3, expected a text in quotes"),
+            ("[[variant]]\nname = 'b'\nepochs = 0.5", "variant 1 (b): epochs=0.5, expected a whole number"),
+            ("[[variant]]\nepochs = true", "variant 1: epochs=True, expected a whole number"),
+            ("[[variant]]\nepochs = -3", "variant 1: epochs=-3, expected a number from 1 to 1000"),
+            ("[[variant]]\nrecipe = 'perfect'", "variant 1: recipe='perfect', expected published or corrected"),
+            ("[[variant]]\ncompile = 1", "variant 1: compile=1, expected true or false"),
+            ("[[variant]]\nrecipe = []", "variant 1: recipe=[], expected a value, or a list of at least one"),
+            (
+                "[[variant]]\nname = 'a'\n[[variant]]\nname = 'a'\nrecipe = 'published'",
+                "two variants are called 'a'; give each a name of its own",
+            ),
+            (
+                "[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'\nepochs = 10",
+                "variants 'a' and 'b' are the same; take one out",
+            ),
+            (
+                "[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'\nepochs = 3",
+                "variants 'a' and 'b' differ in epochs only (epochs=10 and 3) and would share the folder "
+                "corrected_clean_session_demo; give each a grid and a run of its own",
+            ),
+            ("[common]\nepochs = [3, 4]", "differ in epochs only (epochs=3 and 4)"),
+            ("[common]\nby = ['session', 'session']", "are the same; take one out"),
+        ],
+    )  # fmt: skip
+    def test_in_one_sentence(self, write, text, message):
+        path = write(text)
+        with pytest.raises(ParameterError) as caught:
+            read_grid(path)
+        assert str(caught.value).startswith(f"grid {path}")
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_a_file_that_is_not_there(self, tmp_path):
+        with pytest.raises(ParameterError, match=r"none.toml: can't be read \(No such file"):
+            read_grid(tmp_path / "none.toml")
+
+    def test_no_text(self, tmp_path):
+        (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(ParameterError, match=r"a.toml: is no TOML"):
+            read_grid(tmp_path / "a.toml")
+
+
+def plan_of(grid, **changes):
+    about = {"corpus": grid.corpus, "fold_names": grid.folds, "seeds": grid.seeds, "variants": grid.variants}
+    return plan.make_plan("trial", **(about | changes))
+
+
+class TestPlan:
+    def test_counts_and_order(self, project):
+        steps = plan_of(read_grid(DEMO))
+        kinds = [step.notebook[:2] for step in steps]
+        assert kinds == ["01", "02", "03", "04"] + ["05"] * 20 + ["06"] * 2 + ["07"]
+        assert len({step.title for step in steps}) == 27 and len({step.output for step in steps}) == 27
+        assert steps[4].title == "05_train_coattention  corrected fold=1 seed=111"
+        assert steps[14].parameters["recipe"] == "published" and steps[14].parameters["name_variant"] is True
+        assert steps[-2].output == (
+            project / "runs/trial/notebooks/06_confusion_matrix_published_clean_session_demo.ipynb"
+        )
+
+    def test_one_variant_is_named_as_without_a_grid(self, project, write):
+        alone = plan_of(read_grid(write("[common]\nprofile = 'demo'\nfolds = [1]\n[[variant]]\nname = 'a'")))
+        usual = plan.make_plan("trial", corpus="demo", fold_names=["1"], profile="demo")
+        assert [(s.title, s.output, s.parameters) for s in alone] == [
+            (s.title, s.output, s.parameters) for s in usual
+        ]
+        assert alone[-2].output.name == "06_confusion_matrix.ipynb"
+
+    def test_the_folds_of_every_protocol_are_written_down(self, project, write):
+        steps = plan_of(read_grid(write("[common]\nselection = ['clean', 'last']")))
+        first, second = (step for step in steps if step.notebook == "01_prepare_corpus")
+        assert first.output.name == "01_prepare_corpus.ipynb"
+        assert second.output.name == "01_prepare_corpus_session_last.ipynb"
+        assert second.parameters["selection"] == "last"
+
+    def test_what_a_variant_is_named_after_is_told_to_notebook_06(self, project, write):
+        text = "[[variant]]\nencoder_training = 'frozen'\npatience = 3\n[[variant]]"
+        last = plan_of(read_grid(write(text)))[-3:-1]
+        assert last[0].parameters["more"] == {"encoder_training": "frozen"}
+        assert "more" not in last[1].parameters
+
+    def test_a_fold_that_is_not_there(self, project, write):
+        with pytest.raises(ParameterError, match="fold='9', expected one of 1, 2, 3, 4, 5"):
+            plan_of(read_grid(write("[common]\nfolds = [9]\n[[variant]]")))
+
+    def test_each_kind_of_training_is_measured_once(self, project, write, monkeypatch):
+        measure, asked = plan.estimate.measure, []
+        monkeypatch.setattr(
+            plan.estimate, "measure", lambda *given, **options: asked.append(given[0]) or measure()
+        )
+        text = "[common]\nseeds = [1, 2]\nrecipe = ['published', 'corrected']\n[[variant]]\n[[variant]]\nprofile = 'paper'"
+        assert len(plan_of(read_grid(write(text)))) == 4 + 2 * 5 * 4 + 4 + 1
+        assert [experiment.profile for experiment in asked] == ["demo", "paper"]
+
+    def test_what_is_done_is_not_done_again(self, project):
+        for step in plan_of(read_grid(DEMO))[4:9]:
+            step.output.parent.mkdir(parents=True)
+            runs.write_json(step.output.parent / "experiment.json", {"key": step.experiment.key})
+            (step.output.parent / "DONE").touch()
+        steps = plan_of(read_grid(DEMO))
+        assert len(plan.unfinished(steps)) == 27 - 5
+
+    def test_dry_run_says_everything_and_writes_nothing(self, project, capsys):
+        grid = read_grid(project / "notebooks" / "grids" / "demo.toml")
+        assert reproduce.reproduce("trial", grid=grid, corpus="demo", dry_run=True, jobs=2) == 0
+        text = capsys.readouterr().out
+        assert "grid notebooks/grids/demo.toml: Corrected and published features" in text
+        assert "27 steps, 0 done before" in text
+        line = (
+            r" 24  05_train_coattention  published fold=5 seed=211 +at most +\d+\.\d min  recipe=published\n"
+        )
+        assert re.search(line, text)
+        assert "profile=demo" in text and "2 trainings at a time" in text and "disk: " in text
+        assert not (project / "runs").exists()
+
+    def test_two_at_a_time_take_half_of_the_training_time(self, project, capsys):
+        minutes = []
+        for jobs in (1, 2):
+            reproduce.reproduce("trial", grid=read_grid(DEMO), corpus="demo", dry_run=True, jobs=jobs)
+            minutes.append(int(re.search(r"everything: at most (\d+) min", capsys.readouterr().out)[1]))
+        preparation = 6 * 15 / 60
+        assert minutes[1] - preparation == pytest.approx((minutes[0] - preparation) / 2, abs=1)
+
+
+class TestCommandLine:
+    @pytest.fixture
+    def asked(self, project, monkeypatch):
+        """What the command line hands to the driver."""
+        calls = []
+        monkeypatch.setattr(reproduce, "reproduce", lambda run, **settings: calls.append((run, settings)))
+        return calls
+
+    def test_the_command_line_wins(self, asked, write):
+        path = write("[common]\ncorpus = 'ravdess'\nroot = 'a'\nrun = 'mine'\n[[variant]]")
+        cli.Reproduce(grid=str(path), jobs=3)()
+        cli.Reproduce(grid=str(path), corpus="demo", run="other", root="b")()
+        (first, given), (second, changed) = asked
+        assert (first, given["corpus"], Path(given["root"]).name, given["jobs"]) == (
+            "mine",
+            "ravdess",
+            "a",
+            3,
+        )
+        assert (second, changed["corpus"], Path(changed["root"]).name) == ("other", "demo", "b")
+
+    def test_a_run_is_called_like_its_grid(self, asked, write):
+        cli.Reproduce(grid=str(write("[[variant]]")))()
+        assert asked[0][0] == "trial" and "recipe" not in asked[0][1]
+
+    @pytest.mark.parametrize(
+        "setting", [{"epochs": 3}, {"seeds": "1"}, {"recipe": "published"}, {"profile": "paper"}]
+    )
+    def test_a_setting_beside_a_grid_is_refused(self, asked, write, setting):
+        ((name, value),) = setting.items()
+        message = f"{name}={value!r} beside a grid, expected it in the grid; write it into .*trial.toml"
+        with pytest.raises(ParameterError, match=message):
+            cli.Reproduce(grid=str(write("[[variant]]")), **setting)()
+
+    def test_one_message_and_no_traceback(self, project, write):
+        command = [sys.executable, "-m", "serkit.cli", "reproduce", "--grid", str(write("[[varaint]]"))]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert "did you mean 'variant'?" in done.stderr and "Traceback" not in done.stderr

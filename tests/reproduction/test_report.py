@@ -1,0 +1,443 @@
+"""The report: verdicts beside the paper, what may stand there, what is refused, and one page of it all."""
+
+import json
+import re
+import shutil
+
+import nbformat
+import numpy as np
+import pandas as pd
+import prediction_tables as tables
+import pytest
+
+from serkit import runs
+from serkit.constants import LABELS
+from serkit.errors import FoldError, ParameterError, RunError
+from serkit.evaluation import claims
+from serkit.reproduction import catalogue, report
+from serkit.reproduction import page as webpage
+
+PUBLISHED = "published_published_session_paper"
+CLEAN = "corrected_clean_session_paper"
+
+
+def write_folds(project, table, corpus, run="trial", planned=(), **changes):
+    """A finished run with these predictions, one folder for each fold and seed; ``planned`` may name more."""
+    for (variant, fold, seed), rows in table.groupby(["variant", "fold", "seed"]):
+        folder = project / "runs" / run / variant / f"fold={fold}" / f"seed={seed}"
+        folder.mkdir(parents=True)
+        rows.to_parquet(folder / "predictions.parquet")
+        recipe, selection, by, profile = variant.split("_")
+        parameters = {
+            "corpus": corpus,
+            "recipe": recipe,
+            "selection": selection,
+            "by": by,
+            "profile": profile,
+        }
+        parameters |= {"fold": fold, "seed": int(seed)} | changes
+        record = {"parameters": parameters} | ({"folds": planned} if planned else {})
+        (folder / "experiment.json").write_text(json.dumps(record))
+        history = {"epoch": [1, 2], "train_ua": [0.3, 0.5], "validation_ua": [0.3, 0.4]}
+        pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+        (folder / "metrics.json").write_text('{"best_epoch": 2}')
+        (folder / "DONE").write_text("x")
+
+
+def write_run(
+    project,
+    corpus,
+    selection,
+    folds,
+    by="session",
+    recipe="corrected",
+    profile="paper",
+    run="trial",
+    **changes,
+):
+    """In every fold each class twice, angry always right, the rest taken for angry."""
+    parts = [
+        pd.DataFrame({
+            "utterance_id": [f"{fold}_{i}" for i in range(8)], "speaker": f"{fold}F", "session": str(fold),
+            "truth": np.repeat(LABELS, 2), "prediction": "angry", "fold": str(fold), "seed": 1,
+            "variant": f"{recipe}_{selection}_{by}_{profile}", "split": "test", **{f"p_{label}": 0.25 for label in LABELS},
+        }) for fold in folds
+    ]  # fmt: skip
+    write_folds(project, pd.concat(parts), corpus, run, **changes)
+
+
+def both_protocols(right=0.7, seeds=(111, 211), per_speaker=8):
+    """Predictions under the published and the clean protocol, by session."""
+    about = tables.manifest(per_speaker)
+    names = (("published", "published"), ("clean", "corrected"))
+    return pd.concat([
+        tables.predict(about, "session", selection, recipe, seed, right) for selection, recipe in names for seed in seeds
+    ])  # fmt: skip
+
+
+class TestVerdict:
+    @pytest.mark.parametrize(
+        ("low", "high", "expected"),
+        [
+            (66.05, 76.05, "reproduced"),  # both ends just within 5 points
+            (66.0, 75.0, "can't tell: interval too wide"),
+            (70.0, 76.1, "can't tell: interval too wide"),
+            (71.1, 76.0, "not reproduced"),
+            (60.0, 71.0, "not reproduced"),
+            (25.0, 100.0, "can't tell: interval too wide"),
+        ],
+    )
+    def test_by_hand(self, low, high, expected):
+        assert claims.verdict(71.05, low, high) == expected
+
+    def test_the_printed_rule_names_the_margin(self):
+        assert f"more than {claims.MARGIN:g} points" in claims.RULE
+
+
+class TestPaper:
+    def row(self, *names, claim="leave one session out, UA"):
+        return report.paper_comparison(*names or ["trial"]).set_index("claim").loc[claim]
+
+    def test_the_papers_numbers(self, project):
+        write_run(project, "demo", "clean", [1])
+        table = report.paper_comparison("trial")
+        assert table["paper"].tolist() == [69.80, 71.05, 71.64, 72.70]
+
+    def test_iemocap_with_all_folds_and_the_papers_model_stands_beside_the_paper(self, project):
+        write_run(project, "iemocap", "clean", range(1, 6))
+        row = self.row()
+        assert row["clean protocol"] == (25, 25, 25)  # every speaker alike: an interval without width
+        assert np.isnan(row["published protocol"].value) and row["verdict"] == "can't tell: not run"
+        assert row["verdict, clean protocol"] == "can't tell: 40 of 5,531 utterances"
+
+    @pytest.mark.parametrize(
+        ("changes", "why"),
+        [
+            ({"corpus": "ravdess"}, "not IEMOCAP"),
+            ({"folds": range(1, 5)}, "4 of 5 folds"),
+            ({"profile": "demo"}, "not run"),
+            ({"by": "speaker"}, "not run"),
+            ({"epochs": 2}, "epochs=2, published 100"),
+            ({"class_weights": True}, "class_weights=True, published False"),
+        ],
+    )
+    def test_anything_less_leaves_the_cell_empty_and_says_why(self, project, changes, why):
+        write_run(project, **({"corpus": "iemocap", "selection": "clean", "folds": range(1, 6)} | changes))
+        row = self.row()
+        assert np.isnan(row["clean protocol"].value)
+        assert row["verdict, clean protocol"] == f"can't tell: {why}"
+
+    def test_how_fast_it_was_computed_does_not_matter(self, project):
+        write_run(project, "iemocap", "clean", range(1, 6), precision="bf16", micro_batch=8)
+        assert self.row()["clean protocol"].value == 25
+
+    def test_two_protocols_two_seeds_and_all_utterances_get_a_verdict(self, project, monkeypatch):
+        predictions = both_protocols(right=0.4, per_speaker=40)
+        # fewer of one class in one session, or the mean over folds would be the pooled score
+        number = predictions["utterance_id"].str[-3:].astype(int)
+        predictions = predictions[
+            (predictions["session"] != "1") | (predictions["truth"] != "sad") | (number < 8)
+        ]
+        monkeypatch.setattr(claims, "IEMOCAP_UTTERANCES", predictions["utterance_id"].nunique())
+        write_folds(project, predictions[predictions["variant"] == PUBLISHED], "iemocap", run="as_published")
+        write_folds(project, predictions[predictions["variant"] == CLEAN], "iemocap", run="cleaned")
+        row = self.row("as_published", "cleaned")
+        assert (row["verdict"], row["verdict, clean protocol"]) == ("not reproduced", "not reproduced")
+        cell, test = row["clean protocol"], predictions[predictions["split"] == "test"]
+        test = test[test["variant"] == CLEAN]
+        folds = [
+            (rows["truth"] == rows["prediction"]).groupby(rows["truth"]).mean().mean()
+            for _, rows in test.groupby(["fold", "seed"])
+        ]
+        assert np.isclose(cell.value, 100 * np.mean(folds)) and cell.low < cell.value < cell.high < 71.05
+
+    def test_one_seed_is_not_the_papers_protocol(self, project, monkeypatch):
+        monkeypatch.setattr(claims, "IEMOCAP_UTTERANCES", 80)
+        write_folds(project, both_protocols(seeds=(111,)), "iemocap")
+        assert self.row()["verdict"] == "can't tell: one seed"
+
+
+class TestRefused:
+    def test_a_run_without_predictions(self, project):
+        with pytest.raises(RunError, match="run 'trial': no finished fold"):
+            report.write_report("trial")
+        write_run(project, "demo", "clean", [1])
+        next((project / "runs").rglob("predictions.parquet")).unlink()
+        with pytest.raises(
+            RunError, match=r"predictions\.parquet is missing, although the fold is marked as done"
+        ):
+            report.write_report("trial")
+
+    def test_a_missing_fold_named_by_who_validates(self, project):
+        predictions = both_protocols()
+        write_folds(project, predictions[predictions["fold"] != "3"], "demo")
+        with pytest.raises(RunError, match="fold 3 is missing, found 1, 2, 4, 5"):
+            report.write_report("trial")
+        assert not (project / "figures").exists()
+
+    def test_a_fold_that_only_another_variant_has(self, project):
+        write_run(project, "demo", "last", [1, 2, 3])
+        write_run(project, "demo", "last", [1, 2], recipe="published")
+        with pytest.raises(
+            RunError, match="published_last_session_paper, seed 1: fold 3 is missing, found 1, 2"
+        ):
+            report.checked_predictions("trial")
+
+    def test_a_missing_fold_named_by_the_plan_of_the_corpus(self, project):
+        write_run(project, "demo", "last", [1, 2], by="speaker")
+        plan = project / "data" / "processed" / "demo" / "folds_speaker_last.csv"
+        plan.parent.mkdir(parents=True)
+        pd.DataFrame({"fold": [1, 2, 3]}).to_csv(plan, index=False)
+        with pytest.raises(RunError, match=r"fold 3 is missing, found 1, 2; .*--partial"):
+            report.checked_predictions("trial")
+        assert report.checked_predictions("trial", partial=True)[1] == {
+            "corrected_last_speaker_paper": ["1", "2"]
+        }
+
+    def test_a_part_is_reported_only_if_asked_for_and_says_so(self, project, capsys):
+        predictions = both_protocols(seeds=(111,))
+        predictions = predictions[(predictions["variant"] == CLEAN) & (predictions["fold"] != "3")]
+        write_folds(project, predictions, "demo")
+        page = report.write_report("trial", partial=True)
+        assert f"{CLEAN}: scores are of folds 1, 2, 4, 5 only" in capsys.readouterr().out
+        assert f"{CLEAN}: scores are of folds 1, 2, 4, 5 only" in page.read_text()
+        assert "4 folds by session" in (project / "figures/trial/scores_by_variant.md").read_text()
+
+    def test_a_speaker_in_two_splits(self, project):
+        predictions = both_protocols(seeds=(111,))
+        predictions = predictions[predictions["variant"] == CLEAN].reset_index(drop=True)
+        row = predictions.index[(predictions["fold"] == "2") & (predictions["split"] == "validation")][0]
+        predictions.loc[row, "split"] = "test"
+        write_folds(project, predictions, "demo")
+        for use in (report.write_report, report.score_summary):
+            with pytest.raises(FoldError, match=r"fold 2: speaker 3F is in validation .* and in test"):
+                use("trial")
+
+    def test_runs_with_other_labels_or_other_corpora(self, project):
+        write_run(project, "demo", "clean", range(1, 6), run="one")
+        table = tables.with_counts([1, 2, 3, 4, 5], 6, variant="corrected_last_speaker_paper")
+        write_folds(project, table, "demo", run="two")
+        with pytest.raises(ParameterError, match=r"tested on the labels \['sad'\], but variant"):
+            report.write_report("one", ["two"])
+        write_run(project, "ravdess", "last", range(1, 6), run="three")
+        with pytest.raises(ParameterError, match="are on demo and ravdess, expected one corpus"):
+            report.write_report("one", ["three"])
+        with pytest.raises(ParameterError, match="stands in run 'one' and in another"):
+            report.write_report("one", ["one"])
+
+    def test_folds_trained_in_different_ways_are_not_averaged(self, project):
+        write_run(project, "demo", "clean", [1, 2], epochs=10)
+        write_run(project, "demo", "clean", [3], epochs=5)
+        with pytest.raises(RunError, match=r"fold=3/seed=1 was made with epochs=5, .*fold=1/seed=1 with 10"):
+            runs.shared_parameters("trial")
+        with pytest.raises(RunError, match="epochs=5"):
+            report.write_report("trial", partial=True)
+
+
+def test_scores_by_hand(project):
+    write_run(project, "demo", "clean", [1, 2])
+    row = report.score_summary("trial").iloc[0]
+    assert (row["folds"], row["utterances"]) == (2, 16)
+    assert (row["wa_pooled"], row["ua_fold_mean"]) == (25.0, 25.0)
+    scores = report.score_intervals(runs.load_predictions("trial")).set_index("score")
+    assert scores.loc["UA", "pooled"].value == 25 and np.isnan(scores.loc["UA", "pooled"].low)  # 2 speakers
+
+
+class TestPrintedAtTheEndOfARun:
+    """In every fold a class right and three wrong: 25 %."""
+
+    def test_a_whole_run(self, project, capsys):
+        write_run(project, "demo", "clean", range(1, 6))
+        report.print_scores("trial")
+        printed = capsys.readouterr().out
+        assert printed.startswith("\ndemo is not IEMOCAP: this run can't speak about the paper's numbers.\n")
+        assert re.search(rf"{CLEAN} +UA 25\.0 \[25\.0, 25\.0\] 25\.0 \[25\.0, 25\.0\] +0\.0 +–", printed)
+        assert "only" not in printed
+        assert not (project / "figures").exists()
+
+    def test_a_part_of_one(self, project, capsys):
+        write_run(project, "iemocap", "published", [1, 2], recipe="published", planned=[1, 2, 3])
+        report.print_scores("trial")
+        printed = capsys.readouterr().out
+        assert "scores are of folds 1, 2 only; missing: 3." in printed and "test speakers" in printed
+        assert re.search(rf"{PUBLISHED} +UA +25\.0 +25\.0 +0\.0 +–", printed)  # two speakers: no interval
+
+
+def test_a_leaking_variant_is_marked_in_print_and_in_the_files(project, capsys):
+    write_run(project, "iemocap", "published", [1], recipe="published")
+    report.write_report("trial")
+    assert "test speakers" in capsys.readouterr().out
+    for stem in ("scores_by_variant", "paper_comparison"):
+        assert "test speakers" in (project / "figures/trial" / f"{stem}.md").read_text()
+
+
+def test_a_clean_run_is_not_marked_and_other_corpora_say_so(project, capsys):
+    write_run(project, "demo", "clean", [1])
+    report.write_report("trial")
+    printed = capsys.readouterr().out
+    assert "can't speak about the paper" in printed and "test speakers" not in printed
+    assert (
+        claims.RULE in printed
+        and claims.RULE in (project / "figures/trial/paper_comparison.json").read_text()
+    )
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A whole run with both protocols, one executed notebook, and its report."""
+    home = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        (home / "notebooks").mkdir()
+        (home / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
+        about = tables.manifest().assign(num_samples=40_000, sample_rate=16_000)
+        processed = home / "data" / "processed" / "demo"
+        processed.mkdir(parents=True)
+        about.to_parquet(processed / "manifest.parquet")
+        write_folds(home, both_protocols(seeds=(111,)), "demo")
+        text = "[the paper](https://arxiv.org/abs/2203.15326) ![far](https://a.org/b.png)"
+        cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("print('a' + 'b')")]
+        cells[1].outputs = [
+            nbformat.v4.new_output("error", ename="E", evalue="e", traceback=["stopped here"])
+        ]
+        (home / "runs" / "trial" / "notebooks").mkdir()
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        nbformat.write(notebook, home / "runs" / "trial" / "notebooks" / "02_mfcc.ipynb")
+        report.write_report("trial")
+    return home
+
+
+class TestPage:
+    def test_nothing_is_fetched_from_anywhere(self, reported):
+        html = (reported / "runs" / "trial" / "report.html").read_text()
+        assert not re.findall(r"""\b(?:src|href)\s*=\s*["'](?!data:|#)""", html)
+        assert not re.search(r"<script|<link|<iframe|@import|url\(", html)
+        assert html.count('src="data:image/png;base64,') == 11  # five of each variant and a difference
+
+    def test_in_a_browser(self, reported):
+        """Every picture is there, nothing is asked for, nothing is wider than the window."""
+        driver = pytest.importorskip(
+            "playwright.sync_api", reason="no Playwright here: pip install playwright"
+        )
+        program = shutil.which("chromium") or shutil.which("google-chrome")
+        if not program:
+            pytest.skip("no Chromium here")
+        asked, said = [], []
+        with driver.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            page.goto((reported / "runs" / "trial" / "report.html").as_uri())
+            page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+            widths = page.evaluate(
+                "Promise.all([...document.images].map(async i => { await i.decode(); return i.naturalWidth; }))"
+            )
+            sticks_out = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            browser.close()
+        assert len(widths) == 11 and all(width > 0 for width in widths)
+        assert [url for url in asked if not url.startswith("data:")] == asked[:1] and not said
+        assert sticks_out == 0
+
+    def test_tables_captions_and_notebooks_are_in_it(self, reported):
+        html = (reported / "runs" / "trial" / "report.html").read_text()
+        assert "leave one speaker out, UA" in html and "not IEMOCAP" in html
+        assert (
+            0
+            < html.index("leave one speaker out, UA")
+            < html.index("Context from the literature, not measured")
+        )
+        assert "Confusion matrix of each unseen speaker" in html
+        assert "the paper" in html and "stopped here" in html and "ended in an error" in html
+
+    def test_what_is_not_there_is_named(self, reported):
+        html = (reported / "runs" / "trial" / "report.html").read_text()
+        for text in (
+            "notebook runs/trial/notebooks/01_prepare_corpus.ipynb: not there",
+            f"notebook runs/trial/notebooks/06_confusion_matrix_{CLEAN}.ipynb: not there",
+            f"confusion_matrix_{CLEAN}: missing; notebook 06_confusion_matrix writes it, with name_variant=True",
+            f"curves_{CLEAN}_fold4_seed111: missing; notebook 05_train_coattention writes it, with name_variant",
+            f"rating_mistakes_{CLEAN}: missing: utterance 1F_000 has no valence and activation",
+            f"embedding_speaker_{CLEAN}: missing: runs/trial/{CLEAN}/fold=1/seed=111/embedding.parquet is missing",
+        ):
+            assert text in html, text
+
+    def test_the_same_run_gives_the_same_bytes(self, reported, monkeypatch):
+        monkeypatch.chdir(reported)
+        entries = catalogue.read_catalogue("trial")
+        pages = [webpage.write_page("trial", summary=["x"], entries=entries).read_bytes() for _ in range(2)]
+        lists = [catalogue.write_catalogue("trial", entries, root="again").read_bytes() for _ in range(2)]
+        assert pages[0] == pages[1] and lists[0] == lists[1]
+
+    @pytest.mark.parametrize(
+        ("html", "expected"),
+        [
+            (
+                '<audio src="https://a.org/b.wav"></audio>',
+                "<em>(not shown: https://a.org/b.wav)</em></audio>",
+            ),
+            (
+                "<style>@import 'x.css'; p { background: url(//a.org/b) }</style>",
+                "<style> p { background:  }</style>",
+            ),
+            ('<a href="#top">up</a>', '<a href="#top">up</a>'),
+            ('<iframe src="x"></iframe>text', "text"),
+        ],
+    )
+    def test_self_contained_by_hand(self, html, expected):
+        assert webpage.self_contained(html) == expected
+
+
+class TestCatalogue:
+    def test_every_format_is_linked_and_shown_small(self, reported):
+        text = (reported / "figures" / "trial" / "README.md").read_text()
+        stem = f"reliability_{CLEAN}"
+        assert f'<img src="{stem}.png" width="240"' in text
+        for suffix in ("png", "pdf", "svg", "csv", "json"):
+            assert f"[{suffix}]({stem}.{suffix})" in text
+        assert "Leak: the checkpoint was chosen on the test speakers" in text
+        for name in re.findall(r"\]\(([^)]*)\)", text):
+            assert (reported / "figures" / "trial" / name).is_file()
+
+    @pytest.fixture
+    def copy(self, reported, tmp_path, monkeypatch):
+        shutil.copytree(reported, tmp_path / "copy")
+        monkeypatch.chdir(tmp_path / "copy")
+        return tmp_path / "copy" / "figures" / "trial"
+
+    def faults(self, stem, **arguments):
+        entries = {entry.stem: entry for entry in catalogue.read_catalogue("trial", **arguments)}
+        return " ".join(entries[stem].faults)
+
+    def test_a_file_that_was_deleted(self, copy):
+        stem = f"fold_curves_{CLEAN}"
+        assert self.faults(stem) == ""
+        (copy / f"{stem}.pdf").unlink()
+        assert self.faults(stem) == f"{stem}.pdf is missing"
+
+    def test_other_predictions_make_a_figure_out_of_date(self, copy):
+        stem = f"fold_curves_{CLEAN}"
+        made_from = json.loads((copy / f"{stem}.json").read_text())["parameters"]["predictions"]
+        assert self.faults(stem, digests=[made_from]) == ""
+        assert "made from other predictions" in self.faults(stem, digests=["another"])
+
+    def test_a_picture_without_origin(self, copy):
+        (copy / "mine.png").write_bytes(b"")
+        assert "its origin is unknown" in self.faults("mine")
+
+    def test_a_figure_that_can_not_be_made_any_more(self, copy):
+        stem = f"fold_curves_{CLEAN}"
+        assert (
+            self.faults(stem, not_made={stem: "no history"})
+            == "left from before, can't be made now: no history"
+        )
+
+    def test_stems_are_those_of_the_notebooks(self, request):
+        folder = request.config.rootpath / "notebooks"
+        for notebook, stems in catalogue.WRITTEN.items():
+            source = (folder / f"{notebook}.ipynb").read_text(encoding="utf-8")
+            for stem in stems:
+                assert stem.replace("{}", "{name}") in source, stem

@@ -1,0 +1,252 @@
+"""One fold: the checkpoint rule by hand, resuming, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from tones import make_tones, train
+
+from serkit import runs
+from serkit.constants import LABELS
+from serkit.errors import RunError
+from serkit.experiment import Experiment
+from serkit.folds import find_fold, make_folds
+from serkit.model.coattention import DEMO
+from serkit.recipe import CORRECTED
+from serkit.training import checkpoints, devices, progress
+from serkit.training import loop as training
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    return make_tones(tmp_path_factory.mktemp("tones"))
+
+
+class TestCheckpointRule:
+    """Best is the first epoch with the highest WA + UA; patience counts from it, after min_epochs."""
+
+    def history(self, *sums):
+        return [{"epoch": i, "validation_wa": s / 2, "validation_ua": s / 2} for i, s in enumerate(sums, 1)]
+
+    @pytest.mark.parametrize(
+        ("sums", "best"), [((0.5,), 1), ((0.5, 0.6, 0.4), 2), ((0.5, 0.6, 0.6), 2), ((0.9, 0.1, 1.0), 3)]
+    )
+    def test_best_epoch(self, sums, best):
+        assert progress.best_epoch(self.history(*sums)) == best
+
+    def test_without_selection_the_last_epoch_is_taken(self):
+        assert progress.best_epoch([{"epoch": 1}, {"epoch": 2}]) == 2
+
+    def test_stops_after_patience_but_not_before_min_epochs(self):
+        experiment = Experiment(profile="paper")  # patience 8, never before epoch 7
+        flat = [1.0] + [0.5] * 20
+        stops = [n for n in range(1, 20) if progress.is_finished(self.history(*flat[:n]), experiment)]
+        assert stops[0] == 9  # best is epoch 1, eight without a better one follow
+        early = Experiment(patience=2, min_epochs=7)
+        stops = [n for n in range(1, 20) if progress.is_finished(self.history(*flat[:n]), early)]
+        assert stops[0] == 7
+
+    def test_stops_at_the_last_epoch(self):
+        assert progress.is_finished(self.history(*np.arange(100.0)), Experiment(profile="paper"))
+
+
+def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
+    result = train(tones, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "DONE", "embedding.parquet", "epochs.parquet", "experiment.json", "files.json", "history.csv",
+        "metrics.json", "model", "predictions.parquet", "tensorboard", "timing.csv",
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors"}
+    test = result.predictions[result.predictions["split"] == "test"]
+    manifest = tones[0]
+    assert sorted(test["utterance_id"]) == sorted(manifest["utterance_id"][manifest["session"] == "1"])
+    assert set(result.predictions["speaker"]) == {"1F", "1M", "2F", "2M"}  # test, and validation beside it
+    probability = test[[f"p_{label}" for label in LABELS]].to_numpy()
+    np.testing.assert_allclose(probability.sum(axis=1), 1.0, atol=1e-12)
+    assert (np.array(LABELS)[probability.argmax(axis=1)] == test["prediction"]).all()
+    assert result.metrics["ua_pooled"] == pytest.approx(
+        np.mean([(part["prediction"] == label).mean() for label, part in test.groupby("truth")])
+    )
+
+
+def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, tmp_path):
+    """Recomputed segment by segment with the saved model, without any batching."""
+    import torch
+
+    from serkit.model.coattention import load_model
+    from serkit.training.batches import SegmentDataset, fit_scaler, model_inputs
+
+    result = train(tones, tmp_path)
+    manifest, store = tones
+    fold = find_fold(make_folds(manifest, "session", "clean"), "1")
+    scaler = fit_scaler(store, store.rows_of(fold.train))
+    model = load_model(tmp_path / "model")
+    longest = store.segments["utterance_id"].value_counts().idxmax()
+    longest = next(u for u in fold.test if u.split("_")[1] == longest.split("_")[1])
+    dataset = SegmentDataset(store, store.rows_of([longest]), {longest: 0})
+    scores, fused = [], []
+    for place in range(len(dataset)):
+        with torch.no_grad():
+            output = model(**model_inputs(dataset.__getitems__([place]), scaler, CORRECTED, "cpu"))
+        scores.append(torch.log_softmax(output.logits, dim=1)[0].double().numpy())
+        fused.append(output.fusion_hidden_2[0].double().numpy())
+    expected = np.exp(np.mean(scores, axis=0))
+    row = result.predictions.set_index("utterance_id").loc[longest]
+    np.testing.assert_allclose(
+        row[[f"p_{label}" for label in LABELS]].to_numpy(float), expected / expected.sum(), atol=1e-5
+    )
+    vectors = pd.read_parquet(tmp_path / "embedding.parquet").set_index("utterance_id")
+    np.testing.assert_allclose(vectors.loc[longest], np.mean(fused, axis=0), atol=1e-5)
+
+
+def test_vectors_are_those_of_the_test_utterances(tones, tmp_path):
+    result = train(tones, tmp_path, epochs=1)
+    vectors = pd.read_parquet(tmp_path / "embedding.parquet")
+    test = result.predictions[result.predictions["split"] == "test"]
+    assert vectors["utterance_id"].tolist() == test["utterance_id"].tolist()
+    assert list(vectors.columns[1:]) == [f"fused_{i}" for i in range(1, DEMO.hidden + 1)]
+    assert (vectors.dtypes[1:] == np.float32).all()
+
+
+def test_learns_tones_of_unseen_speakers(tones, tmp_path):
+    """Four pitches are easy: far above the 25 % of guessing after a dozen epochs."""
+    result = train(tones, tmp_path, epochs=15, batch_size=4)
+    assert result.metrics["ua_pooled"] >= 0.7
+
+
+def test_same_seed_same_numbers_and_another_seed_others(tones, tmp_path):
+    first = train(tones, tmp_path / "a", epochs=2)
+    again = train(tones, tmp_path / "b", epochs=2)
+    other = train(tones, tmp_path / "c", epochs=2, seed=112)
+    pd.testing.assert_frame_equal(first.history, again.history)
+    pd.testing.assert_frame_equal(first.predictions, again.predictions)
+    vectors = [(tmp_path / name / "embedding.parquet").read_bytes() for name in "ab"]
+    assert vectors[0] == vectors[1]
+    assert not np.allclose(first.history["train_loss"], other.history["train_loss"])
+
+
+def test_resumed_equals_uninterrupted(tones, tmp_path):
+    whole = train(tones, tmp_path / "whole", epochs=4)
+
+    class Killed(BaseException):
+        pass
+
+    def die_after_two(line):
+        if line.startswith("epoch   2"):
+            raise Killed
+
+    manifest, store = tones
+    experiment = Experiment(epochs=4, batch_size=8)
+    fold = find_fold(make_folds(manifest), "1")
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        training.train_fold(experiment, store, manifest, fold, folder, report=die_after_two)
+    assert not (folder / "DONE").exists()
+    lines = []
+    resumed = train(tones, folder, lines, epochs=4)
+    assert any(line.startswith("resumed after epoch 3, batch 0 of") for line in lines)
+    assert [line[:9] for line in lines if line.startswith("epoch ")] == ["epoch   3", "epoch   4"]
+    pd.testing.assert_frame_equal(whole.history, resumed.history)
+    pd.testing.assert_frame_equal(whole.predictions, resumed.predictions)
+
+
+def test_done_is_read_back_and_not_trained_again(tones, tmp_path):
+    first = train(tones, tmp_path)
+    before = (tmp_path / "predictions.parquet").stat().st_mtime_ns
+    lines = []
+    second = train(tones, tmp_path, lines)
+    assert lines[0].startswith("already done")
+    assert (tmp_path / "predictions.parquet").stat().st_mtime_ns == before
+    pd.testing.assert_frame_equal(first.predictions, second.predictions)
+
+
+def test_another_experiment_never_overwrites(tones, tmp_path):
+    train(tones, tmp_path)
+    with pytest.raises(RunError, match=r"holds a run with epochs=3, asked for 2; choose another run name"):
+        train(tones, tmp_path, epochs=2)
+    assert json.loads((tmp_path / "experiment.json").read_text())["parameters"]["epochs"] == 3
+
+
+def test_published_selection_is_the_test_set_itself(tones, tmp_path):
+    result = train(tones, tmp_path, selection="published", epochs=2)
+    parts = dict(iter(result.predictions.groupby("split")))
+    assert list(parts["validation"]["utterance_id"]) == list(parts["test"]["utterance_id"])
+    best = result.history.set_index("epoch").loc[result.best_epoch]
+    assert best["validation_ua"] == pytest.approx(result.metrics["ua_pooled"])
+
+
+def test_loss_that_is_no_number_names_epoch_and_cure(tones, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(
+        training.F, "cross_entropy", lambda logits, label, **_: logits.sum() * torch.tensor(float("nan"))
+    )
+    with pytest.raises(RunError, match=r"epoch 1, batch 1: the loss is nan.*[Ll]ower learning_rate"):
+        train(tones, tmp_path)
+
+
+def test_full_disk_keeps_the_epoch_before(tones, tmp_path, monkeypatch):
+    real, calls = checkpoints.save_file, []
+
+    def full(tensors, path, **settings):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        real(tensors, path, **settings)
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    expected = r"epoch 3, batch 0 of \d+ can't be written .*No space left.*the checkpoint of epoch 2, batch 0 of \d+ is good"
+    with pytest.raises(RunError, match=expected):
+        train(tones, tmp_path)
+    lines = []
+    train(tones, tmp_path, lines)
+    assert any(line.startswith("resumed after epoch 2, batch 0") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("save_model", "the model of epoch 1"), ("describe_model", "the result")]
+)
+def test_full_disk_anywhere_else(tones, tmp_path, monkeypatch, name, what):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    whole = train(tones, tmp_path / "whole", epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, name, full)
+        with pytest.raises(RunError, match=rf"{what} can't be written .*No space left on device.*checkpoint"):
+            train(tones, tmp_path / "full", epochs=1)
+    again = train(tones, tmp_path / "full", epochs=1)
+    pd.testing.assert_frame_equal(again.predictions, whole.predictions)
+
+
+@pytest.mark.parametrize(("given", "accelerate"), [("float32", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
+def test_precision_names(given, accelerate):
+    assert devices.resolve_precision(given) == accelerate
+
+
+def test_bf16_on_cpu_trains(tones, tmp_path):
+    """The autocast path that a GPU takes; bf16 has 8 bits of mantissa, so losses agree to about 1 %."""
+    half = train(tones, tmp_path / "bf16", epochs=1, precision="bf16")
+    full = train(tones, tmp_path / "float32", epochs=1, precision="float32")
+    assert half.history["train_loss"][0] == pytest.approx(full.history["train_loss"][0], rel=0.02)
+    assert half.history["train_loss"][0] != full.history["train_loss"][0]
+
+
+def test_is_done_wants_the_same_experiment(tones, tmp_path):
+    train(tones, tmp_path)
+    assert runs.is_done(tmp_path, Experiment(epochs=3, batch_size=8))
+    assert not runs.is_done(tmp_path, Experiment(epochs=4, batch_size=8))
+
+
+def test_model_folder_predicts_what_the_run_recorded(tones, tmp_path):
+    """From the sound files and the model folder alone: the probabilities in predictions.parquet."""
+    from serkit.predict.predictor import Predictor
+
+    result = train(tones, tmp_path, epochs=1, precision="float32")
+    predictor = Predictor(tmp_path / "model", device="cpu")
+    test = result.predictions[result.predictions["split"] == "test"]
+    path_of = tones[0].set_index("utterance_id")["path"]
+    again = [list(predictor.predict(path_of[name]).utterance.values()) for name in test["utterance_id"]]
+    np.testing.assert_allclose(test[[f"p_{label}" for label in LABELS]].to_numpy(), again, atol=1e-5)
+    assert f"On {len(test)} utterances" in (tmp_path / "model" / "README.md").read_text()

@@ -215,22 +215,52 @@ def check_folder(folder, experiment):
     )
 
 
-def finished_folders(run):
-    """All finished run folders of a run, sorted.
+def find_folds(run="*", variant="*", home=None):
+    """Finished run folders, sorted: of one run or of all, of one variant or of all; none is no fault.
+
+    Parameters
+    ----------
+    run, variant : str, optional
+        Names; default all.
+    home : path, optional
+        The project; default the one that the current folder lies in.
+
+    Returns
+    -------
+    list of Path
+    """
+    runs = (home or project_home()) / "runs"
+    return sorted(done.parent for done in runs.glob(f"{run}/{variant}/fold=*/seed=*/{DONE}"))
+
+
+def variant_of(folder):
+    """Name of the variant that a run folder belongs to.
+
+    >>> variant_of("runs/demo/corrected_clean_session_demo/fold=1/seed=111")
+    'corrected_clean_session_demo'
+    """
+    return Path(folder).parts[-3]
+
+
+def finished_folders(run, variant=""):
+    """All finished run folders of a run, or of one of its variants, sorted.
 
     Raises
     ------
     RunError
         If there is none, saying what makes one.
     """
-    base = project_home() / "runs" / run
-    found = sorted(path.parent for path in base.glob("*/fold=*/seed=*/" + DONE))
-    if not found:
+    folders = find_folds(run)
+    if not folders:
         raise RunError(
-            f"run {run!r}: no finished fold in {show_path(base)}; train one with notebook 05_train_coattention "
-            "or `serkit reproduce`"
+            f"run {run!r}: no finished fold in {show_path(project_home() / 'runs' / run)}; train one with notebook "
+            "05_train_coattention or `serkit reproduce`"
         )
-    return found
+    chosen = [folder for folder in folders if variant in ("", variant_of(folder))]
+    if not chosen:
+        others = ", ".join(sorted({variant_of(folder) for folder in folders}))
+        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}, found {others}")
+    return chosen
 
 
 def shared_parameters(run, variant=""):
@@ -253,9 +283,7 @@ def shared_parameters(run, variant=""):
         parameter: their scores must not be averaged.
     """
     first = {}  # of each variant
-    for folder in finished_folders(run):
-        if variant and folder.parts[-3] != variant:
-            continue
+    for folder in finished_folders(run, variant):
         try:
             record = json.loads((folder / "experiment.json").read_text())
             parameters = dict(record["parameters"])
@@ -269,15 +297,13 @@ def shared_parameters(run, variant=""):
                 f"{show_path(folder)} was made by another version of serkit{newer}; report it with that one"
             )
         parameters = {name: value for name, value in parameters.items() if name not in ("fold", "seed")}
-        other, before = first.setdefault(folder.parts[-3], (folder, parameters))
+        other, before = first.setdefault(variant_of(folder), (folder, parameters))
         for name in before.keys() | parameters.keys():
             if before.get(name) != parameters.get(name):
                 raise RunError(
                     f"{show_path(folder)} was made with {name}={parameters.get(name)!r}, {show_path(other)} with "
                     f"{before.get(name)!r}, expected the same in all folds and seeds of a variant; delete one of them"
                 )
-    if not first:
-        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}; see runs/{run}")
     every = [parameters for _, parameters in first.values()]
     return {
         name: value
@@ -295,7 +321,7 @@ def planned_folds(run, variant):
         Sorted; None if neither the run's records nor the table of notebook 01 says.
     """
     for folder in finished_folders(run):
-        if folder.parts[-3] == variant and read_record(folder).get("folds"):
+        if variant_of(folder) == variant and read_record(folder).get("folds"):
             return sorted(map(str, read_record(folder)["folds"]))
     parameters = shared_parameters(run, variant)
     words = [str(parameters.get(name, "")) for name in ("by", "selection")]
@@ -322,10 +348,7 @@ def load_predictions(run, variant=""):
     RunError
         If the run has no finished fold of that variant, or one of them has no readable predictions.
     """
-    folders = [folder for folder in finished_folders(run) if not variant or folder.parts[-3] == variant]
-    if not folders:
-        others = sorted({folder.parts[-3] for folder in finished_folders(run)})
-        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}, found {', '.join(others)}")
+    folders = finished_folders(run, variant)
     return pd.concat([read_predictions(folder) for folder in folders], ignore_index=True)
 
 

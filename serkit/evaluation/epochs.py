@@ -35,17 +35,13 @@ def load_epochs(run, variant=""):
         If a fold was trained without ``keep_epochs``, naming it.
     """
     tables = []
-    for folder in runs.finished_folders(run):
-        if variant and folder.parts[-3] != variant:
-            continue
+    for folder in runs.finished_folders(run, variant):
         if not (folder / runs.EPOCHS).is_file():
             raise RunError(
                 f"{runs.show_path(folder)} kept no predictions of its epochs; train with keep_epochs=True "
                 "(--keep-epochs) under a new run name"
             )
         tables.append(runs.read_table(folder / runs.EPOCHS, runs.FOLD_CURE))
-    if not tables:
-        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}; see runs/{run}")
     return pd.concat(tables, ignore_index=True)
 
 

@@ -4,6 +4,8 @@ A message says what it is about (id, or argument = value with unit), what was ex
 and how to mend it.
 """
 
+from numbers import Integral, Real
+
 
 class SerkitError(Exception):
     """Base of all errors that serkit raises on purpose."""
@@ -40,3 +42,17 @@ class WeightsError(SerkitError):
 
 class RunError(SerkitError):
     """A run folder, experiment or notebook run that can't be used or continued."""
+
+
+def check_choice(name, value, choices):
+    """Refuse an argument that is none of its choices, naming them."""
+    if value not in choices:
+        expected = ", ".join(map(repr if "" in choices else str, choices))
+        raise ParameterError(f"{name}={value!r}, expected one of {expected}")
+
+
+def check_range(name, value, low, high, *, whole=False):
+    """Refuse an argument that is no number from ``low`` to ``high``; with ``whole``, no whole number."""
+    kind, expected = (Integral, "a whole number") if whole else (Real, "a number")
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        raise ParameterError(f"{name}={value!r}, expected {expected} from {low} to {high}")

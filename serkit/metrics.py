@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn import metrics as sk
 
 from serkit.constants import LABELS
-from serkit.errors import FoldError, ParameterError
+from serkit.errors import ParameterError
 
 REPEAT = ["variant", "seed"]  # one pass over the corpus
 UNIT = ["variant", "seed", "fold"]  # one trained model
@@ -25,8 +25,8 @@ def weighted_accuracy(truth, prediction, labels: Sequence[str] = LABELS) -> floa
     Parameters
     ----------
     truth, prediction : sequence of str or of int, length n
-        Labels, or class indices ``0 .. len(labels) - 1``; the same kind in both. Compared by
-        position: the index of a Series is not looked at.
+        Labels, or class indices ``0 .. len(labels) - 1``. Compared by position: the index of a
+        Series is not looked at.
     labels : sequence of str
         Class names in class order.
 
@@ -139,14 +139,14 @@ def confusion_matrix(truth, prediction, labels: Sequence[str] = LABELS) -> pd.Da
 def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     """WA, UA and macro-F1 for each value of one or more columns of a prediction table.
 
-    Test rows only, unless ``split`` is one of ``by``.
+    Test rows only, unless ``split`` is one of ``by``. Whether the table is whole and free of leaks is
+    not asked here: :func:`serkit.evaluation.predictions.check_predictions` does that.
 
     Parameters
     ----------
     predictions : pd.DataFrame
-        Prediction table: ``utterance_id, speaker, session, truth, prediction, p_angry, p_sad,
-        p_happy, p_neutral, fold, seed, variant, split``. Rows of several seeds are pooled unless
-        ``seed`` is one of ``by``; variants are never pooled.
+        Prediction table with ``truth, prediction, split, variant`` and the columns of ``by``. Rows of
+        several seeds are pooled unless ``seed`` is one of ``by``; variants are never pooled.
     by : str or list of str
         Columns to group by, such as ``"speaker"`` or ``["variant", "fold"]``.
 
@@ -158,29 +158,33 @@ def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     Raises
     ------
     ParameterError
-        If columns or test rows are missing, rows repeat, or several variants would be pooled.
-    FoldError
-        If a speaker is in train and test of the same fold, seed and variant.
+        If a column is missing or several variants would be pooled.
 
     Examples
     --------
     >>> rows = pd.DataFrame({
-    ...     "utterance_id": ["a", "b", "c"], "speaker": ["1F", "1F", "1M"], "fold": ["1", "1", "2"],
-    ...     "truth": ["sad", "sad", "happy"], "prediction": ["sad", "angry", "happy"],
-    ...     "seed": 111, "variant": "corrected", "split": "test"})
+    ...     "speaker": ["1F", "1F", "1M"], "truth": ["sad", "sad", "happy"],
+    ...     "prediction": ["sad", "angry", "happy"], "variant": "corrected", "split": "test"})
     >>> score_table(rows, by="speaker")[["speaker", "n", "wa"]].to_dict("list")
     {'speaker': ['1F', '1M'], 'n': [2, 1], 'wa': [0.5, 1.0]}
     """
     by = [by] if isinstance(by, str) else list(by)
-    rows = _checked_rows(predictions, by)
-    if "split" not in by:
-        rows = _test_rows(rows)
+    missing = [column for column in by if column not in predictions.columns]
+    if missing or not by:
+        raise ParameterError(
+            f"by={by}: the prediction table lacks {missing}, has {list(predictions.columns)}; "
+            "group by one or more of its columns"
+        )
+    rows = predictions if "split" in by else predictions[predictions["split"] == "test"]
     if "variant" not in by:
-        _check_one_variant(rows)
-    return pd.DataFrame(
-        [(*key, *_scores(group)) for key, group in rows.groupby(by, sort=True, dropna=False)],
-        columns=[*by, "n", *SCORES],
-    )
+        check_one_variant(rows)
+    records = []
+    for key, group in rows.groupby(by, dropna=False):
+        pair = group["truth"], group["prediction"]
+        records.append(
+            (*key, len(group), weighted_accuracy(*pair), unweighted_accuracy(*pair), macro_f1(*pair))
+        )
+    return pd.DataFrame(records, columns=[*by, "n", *SCORES])
 
 
 def pooled_and_fold_mean(predictions: pd.DataFrame) -> dict[str, float | int]:
@@ -203,23 +207,22 @@ def pooled_and_fold_mean(predictions: pd.DataFrame) -> dict[str, float | int]:
 
     Raises
     ------
-    ParameterError, FoldError
-        As in :func:`score_table`.
+    ParameterError
+        If there are no test rows or several variants.
 
     Examples
     --------
     Fold 1 has 1 of 2 right, fold 2 has 1 of 1: pooled 2/3, mean over folds 3/4.
 
     >>> rows = pd.DataFrame({
-    ...     "utterance_id": ["a", "b", "c"], "speaker": ["1F", "1F", "1M"], "fold": ["1", "1", "2"],
-    ...     "truth": ["sad", "sad", "happy"], "prediction": ["sad", "angry", "happy"],
-    ...     "seed": 111, "variant": "corrected", "split": "test"})
+    ...     "utterance_id": ["a", "b", "c"], "fold": ["1", "1", "2"], "truth": ["sad", "sad", "happy"],
+    ...     "prediction": ["sad", "angry", "happy"], "seed": 111, "variant": "corrected", "split": "test"})
     >>> scores = pooled_and_fold_mean(rows)
     >>> round(scores["wa_pooled"], 4), scores["wa_fold_mean"]
     (0.6667, 0.75)
     """
-    rows = _test_rows(_checked_rows(predictions, UNIT))
-    _check_one_variant(rows)
+    rows = predictions[predictions["split"] == "test"]
+    check_one_variant(rows)
     folds = score_table(rows, by=UNIT)
     return {
         "wa_pooled": weighted_accuracy(rows["truth"], rows["prediction"]),
@@ -231,107 +234,9 @@ def pooled_and_fold_mean(predictions: pd.DataFrame) -> dict[str, float | int]:
     }
 
 
-def _scores(rows):
-    pair = rows["truth"], rows["prediction"]
-    return len(rows), weighted_accuracy(*pair), unweighted_accuracy(*pair), macro_f1(*pair)
-
-
-def _pair(truth, prediction, labels):
-    """Truth and prediction as class indices, checked."""
-    labels = list(labels)
-    if not labels or len(set(labels)) != len(labels):
-        raise ParameterError(f"labels={labels}: expected distinct class names, such as {list(LABELS)}")
-    truth, truth_kind = _class_indices(truth, "truth", labels)
-    prediction, prediction_kind = _class_indices(prediction, "prediction", labels)
-    if len(truth) != len(prediction):
-        raise ParameterError(
-            f"truth has {len(truth)} utterances and prediction has {len(prediction)}, expected as many; "
-            "take both from the same rows of one prediction table"
-        )
-    if truth_kind != prediction_kind:
-        raise ParameterError(
-            f"truth holds {truth_kind} values and prediction {prediction_kind} values, expected one kind; "
-            "give labels in both or class indices in both"
-        )
-    return truth, prediction
-
-
-def _class_indices(values, name, labels):
-    expected = f"expected labels {labels} or class indices 0 to {len(labels) - 1}"
-    if isinstance(values, str) or np.ndim(values) != 1:
-        raise ParameterError(f"{name}={values!r}: {expected}, in a one-dimensional sequence")
-    values = pd.Series(list(values), dtype=object)
-    if values.empty:
-        raise ParameterError(f"{name} is empty: {expected}, at least one; was every row filtered out?")
-    kind = pd.api.types.infer_dtype(values, skipna=False)
-    known = labels if kind == "string" else range(len(labels)) if kind == "integer" else ()
-    indices = pd.Index(known, dtype=object).get_indexer(values)
-    if (indices < 0).any():
-        at = int(np.argmax(indices < 0))
-        detail = "" if len(known) else f" (the sequence is of kind {kind!r})"
-        raise ParameterError(
-            f"{name}[{at}]={values[at]!r}{detail}: {expected}, of one kind; "
-            "drop utterances outside the task before scoring"
-        )
-    return indices, kind
-
-
-def _checked_rows(predictions, by):
-    """The table, once its columns are there, no row repeats and no speaker leaks."""
-    needed = ["utterance_id", "speaker", "truth", "prediction", *UNIT, "split", *by]
-    missing = [column for column in dict.fromkeys(needed) if column not in predictions.columns]
-    if missing or not by:
-        raise ParameterError(
-            f"by={by}: prediction table lacks {missing}, has {list(predictions.columns)}; "
-            "read predictions.parquet of a run and group by one of its columns"
-        )
-    identity = [*UNIT, *({"epoch"} & set(by)), "split", "utterance_id"]  # epochs.parquet: once an epoch
-    repeated = predictions.duplicated(identity)
-    if repeated.any():
-        row = predictions.loc[repeated, identity].iloc[0]
-        raise ParameterError(
-            f"utterance {row['utterance_id']}: more than one {row['split']} row in fold {row['fold']}, "
-            f"seed {row['seed']} ({int(repeated.sum())} repeated rows in all), expected one; "
-            "was the same predictions.parquet read twice?"
-        )
-    _check_no_leak(predictions)
-    return predictions
-
-
-def _check_no_leak(predictions):
-    counts = (
-        predictions.groupby([*UNIT, "speaker", "split"], dropna=False).size().unstack("split", fill_value=0)
-    )
-    counts = counts.reindex(columns=["train", "test"], fill_value=0)
-    leaks = counts[(counts["train"] > 0) & (counts["test"] > 0)]
-    if not leaks.empty:
-        _, _, fold, speaker = leaks.index[0]
-        raise FoldError(
-            f"fold {fold}: speaker {speaker} is in train ({leaks['train'].iloc[0]} utterances) and in test "
-            f"({leaks['test'].iloc[0]}); was the table edited? Build folds with serkit.folds.make_folds "
-            "and predict again"
-        )
-
-
-def _test_rows(rows):
-    test = rows[rows["split"] == "test"]
-    if test.empty:
-        raise ParameterError(
-            f"prediction table has no test rows (split is {sorted(map(str, rows['split'].unique()))}), "
-            "expected at least one; read predictions.parquet of a finished fold"
-        )
-    repeated = test.duplicated([*REPEAT, "utterance_id"])
-    if repeated.any():
-        row = test[repeated].iloc[0]
-        raise ParameterError(
-            f"utterance {row['utterance_id']}: test row in more than one fold of seed {row['seed']}, "
-            "expected one; do not mix runs by speaker and by session in one table"
-        )
-    return test
-
-
-def _check_one_variant(rows):
-    variants = sorted(map(str, rows["variant"].unique()))
+def check_one_variant(predictions):
+    """Refuse a prediction table of several variants: their rows are never pooled."""
+    variants = sorted(predictions["variant"].astype(str).unique())
     if len(variants) > 1:
         raise ParameterError(
             f"prediction table mixes variants {variants}, expected one; filter it to one variant, "
@@ -362,3 +267,36 @@ def utterance_probabilities(mean_log_probability):
     """
     probability = np.exp(mean_log_probability - mean_log_probability.max(axis=-1, keepdims=True))
     return probability / probability.sum(axis=-1, keepdims=True)
+
+
+def _pair(truth, prediction, labels):
+    """Truth and prediction as class indices, checked."""
+    labels = list(labels)
+    if not labels or len(set(labels)) != len(labels):
+        raise ParameterError(f"labels={labels}: expected distinct class names, such as {list(LABELS)}")
+    truth, prediction = _indices(truth, "truth", labels), _indices(prediction, "prediction", labels)
+    if len(truth) != len(prediction):
+        raise ParameterError(
+            f"truth has {len(truth)} utterances and prediction has {len(prediction)}, expected as many; "
+            "take both from the same rows of one prediction table"
+        )
+    return truth, prediction
+
+
+def _indices(values, name, labels):
+    expected = f"expected labels {labels} or class indices 0 to {len(labels) - 1}"
+    if isinstance(values, str) or np.ndim(values) != 1:
+        raise ParameterError(f"{name}={values!r}: {expected}, in a one-dimensional sequence")
+    values = pd.Series(list(values), dtype=object)
+    if values.empty:
+        raise ParameterError(f"{name} is empty: {expected}, at least one; was every row filtered out?")
+    kind = pd.api.types.infer_dtype(values, skipna=False)
+    known = {"string": labels, "integer": range(len(labels))}.get(kind, ())
+    indices = pd.Index(known, dtype=object).get_indexer(values)
+    if (indices < 0).any():
+        at = int(np.argmax(indices < 0))
+        raise ParameterError(
+            f"{name}[{at}]={values[at]!r} (the sequence holds values of kind {kind!r}): {expected}, all of one "
+            "kind; drop utterances outside the task before scoring"
+        )
+    return indices

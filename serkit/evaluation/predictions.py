@@ -1,4 +1,8 @@
-"""What a prediction table must be before anything is averaged over it."""
+"""What a prediction table must be before anything is averaged over it, and what a variant's name says.
+
+A variant is called ``<recipe>_<selection>_<by>_<profile>...`` (:attr:`serkit.experiment.Experiment.variant`); whoever
+has only a prediction table reads its protocol from that name, here and nowhere else.
+"""
 
 from itertools import combinations
 
@@ -6,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from serkit.constants import LABELS
-from serkit.errors import FoldError, ParameterError, RunError
+from serkit.errors import FoldError, ParameterError, RunError, check_choice
 from serkit.folds import GROUPINGS, SELECTIONS, SPLITS
-from serkit.metrics import REPEAT, UNIT
+from serkit.metrics import REPEAT, UNIT, check_one_variant
 
 PROBABILITIES = tuple(f"p_{label}" for label in LABELS)
 COLUMNS = ("utterance_id", "speaker", "session", "truth", "prediction", *PROBABILITIES, *UNIT, "split")
@@ -72,22 +76,9 @@ def scored_rows(predictions, folds=None):
         If there are several variants.
     """
     check_predictions(predictions, folds)
-    variants = sorted(predictions["variant"].unique())
-    if len(variants) > 1:
-        raise ParameterError(f"prediction table mixes variants {variants}, expected one; filter it first")
+    check_one_variant(predictions)
     test = predictions[predictions["split"] == "test"]
     return test.sort_values([*UNIT, "utterance_id"], ignore_index=True)
-
-
-def grouping_of(variant):
-    """What a variant holds out, ``session`` or ``speaker``; empty if its name does not say.
-
-    Examples
-    --------
-    >>> grouping_of("corrected_clean_session_paper"), grouping_of("trial")
-    ('session', '')
-    """
-    return next((part for part in variant.split("_")[2:3] if part in GROUPINGS), "")
 
 
 def selection_of(variant):
@@ -98,11 +89,34 @@ def selection_of(variant):
     >>> selection_of("published+D2_clean_session_paper"), selection_of("trial")
     ('clean', '')
     """
-    return next((part for part in variant.split("_")[1:2] if part in SELECTIONS), "")
+    return _part(variant, 1, SELECTIONS)
 
 
-def _place(row):
-    return f"variant {row['variant']}, seed {row['seed']}, fold {row['fold']}"
+def grouping_of(variant):
+    """What a variant holds out, ``session`` or ``speaker``; empty if its name does not say.
+
+    Examples
+    --------
+    >>> grouping_of("corrected_clean_session_paper"), grouping_of("trial")
+    ('session', '')
+    """
+    return _part(variant, 2, GROUPINGS)
+
+
+def with_selection(variant, selection):
+    """Name of the variant that differs in nothing but who chooses the checkpoint.
+
+    Examples
+    --------
+    >>> with_selection("published_published_session_paper", "clean")
+    'published_clean_session_paper'
+    """
+    return variant.replace(f"_{selection_of(variant)}_", f"_{selection}_", 1)
+
+
+def _part(variant, position, known):
+    parts = variant.split("_")
+    return parts[position] if len(parts) > position and parts[position] in known else ""
 
 
 def _check_columns(table):
@@ -111,17 +125,15 @@ def _check_columns(table):
         raise ParameterError(
             f"prediction table lacks {missing}, has {list(table.columns)}; read predictions.parquet of a run"
         )
-    identity = [column for column in COLUMNS if column not in PROBABILITIES]
-    for column in identity:
-        if table[column].isna().any():
-            at = int(np.argmax(table[column].isna()))
-            raise ParameterError(
-                f"prediction table, row {at}: {column} is missing, expected a value in every row; "
-                "read predictions.parquet again"
-            )
-    unknown = sorted(set(table["split"]) - set(SPLITS))
-    if unknown:
-        raise ParameterError(f"split={unknown[0]!r}, expected one of {', '.join(SPLITS)}")
+    absent = table[[column for column in COLUMNS if column not in PROBABILITIES]].isna()
+    if absent.to_numpy().any():
+        column = absent.any().idxmax()
+        raise ParameterError(
+            f"prediction table, row {int(np.argmax(absent[column]))}: {column} is missing, expected a value in "
+            "every row; read predictions.parquet again"
+        )
+    for split in sorted(set(table["split"])):
+        check_choice("split", split, SPLITS)
 
 
 def check_labels(table):
@@ -134,7 +146,7 @@ def check_labels(table):
     """
     for variant, rows in table.groupby("variant"):
         given = sorted(
-            column[2:] for column in table.columns if column.startswith("p_") and rows[column].notna().any()
+            name[2:] for name in table.columns if name.startswith("p_") and rows[name].notna().any()
         )
         if given != sorted(LABELS):
             raise ParameterError(
@@ -142,15 +154,15 @@ def check_labels(table):
                 "runs with different label sets can't be scored together"
             )
     for column in ("truth", "prediction"):
-        strange = ~table[column].isin(LABELS)
-        if strange.any():
-            row = table[strange].iloc[0]
+        unknown = ~table[column].isin(LABELS)
+        if unknown.any():
+            row = table[unknown].iloc[0]
             raise ParameterError(
-                f"utterance {row['utterance_id']} ({_place(row)}): {column}={row[column]!r}, expected one of "
-                f"{list(LABELS)}; runs with different label sets can't be scored together"
+                f"{_name(row)}: {column}={row[column]!r}, expected one of {list(LABELS)}; runs with different "
+                "label sets can't be scored together"
             )
     test = table[table["split"] == "test"]
-    sets = {key: set(rows) for key, rows in test.groupby(REPEAT)["truth"]}
+    sets = {key: set(truth) for key, truth in test.groupby(REPEAT)["truth"]}
     most = max(sets, key=lambda key: len(sets[key]), default=None)
     for (variant, seed), labels in sets.items():
         if labels != sets[most]:
@@ -161,22 +173,22 @@ def check_labels(table):
 
 
 def _check_rows(table):
-    identity = [*UNIT, "split", "utterance_id"]
-    repeated = table.duplicated(identity)
+    repeated = table.duplicated([*UNIT, "split", "utterance_id"])
     if repeated.any():
         row = table[repeated].iloc[0]
         raise ParameterError(
-            f"utterance {row['utterance_id']} ({_place(row)}): more than one {row['split']} row "
-            f"({int(repeated.sum())} repeated rows in all), expected one; was a table read twice?"
+            f"{_name(row)}: more than one {row['split']} row ({int(repeated.sum())} repeated rows in all), "
+            "expected one; was a table read twice?"
         )
     for column in ("speaker", "session", "truth"):
         facts = table[["utterance_id", column]].drop_duplicates()
-        twice = facts["utterance_id"][facts["utterance_id"].duplicated()]
-        if len(twice):
-            values = sorted(map(str, facts[column][facts["utterance_id"] == twice.iloc[0]]))
+        repeated = facts["utterance_id"].duplicated()
+        if repeated.any():
+            utterance = facts["utterance_id"][repeated].iloc[0]
+            values = sorted(map(str, facts[column][facts["utterance_id"] == utterance]))
             raise ParameterError(
-                f"utterance {twice.iloc[0]}: {column} is {' and '.join(values)}, expected one value in all "
-                "folds, seeds and variants; was a table edited? Read predictions.parquet again"
+                f"utterance {utterance}: {column} is {' and '.join(values)}, expected one value in all folds, "
+                "seeds and variants; was a table edited? Read predictions.parquet again"
             )
 
 
@@ -184,19 +196,17 @@ def _check_probabilities(table):
     values = table[list(PROBABILITIES)].to_numpy(float)
     wrong = ~(np.abs(values.sum(axis=1) - 1) <= ROUNDING) | (values < 0).any(axis=1)
     if wrong.any():
-        row, total = table[wrong].iloc[0], values[wrong][0].sum()
         raise ParameterError(
-            f"utterance {row['utterance_id']} ({_place(row)}): probabilities sum to {total:.4g}, expected 1 "
+            f"{_name(table[wrong].iloc[0])}: probabilities sum to {values[wrong][0].sum():.4g}, expected 1 "
             f"(none negative or missing); {int(wrong.sum())} such rows. Was a table edited?"
         )
-    chosen = values[np.arange(len(table)), table["prediction"].map(LABELS.index)]
-    wrong = chosen < values.max(axis=1) - ROUNDING
+    predicted = values[np.arange(len(table)), table["prediction"].map(LABELS.index)]
+    wrong = predicted < values.max(axis=1) - ROUNDING
     if wrong.any():
         row = table[wrong].iloc[0]
-        likeliest = LABELS[int(values[wrong][0].argmax())]
         raise ParameterError(
-            f"utterance {row['utterance_id']} ({_place(row)}): prediction={row['prediction']!r}, but the "
-            f"likeliest label is {likeliest!r}; {int(wrong.sum())} such rows. Was a table edited?"
+            f"{_name(row)}: prediction={row['prediction']!r}, but the likeliest label is "
+            f"{LABELS[int(values[wrong][0].argmax())]!r}; {int(wrong.sum())} such rows. Was a table edited?"
         )
 
 
@@ -210,62 +220,62 @@ def _check_speakers(table):
         if (first, second) == ("validation", "test"):
             both &= ~leaks_by_design
         if both.any():
-            variant, seed, fold, speaker = both.index[both][0]
-            row = counts.loc[(variant, seed, fold, speaker)]
+            (variant, seed, fold, speaker), row = next(counts[both].iterrows())
             raise FoldError(
-                f"variant {variant}, seed {seed}, fold {fold}: speaker {speaker} is in {first} "
-                f"({row[first]} utterances) and in {second} ({row[second]}), expected one split; was the "
-                "table edited? Read predictions.parquet again"
+                f"variant {variant}, seed {seed}, fold {fold}: speaker {speaker} is in {first} ({row[first]} "
+                f"utterances) and in {second} ({row[second]}), expected one split; build folds with "
+                "serkit.folds.make_folds and predict again, or read predictions.parquet again if the table was edited"
             )
     tested = counts[counts["test"] > 0].reset_index()
-    twice = tested.duplicated([*REPEAT, "speaker"])
-    if twice.any():
-        row = tested[twice].iloc[0]
-        same = (tested[[*REPEAT, "speaker"]] == row[[*REPEAT, "speaker"]]).all(axis=1)
-        raise FoldError(
-            f"variant {row['variant']}, seed {row['seed']}: speaker {row['speaker']} is tested in folds "
-            f"{' and '.join(map(str, tested['fold'][same]))}, expected one; was the table edited? "
-            "Read predictions.parquet again"
-        )
+    for (variant, seed, speaker), rows in tested.groupby([*REPEAT, "speaker"]):
+        if len(rows) > 1:
+            raise FoldError(
+                f"variant {variant}, seed {seed}: speaker {speaker} is tested in folds "
+                f"{' and '.join(map(str, rows['fold']))}, expected one; was the table edited? "
+                "Read predictions.parquet again"
+            )
 
 
 def _check_folds(table, folds):
+    """Every variant and seed has its folds, and tests what the others test."""
     test = table[table["split"] == "test"]
-    passes = {key: rows for key, rows in table.groupby(REPEAT)}
-    found = {key: set(rows["fold"][rows["split"] == "test"].map(str)) for key, rows in passes.items()}
-    for (variant, seed), names in found.items():
+    names = {key: set(rows["fold"][rows["split"] == "test"].map(str)) for key, rows in table.groupby(REPEAT)}
+    for (variant, seed), rows in table.groupby(REPEAT):
+        present = names[variant, seed]
         if folds is not None:
             expected = {str(getattr(fold, "name", fold)) for fold in folds}
         else:
-            alike = [key for key in found if grouping_of(key[0]) == grouping_of(variant)]
-            expected = set().union(*(found[key] for key in alike))
-        _raise_missing(variant, seed, sorted(expected - names), sorted(names))
-        if names - expected:
+            expected = set().union(
+                *(names[key] for key in names if grouping_of(key[0]) == grouping_of(variant))
+            )
+            validates = rows[(rows["split"] == "validation")]
+            lost = validates[~validates["speaker"].isin(rows["speaker"][rows["split"] == "test"])]
+            # a speaker's fold is called after its session or itself
+            expected |= set(lost[grouping_of(variant) or "speaker"].map(str))
+        if missing := sorted(expected - present):
             raise RunError(
-                f"variant {variant}, seed {seed}: fold {min(names - expected)} is not one of "
+                f"variant {variant}, seed {seed}: fold {', '.join(missing)} is missing, found "
+                f"{', '.join(sorted(present)) or 'none'}; finish it with `serkit reproduce`, or give folds= "
+                "(`serkit report --partial`) to score a part"
+            )
+        if present - expected:
+            raise RunError(
+                f"variant {variant}, seed {seed}: fold {min(present - expected)} is not one of "
                 f"{', '.join(sorted(expected))}; filter the table to the folds asked for"
             )
-        rows = passes[variant, seed]
-        validates = rows[rows["split"] == "validation"].drop_duplicates("speaker")
-        lost = validates[~validates["speaker"].isin(rows["speaker"][rows["split"] == "test"])]
-        if folds is None and len(lost):
-            column = grouping_of(variant) or "speaker"
-            _raise_missing(variant, seed, sorted(lost[column].map(str).unique()), sorted(names))
     utterances = {key: set(ids) for key, ids in test.groupby(REPEAT)["utterance_id"]}
     everything = set().union(*utterances.values())
     for (variant, seed), ids in utterances.items():
-        if everything - ids:
-            one = min(everything - ids)
-            speaker = test["speaker"][test["utterance_id"] == one].iloc[0]
+        if missing := everything - ids:
+            utterance = min(missing)
+            speaker = test["speaker"][test["utterance_id"] == utterance].iloc[0]
             raise RunError(
-                f"variant {variant}, seed {seed}: utterance {one} of speaker {speaker} has no test row, other "
-                f"variants or seeds have one ({len(everything - ids)} missing in all); predict that fold again"
+                f"variant {variant}, seed {seed}: utterance {utterance} of speaker {speaker} has no test row, other "
+                f"variants or seeds have one ({len(missing)} missing in all); predict that fold again"
             )
 
 
-def _raise_missing(variant, seed, missing, names):
-    if missing:
-        raise RunError(
-            f"variant {variant}, seed {seed}: fold {', '.join(missing)} is missing, found "
-            f"{', '.join(names) or 'none'}; finish it with `serkit reproduce`, or give folds= (`serkit report --partial`) to score a part"
-        )
+def _name(row):
+    return (
+        f"utterance {row['utterance_id']} (variant {row['variant']}, seed {row['seed']}, fold {row['fold']})"
+    )

@@ -4,25 +4,22 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=[
-        "ablations", "calibration", "claims", "comparison", "epochs", "intervals", "literature",
-        "predictions", "resampling", "subsets",
-    ],
+    submodules=["ablations", "claims", "comparison", "intervals", "predictions"],
     submod_attrs={
-        "ablations": ["families", "reference_of", "ablation_table", "compare_settings", "rule_table"],
-        "calibration": ["reliability_table", "expected_calibration_error"],
-        "claims": ["verdict", "paper_comparison"],
+        "ablations": [
+            "families", "reference_of", "ablation_table", "compare_settings", "load_epochs", "epoch_scores",
+            "choose_epochs", "rule_scores", "apply_rule", "rule_table",
+        ],
+        "claims": ["verdict", "paper_comparison", "read_literature"],
         "comparison": [
             "Comparison", "compare_variants", "compare_many", "at_shared_seeds", "check_same_utterances",
         ],
-        "epochs": ["load_epochs", "epoch_scores", "choose_epochs", "apply_rule"],
         "intervals": [
-            "Estimate", "Interval", "summary_table", "class_table", "bootstrap_interval", "interval_table",
-            "clustered_interval", "check_choice", "check_range",
+            "Estimate", "Interval", "summary_table", "bootstrap_interval", "subset_accuracy", "class_recall",
+            "reliability_table", "expected_calibration_error",
         ],
-        "literature": ["read_literature"],
-        "predictions": ["check_predictions", "scored_rows", "grouping_of", "selection_of", "check_labels"],
-        "resampling": ["Tally", "tally", "score_of", "standard_error", "cluster_limits", "row_limits"],
-        "subsets": ["subset_accuracy", "class_recall"],
+        "predictions": [
+            "check_predictions", "check_labels", "scored_rows", "selection_of", "grouping_of", "with_selection",
+        ],
     },
 )  # fmt: skip

@@ -1,6 +1,11 @@
-"""What a run says about the paper's claims: its numbers beside the paper's, and a verdict by a fixed rule."""
+"""What a run says about the paper's claims: its numbers beside the paper's, and a verdict by a fixed rule.
+
+Results of others stand in ``literature.csv``. They are context, not claims of the paper and not results of this
+project: whoever tests on speakers that training has heard gets several points more.
+"""
 
 from dataclasses import fields
+from pathlib import Path
 
 import pandas as pd
 
@@ -9,24 +14,26 @@ from serkit.constants import IEMOCAP_UTTERANCES, PAPER_RESULTS, PUBLISHED_SEEDS
 from serkit.errors import ParameterError
 from serkit.evaluation.intervals import Estimate, bootstrap_interval
 from serkit.evaluation.predictions import check_labels, check_predictions
-from serkit.experiment import TrainingSettings
+from serkit.experiment import Experiment, TrainingSettings
 
 MARGIN = 5.0  # percentage points
 FOLDS = {"session": 5, "speaker": 10}
 PROTOCOLS = {"published": ("published", "published"), "clean": ("corrected", "clean")}  # recipe, selection
-HARMLESS = (
-    "precision",
-    "micro_batch",
-    "encoder_cache",
-    "gradient_checkpointing",
-    "compile",
-    "keep_epochs",
-)  # how, not what
+HARMLESS = (  # how a model is trained, not what it becomes
+    "precision", "micro_batch", "encoder_cache", "gradient_checkpointing", "compile", "keep_epochs",
+)  # fmt: skip
 RULE = (
     "Verdict: not reproduced if the paper's value lies outside the 95 % interval over speakers and seeds; "
     f"reproduced if it lies inside and no end of the interval is more than {MARGIN:g} points away from it; "
     "otherwise it can't be told. No verdict without IEMOCAP whole, the paper's model and training, all folds "
     f"and {len(PUBLISHED_SEEDS)} seeds."
+)
+
+LITERATURE = Path(__file__).with_name("literature.csv")
+LITERATURE_COLUMNS = ["system", "year", "WA", "UA", "protocol", "source"]  # what the report shows
+LITERATURE_CAPTION = (
+    "Context from the literature, not measured here: four classes of IEMOCAP from audio, in %. Each row has a protocol of "
+    "its own; known speakers were heard in training. A dash: the source gives no number."
 )
 
 
@@ -98,14 +105,26 @@ def paper_comparison(*names):
     for by, values in PAPER_RESULTS.items():
         for score, paper in zip(("wa", "ua"), values, strict=True):
             record = {"claim": f"leave one {by} out, {score.upper()}", "paper": paper}
-            found = {
-                protocol: _judge(variants, f"{recipe}_{selection}_{by}_paper", by, score, paper)
-                for protocol, (recipe, selection) in PROTOCOLS.items()
-            }
-            record |= {f"{protocol} protocol": cell for protocol, (cell, _) in found.items()}
-            record |= {"verdict": found["published"][1], "verdict, clean protocol": found["clean"][1]}
-            records.append(record)
+            verdicts = {}
+            for protocol, (recipe, selection) in PROTOCOLS.items():
+                experiment = Experiment(profile="paper", recipe=recipe, selection=selection, by=by)
+                cell, verdicts[protocol] = _judge(variants, experiment.variant, by, score, paper)
+                record[f"{protocol} protocol"] = cell
+            verdicts = {"verdict": verdicts["published"], "verdict, clean protocol": verdicts["clean"]}
+            records.append(record | verdicts)
     return pd.DataFrame(records)
+
+
+def read_literature():
+    """Results of others on the four classes of IEMOCAP, each with the protocol it was measured under.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``system, year, input, WA, UA`` (percent, NaN where the source gives none), ``protocol, source`` (an
+        address), ``how_known`` (where in the source the number was seen).
+    """
+    return pd.read_csv(LITERATURE)
 
 
 def _collect(names):
@@ -143,9 +162,8 @@ def _judge(variants, variant, by, score, paper):
         why = f"{n_folds} of {FOLDS[by]} folds"
     if why:
         return empty, f"can't tell: {why}"
-    check_predictions(rows)
-    found = bootstrap_interval(rows, score, average="fold_mean")
-    cell = Estimate(100 * found.estimate, 100 * found.low, 100 * found.high)
+    interval = bootstrap_interval(rows, score, average="fold_mean")
+    cell = Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
     n_utterances = test["utterance_id"].nunique()
     if n_utterances != IEMOCAP_UTTERANCES:
         return cell, f"can't tell: {n_utterances:,} of {IEMOCAP_UTTERANCES:,} utterances"
@@ -157,8 +175,8 @@ def _judge(variants, variant, by, score, paper):
 def _other_training(parameters):
     """The first training parameter that is not the published one, if any."""
     published = TrainingSettings(profile="paper")
-    for field in fields(published):
-        value = parameters.get(field.name, getattr(published, field.name))
-        if field.name not in HARMLESS and value != getattr(published, field.name):
-            return f"{field.name}={value}, published {getattr(published, field.name)}"
+    for name in (field.name for field in fields(published) if field.name not in HARMLESS):
+        expected = getattr(published, name)
+        if parameters.get(name, expected) != expected:
+            return f"{name}={parameters[name]}, published {expected}"
     return ""

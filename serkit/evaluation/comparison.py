@@ -12,19 +12,16 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from serkit.errors import ParameterError
-from serkit.evaluation.intervals import (
-    AVERAGES,
-    RESAMPLES,
-    SEED,
-    Interval,
-    check_choice,
-    check_range,
-    clustered_interval,
-)
+from serkit.errors import ParameterError, check_range
+from serkit.evaluation.intervals import RESAMPLES, SEED, Interval, Tally, clustered_interval, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows
-from serkit.evaluation.resampling import Tally, score_of, tally
-from serkit.metrics import SCORES, UNIT, score_table
+from serkit.metrics import UNIT, score_table
+
+COLUMNS = (
+    "variant_a", "variant_b", "score", "average", "difference", "low", "high", "naive_low", "naive_high",
+    "p_permutation", "p_permutation_holm", "significant", "p_mcnemar", "p_mcnemar_holm", "only_a", "only_b",
+    "odds_ratio", "effect_size", "n_speakers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,31 +86,22 @@ def compare_variants(
     ----------
     .. [1] Vovk, Wang: Combining p-values via averaging, Biometrika 107, 2020.
     """
-    check_choice(score=(score, SCORES), average=(average, AVERAGES))
     pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
     check_same_utterances(*pair)
     settings = resample_seeds, level, n_resamples, seed
-    interval = clustered_interval(pair, score, average, "speaker", None, *settings)
-    naive = clustered_interval(pair, score, average, None, None, *settings)
     right = [(rows["truth"] == rows["prediction"]).to_numpy() for rows in pair]
     only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    interval = clustered_interval(pair, score, average, "speaker", *settings)
     by_speaker = [score_table(rows, by="speaker").set_index("speaker")[score] for rows in pair]
     differences = by_speaker[0] - by_speaker[1]
     return Comparison(
-        variant_a=pair[0]["variant"].iloc[0],
-        variant_b=pair[1]["variant"].iloc[0],
-        score=score,
-        average=average,
-        interval=interval,
-        naive=naive,
+        variant_a=pair[0]["variant"].iloc[0], variant_b=pair[1]["variant"].iloc[0], score=score, average=average,
+        interval=interval, naive=clustered_interval(pair, score, average, None, *settings),
         p_permutation=_p_permutation(pair, score, average, n_resamples, seed),
         p_mcnemar=_p_mcnemar(*right, pair[0]["seed"].to_numpy()),
-        only_a=only_a,
-        only_b=only_b,
-        odds_ratio=_ratio(only_a, only_b),
-        effect_size=_ratio(differences.mean(), differences.std(ddof=1)),
-        n_speakers=len(differences),
-    )
+        only_a=only_a, only_b=only_b, odds_ratio=_ratio(only_a, only_b),
+        effect_size=_ratio(differences.mean(), differences.std(ddof=1)), n_speakers=len(differences),
+    )  # fmt: skip
 
 
 def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings):
@@ -147,7 +135,7 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
     """
     check_predictions(predictions, folds)
     check_range("alpha", alpha, 0.0001, 0.5)
-    tables = dict(list(predictions.groupby("variant")))
+    tables = {variant: rows for variant, rows in predictions.groupby("variant")}
     pairs = list(combinations(tables, 2)) if pairs is None else [tuple(pair) for pair in pairs]
     unknown = [name for pair in pairs for name in pair if name not in tables]
     if unknown or not pairs:
@@ -157,19 +145,15 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
         )
     records = []
     for a, b in pairs:
-        one = compare_variants(tables[a], tables[b], folds=folds, **settings)
-        record = {"variant_a": a, "variant_b": b, "score": one.score, "average": one.average}
-        record |= {"difference": one.difference, "low": one.interval.low, "high": one.interval.high}
-        record |= {"naive_low": one.naive.low, "naive_high": one.naive.high}
-        names = ("p_permutation", "p_mcnemar", "only_a", "only_b", "odds_ratio", "effect_size", "n_speakers")
-        records.append(record | {name: getattr(one, name) for name in names})
+        comparison = compare_variants(tables[a], tables[b], folds=folds, **settings)
+        interval, naive = comparison.interval, comparison.naive
+        ends = {"low": interval.low, "high": interval.high, "naive_low": naive.low, "naive_high": naive.high}
+        records.append(vars(comparison) | {"difference": comparison.difference} | ends)
     table = pd.DataFrame(records)
     for name in ("p_permutation", "p_mcnemar"):
-        corrected = multipletests(table[name], alpha=alpha, method="holm")[1]
-        table.insert(table.columns.get_loc(name) + 1, f"{name}_holm", corrected)
-    place = table.columns.get_loc("p_permutation_holm") + 1
-    table.insert(place, "significant", table["p_permutation_holm"] <= alpha)
-    return table
+        table[f"{name}_holm"] = multipletests(table[name], alpha=alpha, method="holm")[1]
+    table["significant"] = table["p_permutation_holm"] <= alpha
+    return table[list(COLUMNS)]
 
 
 def at_shared_seeds(predictions):
@@ -204,55 +188,49 @@ def at_shared_seeds(predictions):
 
 
 def check_same_utterances(a, b):
+    """Refuse two tables of ``scored_rows`` that are not of the same folds, seeds and utterances."""
     names = [rows["variant"].iloc[0] for rows in (a, b)]
     for column in ("seed", "fold", "utterance_id"):
         values = [set(rows[column]) for rows in (a, b)]
-        if values[0] != values[1]:
-            one = min(values[0] ^ values[1])
-            has, lacks = names if one in values[0] else names[::-1]
+        if only := values[0] ^ values[1]:
+            has, lacks = names if min(only) in values[0] else names[::-1]
             raise ParameterError(
-                f"{column} {one} is tested in {has} and not in {lacks}, expected the same folds, seeds and "
+                f"{column} {min(only)} is tested in {has} and not in {lacks}, expected the same folds, seeds and "
                 "utterances in both; compare variants of one protocol, or filter both to what they share"
             )
     # scored_rows sorts both alike
-    keys = [*UNIT[1:], "utterance_id", "speaker", "truth"]
-    differs = (a[keys] != b[keys]).any(axis=1)
-    if differs.any():
-        row, other = a[differs].iloc[0], b[differs].iloc[0]
-        column = next(key for key in keys if row[key] != other[key])
-        raise ParameterError(
-            f"utterance {row['utterance_id']}: {column} is {row[column]} in {names[0]} and {other[column]} in "
-            f"{names[1]}, expected the same in both; compare runs on the same corpus and folds"
-        )
+    for column in (*UNIT[1:], "utterance_id", "speaker", "truth"):
+        differs = a[column] != b[column]
+        if differs.any():
+            row, other = a[differs].iloc[0], b[differs].iloc[0]
+            raise ParameterError(
+                f"utterance {row['utterance_id']}: {column} is {row[column]} in {names[0]} and {other[column]} in "
+                f"{names[1]}, expected the same in both; compare runs on the same corpus and folds"
+            )
 
 
 def _p_permutation(pair, score, average, n_resamples, seed):
     """Two-sided p of exchanging the variants speaker by speaker."""
-    a, b = (tally(rows, score, average, rows["speaker"]) for rows in pair)
-    n = len(a.share)
+    tallies = [vars(tally(rows, score, average, rows["speaker"])).values() for rows in pair]
+    both = Tally(*(np.concatenate(parts) for parts in zip(*tallies, strict=True)))  # speakers of A, then of B
+    n = len(both.share) // 2
 
     def difference(signs, axis=-1):
         keep = (np.moveaxis(np.asarray(signs, float), axis, -1) + 1) / 2
-        first = _mixed(keep, a, b)
-        return np.round(first - _mixed(1 - keep, a, b), 12)  # equal by symmetry, so equal to the last digit
+        a, b = (score_of(np.concatenate([part, 1 - part], axis=-1), both) for part in (keep, 1 - keep))
+        return np.round(a - b, 12)  # equal by symmetry, then equal to the last digit
 
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (np.ones(n),), difference, permutation_type="samples", vectorized=True, n_resamples=n_resamples,
         batch=1000, alternative="two-sided", rng=np.random.default_rng(seed),
     )  # fmt: skip
-    return float(found.pvalue)
-
-
-def _mixed(keep, a, b):
-    """Score of a table that has the speakers in ``keep`` from A and the others from B."""
-    both = Tally(*(np.concatenate(parts) for parts in zip(vars(a).values(), vars(b).values(), strict=True)))
-    return score_of(np.concatenate([keep, 1 - keep], axis=-1), both)
+    return float(test.pvalue)
 
 
 def _p_mcnemar(right_a, right_b, seeds):
     values = []
-    for one in np.unique(seeds):
-        a, b = right_a[seeds == one], right_b[seeds == one]
+    for seed in np.unique(seeds):
+        a, b = right_a[seeds == seed], right_b[seeds == seed]
         table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
         values.append(mcnemar(table, exact=True).pvalue)
     return float(values[0] if len(values) == 1 else min(1.0, 2 * np.mean(values)))

@@ -1,32 +1,37 @@
-"""Scores of variants with their intervals; the speaker is the unit of chance.
+"""Scores with their intervals; the speaker is the unit of chance.
 
 Utterances of one speaker are recognised well or badly together, so the number of speakers, not of
-utterances, says how much is known. So whole speakers are drawn here, and exchanged in
-:mod:`serkit.evaluation.comparison`; what comes out if utterances are taken as independent stands beside it, as a
-warning.
+utterances, says how much is known. Whole speakers are therefore drawn here, and exchanged in
+:mod:`serkit.evaluation.comparison`; what comes out if utterances are taken as independent stands beside it, as
+a warning.
 
 Intervals and tests take the trained models as they are. Folds share most of their training
 data, which no resampling of predictions can see; with several seeds, at least the chance in
 training is drawn as well. None of this mends a leak: scores of the published selection, whose
 checkpoint is chosen on the test speakers, are too high, and so are both ends of their intervals.
+
+WA, UA and macro-F1 are means of ratios of counts. So a prediction table is counted once, by speaker,
+and a resample, a speaker left out or two variants exchanged for a speaker is nothing but another
+vector of weights on those counts: ten thousand resamples are one matrix product.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from serkit.errors import ParameterError
-from serkit.evaluation.predictions import check_predictions, scored_rows
-from serkit.evaluation.resampling import METHODS, cluster_limits, row_limits, score_of, tally
-from serkit.metrics import SCORES, UNIT, pooled_and_fold_mean, recall_per_class, score_table
+from serkit.constants import LABELS
+from serkit.errors import ParameterError, check_choice, check_range
+from serkit.evaluation.predictions import PROBABILITIES, check_predictions, scored_rows
+from serkit.metrics import SCORES, UNIT, pooled_and_fold_mean, score_table
 
 AVERAGES = ("pooled", "fold_mean")
 CLUSTERS = ("speaker", "session", None)
 MIN_CLUSTERS = 5  # below, no method comes near its level
 RESAMPLES = 10_000
 SEED = 20220522  # any number: with it every interval is the same in each call
+BLOCK = 250  # resamples at a time; with 24 speakers, 2 seeds and 6 folds some 30 MB
 
 
 class Estimate(NamedTuple):
@@ -52,7 +57,6 @@ class Interval:
     cluster: str  # what was drawn: speaker, session or utterance
     n_clusters: int
     n_seeds: int  # seeds that were drawn too; 1: seeds taken as they are
-    method: str
 
 
 def summary_table(predictions, folds=None):
@@ -95,42 +99,9 @@ def summary_table(predictions, folds=None):
     return pd.DataFrame(records)
 
 
-def class_table(predictions, by="variant", folds=None):
-    """Recall of each class for each value of one or more columns, such as ``["variant", "speaker"]``.
-
-    Parameters
-    ----------
-    predictions : pd.DataFrame
-        As in :func:`summary_table`; rows of several seeds are pooled unless ``seed`` is in ``by``.
-    by : str or list of str
-        Must contain ``variant`` if there are several.
-    folds : sequence of str or of Fold, optional
-
-    Returns
-    -------
-    pd.DataFrame
-        The columns of ``by``, ``label, n`` (rows of that truth) and ``recall`` (NaN where n is 0).
-
-    Raises
-    ------
-    ParameterError, RunError, FoldError
-        As :func:`serkit.metrics.score_table` and :func:`serkit.evaluation.predictions.check_predictions`.
-    """
-    check_predictions(predictions, folds)
-    by = [by] if isinstance(by, str) else list(by)
-    score_table(predictions, by)  # refuses what can't be grouped
-    parts = []
-    for key, rows in predictions[predictions["split"] == "test"].groupby(by):
-        recall = recall_per_class(rows["truth"], rows["prediction"])
-        n = rows["truth"].value_counts().reindex(recall.index, fill_value=0)
-        part = pd.DataFrame({"label": recall.index, "n": n.to_numpy(), "recall": recall.to_numpy()})
-        parts.append(pd.DataFrame([key] * len(part), columns=by).join(part))
-    return pd.concat(parts, ignore_index=True)
-
-
 def bootstrap_interval(
-    predictions, score="ua", *, average="pooled", cluster="speaker", method=None, resample_seeds=True,
-    level=0.95, n_resamples=RESAMPLES, seed=SEED, folds=None,
+    predictions, score="ua", *, average="pooled", cluster="speaker", resample_seeds=True, level=0.95,
+    n_resamples=RESAMPLES, seed=SEED, folds=None,
 ):  # fmt: skip
     """Interval of a score, by drawing speakers with replacement.
 
@@ -168,8 +139,6 @@ def bootstrap_interval(
         Over all rows at once, or the mean over folds (and seeds) that the paper reports.
     cluster : {"speaker", "session", None}
         What is drawn. None draws utterances one by one: the naive interval, for comparison only.
-    method : {"bootstrap-t", "jackknife-t", "percentile", "basic", "bca"}, optional
-        Default bootstrap-t; for ``cluster=None`` there is only percentile.
     resample_seeds : bool
         Whether seeds are drawn too, independently of speakers, if there are several: the interval
         is then of what training with any seed gives. Simulated with two seeds it covers 95.6 %
@@ -199,115 +168,390 @@ def bootstrap_interval(
     ----------
     .. [1] Efron, Tibshirani: An Introduction to the Bootstrap, 1993, section 12.5.
     """
-    check_choice(score=(score, SCORES), average=(average, AVERAGES), cluster=(cluster, CLUSTERS))
+    check_choice("cluster", cluster, CLUSTERS)
     rows = scored_rows(predictions, folds)
-    return clustered_interval(
-        [rows], score, average, cluster, method, resample_seeds, level, n_resamples, seed
-    )
+    return clustered_interval([rows], score, average, cluster, resample_seeds, level, n_resamples, seed)
 
 
-def interval_table(predictions, scores=SCORES, averages=AVERAGES, *, folds=None, **settings):
-    """Every score of every variant with its interval, and the naive interval beside it.
-
-    Parameters
-    ----------
-    predictions : pd.DataFrame
-        Prediction table of any number of variants.
-    scores, averages : sequence of str
-    folds, **settings
-        As in :func:`bootstrap_interval`.
-
-    Returns
-    -------
-    pd.DataFrame
-        ``variant, score, average``, the fields of :class:`Interval`, ``naive_low, naive_high``.
-
-    Raises
-    ------
-    ParameterError, RunError, FoldError
-        As :func:`bootstrap_interval`.
-    """
-    check_predictions(predictions, folds)
-    records = []
-    for variant, rows in predictions.groupby("variant"):
-        for score in scores:
-            for average in averages:
-                one = bootstrap_interval(rows, score, average=average, folds=folds, **settings)
-                plain = settings | {"cluster": None, "method": None}
-                naive = bootstrap_interval(rows, score, average=average, folds=folds, **plain)
-                records.append(
-                    {"variant": variant, "score": score, "average": average}
-                    | asdict(one)
-                    | {"naive_low": naive.low, "naive_high": naive.high}
-                )
-    return pd.DataFrame(records)
-
-
-def clustered_interval(tables, score, average, cluster, method, resample_seeds, level, n_resamples, seed):
+def clustered_interval(tables, score, average, cluster, resample_seeds, level, n_resamples, seed):
     """Interval of the score of one table, or of the difference of two with the same rows.
 
     Parameters
     ----------
     tables : list of pd.DataFrame
-        One or two, as ``serkit.evaluation.predictions.scored_rows`` gives them.
-    score, average, cluster, method, resample_seeds, level, n_resamples, seed
+        One or two, as :func:`serkit.evaluation.predictions.scored_rows` gives them.
+    score, average, cluster, resample_seeds, level, n_resamples, seed
         As in :func:`bootstrap_interval`.
+    """
+    check_choice("score", score, SCORES)
+    check_choice("average", average, AVERAGES)
+    check_range("level", level, 0.5, 0.999)
+    check_range("n_resamples", n_resamples, 200, 1_000_000, whole=True)
+    check_range("seed", seed, 0, 2**32 - 1, whole=True)
+    rows = tables[0]
+    clusters = rows[cluster or "utterance_id"]
+    n_clusters, n_seeds = clusters.nunique(), rows["seed"].nunique() if cluster and resample_seeds else 1
+    if cluster and n_clusters < MIN_CLUSTERS:
+        raise ParameterError(
+            f"{rows['variant'].iloc[0]}: {n_clusters} {cluster}s are too few for an interval, expected at "
+            f"least {MIN_CLUSTERS}; finish more folds, or draw speakers instead of sessions"
+        )
+    counts = [tally(table, score, average, clusters, n_seeds > 1) for table in tables]
+    options = {"level": level, "n_resamples": n_resamples, "rng": np.random.default_rng(seed)}
+    if cluster:
+        ends = cluster_limits(
+            lambda weights: _difference([score_of(weights, tallied) for tallied in counts]),
+            n_clusters, n_seeds, **options,
+        )  # fmt: skip
+    else:
+        ends = row_limits(counts, **options)
+    estimate, low, high, error = ends
+    low, high = np.clip([low, high], 0.0 if len(tables) == 1 else -1.0, 1.0).tolist()
+    return Interval(estimate, low, high, error, level, cluster or "utterance", n_clusters, n_seeds)
+
+
+def _difference(scores):
+    """The score, or that of the first table minus that of the second."""
+    return scores[0] if len(scores) == 1 else scores[0] - scores[1]
+
+
+def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
+    """Share of right utterances in each subset, between which values it lies, and on how much it rests.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    subsets : pd.Series, or str
+        Subset of each utterance, indexed by utterance id; or a column of the predictions. Of a
+        categorical series, categories without utterances keep their row.
+    level : float
+        As in :func:`bootstrap_interval`, which draws speakers.
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.predictions.check_predictions`.
 
     Returns
     -------
-    Interval
+    pd.DataFrame
+        One row per subset: ``subset, n_utterances, n_speakers, accuracy, low, high`` (fractions). In
+        a subset of fewer than 5 speakers, ``low`` and ``high`` are NaN: nothing can be said.
 
     Raises
     ------
     ParameterError
-        If an argument is out of range or there are too few clusters.
+        If a tested utterance is in no subset.
+    RunError, FoldError
+        As :func:`serkit.evaluation.predictions.check_predictions`.
     """
-    method = method or ("bootstrap-t" if cluster else "percentile")
-    check_choice(method=(method, METHODS if cluster else ("percentile",)))
-    check_range("level", level, 0.5, 0.999)
-    check_range("n_resamples", n_resamples, 200, 1_000_000, whole=True)
-    check_range("seed", seed, 0, 2**32 - 1, whole=True)
-    rows, rng = tables[0], np.random.default_rng(seed)
-    combine = (lambda a: a) if len(tables) == 1 else (lambda a, b: a - b)
-    clusters = rows[cluster or "utterance_id"]
-    n_clusters, n_seeds = clusters.nunique(), rows["seed"].nunique()
-    by_seed = bool(cluster and resample_seeds and n_seeds > 1)
-    counts = [tally(table, score, average, clusters, by_seed) for table in tables]
-    if cluster is None:
-        found = row_limits(counts, combine, level=level, n_resamples=n_resamples, rng=rng)
-    else:
-        if n_clusters < MIN_CLUSTERS:
-            raise ParameterError(
-                f"{rows['variant'].iloc[0]}: {n_clusters} {cluster}s are too few for an interval, expected at "
-                f"least {MIN_CLUSTERS}; finish more folds, or draw speakers instead of sessions"
-            )
-        if by_seed and method in ("bca", "jackknife-t"):
-            raise ParameterError(
-                f"method={method!r} does not draw seeds and there are {n_seeds}, expected bootstrap-t, percentile "
-                "or basic; or give resample_seeds=False"
-            )
-        found = cluster_limits(
-            lambda weights: combine(*(score_of(weights, one) for one in counts)),
-            n_clusters, n_seeds if by_seed else 1,
-            method=method, level=level, n_resamples=n_resamples, rng=rng,
-        )  # fmt: skip
-    lowest = 0.0 if len(tables) == 1 else -1.0
-    low, high = np.clip(found[1:3], lowest, 1.0).tolist()
-    kind = cluster or "utterance"
-    return Interval(found[0], low, high, found[3], level, kind, n_clusters, n_seeds if by_seed else 1, method)
-
-
-def check_choice(**arguments):
-    """Refuse arguments, given as name = (value, allowed values), that are none of the allowed."""
-    for name, (value, allowed) in arguments.items():
-        if value not in allowed:
-            raise ParameterError(f"{name}={value!r}, expected one of {', '.join(map(str, allowed))}")
-
-
-def check_range(name, value, low, high, whole=False):
-    """Refuse an argument that is no number from ``low`` to ``high``."""
-    kind = (int, np.integer) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+    rows = scored_rows(predictions, folds)
+    member = rows[subsets] if isinstance(subsets, str) else rows["utterance_id"].map(subsets)
+    lost = rows["utterance_id"][member.isna()]
+    if len(lost):
         raise ParameterError(
-            f"{name}={value!r}, expected {'a whole number' if whole else 'a number'} from {low} to {high}"
+            f"utterance {lost.iloc[0]} is in no subset ({lost.nunique()} such utterances), expected one for each; "
+            "give the manifest that the run was made with"
         )
+    categorical = not isinstance(subsets, str) and isinstance(subsets.dtype, pd.CategoricalDtype)
+    names = list(subsets.cat.categories) if categorical else sorted(member.unique())
+    records = [{"subset": name} | _accuracy(rows[member == name], level) for name in names]
+    return pd.DataFrame(records)
+
+
+def class_recall(predictions, *, level=0.95, folds=None):
+    """Recall of each class with its interval, in class order.
+
+    Parameters, errors: as :func:`subset_accuracy`.
+
+    Returns
+    -------
+    pd.DataFrame
+        As :func:`subset_accuracy`, with ``label`` and ``recall`` in place of ``subset`` and ``accuracy``.
+    """
+    table = subset_accuracy(predictions, "truth", level=level, folds=folds)
+    table = table.rename(columns={"subset": "label", "accuracy": "recall"})
+    table = table.set_index("label").reindex(LABELS).reset_index()
+    return table.fillna({"n_utterances": 0, "n_speakers": 0}).astype({"n_utterances": int, "n_speakers": int})
+
+
+def _accuracy(rows, level):
+    counts = {"n_utterances": rows["utterance_id"].nunique(), "n_speakers": rows["speaker"].nunique()}
+    nan = float("nan")
+    accuracy = (rows["truth"] == rows["prediction"]).mean() if len(rows) else nan
+    low, high = nan, nan
+    # not every fold, nor every seed, has to have utterances of a subset that came about afterwards
+    if counts["n_speakers"] >= MIN_CLUSTERS:
+        found = bootstrap_interval(rows, "wa", level=level)
+        low, high = found.low, found.high
+    return counts | {"accuracy": accuracy, "low": low, "high": high}
+
+
+def reliability_table(predictions, n_bins=10, folds=None):
+    """How often predictions of a given confidence are right.
+
+    Confidence is the probability of the predicted label. Bins are of equal width, open below and
+    closed above, as in [1]_; with four classes those below 0.25 stay empty.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    n_bins : int, 1 to 100
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.predictions.check_predictions`.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per bin: ``low, high`` (edges), ``n``, mean ``confidence`` and ``accuracy`` (both
+        fractions, NaN in an empty bin).
+
+    Raises
+    ------
+    ParameterError, RunError, FoldError
+        If ``n_bins`` is out of range, or as :func:`serkit.evaluation.predictions.check_predictions`.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017.
+    """
+    check_range("n_bins", n_bins, 1, 100, whole=True)
+    rows = scored_rows(predictions, folds)
+    confidence = rows[list(PROBABILITIES)].to_numpy(float).max(axis=1)
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
+    right = (rows["truth"] == rows["prediction"]).to_numpy(float)
+    n = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):
+        means = {
+            name: np.bincount(bins, weights=values, minlength=n_bins) / n
+            for name, values in (("confidence", confidence), ("accuracy", right))
+        }
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n, **means})
+
+
+def expected_calibration_error(predictions, n_bins=10, folds=None):
+    """Mean gap between confidence and accuracy over bins, each weighing as many rows as it holds.
+
+    It is biased upward when bins hold few utterances and depends on ``n_bins``: give both with it.
+
+    Parameters and errors as in :func:`reliability_table`.
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Examples
+    --------
+    Two predictions with confidence 0.75, one right: the gap is 0.25.
+
+    >>> rows = pd.DataFrame({
+    ...     "utterance_id": ["a", "b"], "speaker": "1F", "session": "1", "truth": ["sad", "happy"],
+    ...     "prediction": "sad", "p_angry": 0.0, "p_sad": 0.75, "p_happy": 0.25, "p_neutral": 0.0,
+    ...     "fold": "1", "seed": 111, "variant": "corrected_last_session_demo", "split": "test"})
+    >>> expected_calibration_error(rows)
+    0.25
+    """
+    table = reliability_table(predictions, n_bins, folds)
+    gap = (table["confidence"] - table["accuracy"]).abs()
+    return float((gap * table["n"]).sum() / table["n"].sum())
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of a prediction table, one cell for each cluster (or each cluster and seed).
+
+    A unit is what is scored by itself before averaging: the whole table (pooled), or one fold and
+    seed (fold mean).
+    """
+
+    numerator: np.ndarray  # (cells, units, ratios)
+    denominator: np.ndarray  # (cells, units, ratios)
+    share: np.ndarray  # (cells, units), of a unit's cells; sums to 1 over the cells
+
+
+def tally(rows, score, average, clusters, by_seed=False):
+    """Count test rows for one score.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        Test rows of one variant.
+    score : {"wa", "ua", "macro_f1"}
+    average : {"pooled", "fold_mean"}
+    clusters : sequence, length len(rows)
+        What each row is resampled with, such as its speaker.
+    by_seed : bool
+        Whether each seed of a cluster gets a cell of its own; cells are ordered by cluster, then
+        seed, and every cluster must have every seed.
+
+    Returns
+    -------
+    Tally
+    """
+    cell, _ = pd.factorize(np.asarray(clusters), sort=True)
+    seed, seeds = pd.factorize(rows["seed"], sort=True)
+    if by_seed:
+        cell = cell * len(seeds) + seed
+    unit = np.zeros(len(rows), dtype=int)
+    if average == "fold_mean":
+        unit = pd.factorize(rows["fold"], sort=True)[0] * len(seeds) + seed
+    numerator, denominator = _ratios_of_rows(rows, score)
+    shape = (cell.max() + 1, unit.max() + 1, numerator.shape[1])
+    sums = [np.zeros(shape), np.zeros(shape)]
+    np.add.at(sums[0], (cell, unit), numerator)
+    np.add.at(sums[1], (cell, unit), denominator)
+    member = np.zeros(shape[:2])
+    member[cell, unit] = 1.0
+    return Tally(sums[0], sums[1], member / np.maximum(member.sum(axis=0), 1.0))
+
+
+def _ratios_of_rows(rows, score):
+    """What each row adds to the ratios whose mean is the score."""
+    labels = np.array(LABELS)
+    truth = rows["truth"].to_numpy(str)[:, None] == labels
+    prediction = rows["prediction"].to_numpy(str)[:, None] == labels
+    right = truth & prediction
+    if score == "wa":  # right / all
+        return right.any(axis=1, keepdims=True).astype(float), np.ones((len(rows), 1))
+    if score == "ua":  # recall of each class
+        return right.astype(float), truth.astype(float)
+    return 2.0 * right, truth.astype(float) + prediction  # F1 = 2 TP / (true + predicted)
+
+
+def score_of(weights, counts):
+    """The score after giving every cell a weight.
+
+    A fold counts as much as its cells weigh: a speaker drawn twice who is a fold is two folds. A
+    class or fold that is left without utterances does not count, as in :mod:`serkit.metrics`.
+
+    Parameters
+    ----------
+    weights : np.ndarray, shape (..., cells)
+    counts : Tally
+
+    Returns
+    -------
+    np.ndarray, shape (...)
+    """
+    cells, units, ratios = counts.numerator.shape
+    shape = (*weights.shape[:-1], units, ratios)
+    numerator = (weights @ counts.numerator.reshape(cells, -1)).reshape(shape)
+    denominator = (weights @ counts.denominator.reshape(cells, -1)).reshape(shape)
+    occurs = denominator > 0
+    ratio = np.divide(numerator, denominator, out=np.zeros(shape), where=occurs)
+    scores = ratio.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
+    share = (weights @ counts.share) * occurs.any(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a cell that is not drawn can't be left out
+        return (share * scores).sum(axis=-1) / share.sum(axis=-1)
+
+
+def standard_error(statistic, clusters, seeds):
+    """Jackknife over the drawn clusters and, where there are several, over the drawn seeds.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes weights of shape (..., cells).
+    clusters, seeds : np.ndarray, shapes (n, n_clusters) and (n, n_seeds)
+        How often each is drawn; a cell weighs their product.
+
+    Returns
+    -------
+    np.ndarray, shape (n,)
+        The variances of the two are added, which counts what is peculiar to a pair of speaker and
+        seed twice: on the safe side.
+    """
+    variance = _left_out(lambda left: statistic(_product(left, seeds[:, None])), clusters)
+    if seeds.shape[1] > 1:
+        variance = variance + _left_out(lambda left: statistic(_product(clusters[:, None], left)), seeds)
+    return np.sqrt(variance)
+
+
+def _left_out(value, weights):
+    """Jackknife variance of resamples: each draw left out in turn."""
+    n = weights.shape[1]
+    values = np.where(weights > 0, value(weights[:, None, :] - np.eye(n)), 0.0)
+    mean = (weights * values).sum(axis=1, keepdims=True) / n
+    return (n - 1) / n * (weights * (values - mean) ** 2).sum(axis=1)
+
+
+def _product(clusters, seeds):
+    cells = clusters[..., :, None] * seeds[..., None, :]
+    return cells.reshape(*cells.shape[:-2], -1)
+
+
+def cluster_limits(statistic, n_clusters, n_seeds, *, level, n_resamples, rng):
+    """Estimate and bootstrap-t interval of a statistic of weights, clusters (and seeds) drawn with replacement.
+
+    Parameters
+    ----------
+    statistic : callable
+        Takes weights of shape (..., n_clusters * n_seeds).
+    n_clusters, n_seeds : int
+        With ``n_seeds=1`` seeds are not resampled.
+    level : float
+    n_resamples : int
+    rng : np.random.Generator
+
+    Returns
+    -------
+    tuple of float
+        Estimate, low, high, standard error (jackknife).
+    """
+    once = np.ones((1, n_clusters)), np.ones((1, n_seeds))
+    estimate = float(statistic(_product(*once))[0])
+    error = float(standard_error(statistic, *once)[0])
+    if error < 1e-12:  # all clusters alike: nothing to resample
+        return estimate, estimate, estimate, 0.0
+    values, errors = np.empty(n_resamples), np.empty(n_resamples)
+    for block in _blocks(n_resamples):
+        drawn = [
+            rng.multinomial(n, np.full(n, 1 / n), size=block.stop - block.start).astype(float)
+            for n in (n_clusters, n_seeds)
+        ]
+        values[block] = statistic(_product(*drawn))
+        errors[block] = standard_error(statistic, *drawn)
+    # one cluster drawn every time has no error: as far out as can be, on the side it fell
+    distance = values - estimate
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.where(errors > 1e-12, distance / errors, np.sign(distance) * np.finfo(float).max)
+    low, high = estimate - error * np.quantile(t, _tails(level), method="inverted_cdf")[::-1]
+    return estimate, float(low), float(high), error
+
+
+def row_limits(counts, *, level, n_resamples, rng):
+    """Estimate and percentile interval with utterances drawn one by one, as if independent.
+
+    Utterances with the same counts are drawn together, which is the same and far cheaper.
+
+    Parameters
+    ----------
+    counts : list of Tally
+        One cell for each utterance; two tallies for a difference, of the same utterances.
+    level, n_resamples, rng
+        As in :func:`cluster_limits`.
+
+    Returns
+    -------
+    tuple of float
+        Estimate, low, high, standard error (of the resamples).
+    """
+    n = len(counts[0].share)
+    parts = [part.reshape(n, -1) for tallied in counts for part in vars(tallied).values()]
+    _, first, times = np.unique(np.concatenate(parts, axis=1), axis=0, return_index=True, return_counts=True)
+    kinds = [Tally(*(part[first] for part in vars(tallied).values())) for tallied in counts]
+    estimate = float(_difference([score_of(times[None].astype(float), kind) for kind in kinds])[0])
+    values = np.empty(n_resamples)
+    for block in _blocks(n_resamples):
+        drawn = rng.multinomial(n, times / n, size=block.stop - block.start).astype(float)
+        values[block] = _difference([score_of(drawn, kind) for kind in kinds])
+    low, high = np.quantile(values, _tails(level))
+    return estimate, float(low), float(high), float(values.std(ddof=1))
+
+
+def _blocks(n):
+    return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
+
+
+def _tails(level):
+    return [(1 - level) / 2, (1 + level) / 2]

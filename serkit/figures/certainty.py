@@ -3,8 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from serkit.evaluation.calibration import expected_calibration_error, reliability_table
-from serkit.evaluation.subsets import class_recall
+from serkit.evaluation.intervals import class_recall, expected_calibration_error, reliability_table
 from serkit.figures.plots import BLUE, EMOTION_COLOURS, VERMILLION, legend_above
 
 
@@ -58,7 +57,7 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     ax : Axes
     n_bins : int, 1 to 100
     folds : sequence of str or of Fold, optional
-        As in :func:`serkit.evaluation.calibration.reliability_table`, whose errors are raised.
+        As in :func:`serkit.evaluation.intervals.reliability_table`, whose errors are raised.
     """
     table = reliability_table(predictions, n_bins, folds)
     error = 100 * expected_calibration_error(predictions, n_bins, folds)

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 
 from serkit.constants import SEGMENT_S
 from serkit.errors import ParameterError
+from serkit.evaluation.intervals import subset_accuracy
 from serkit.evaluation.predictions import scored_rows
-from serkit.evaluation.subsets import subset_accuracy
 from serkit.figures.certainty import whisker
 from serkit.figures.plots import BLUE, legend_above
 from serkit.folds import task_rows
@@ -31,12 +31,12 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, level=0.95, fol
     edges_s : sequence of float
         Rising edges in seconds: a class holds its lower edge and not its upper one; the last is open.
     level, folds
-        As in :func:`serkit.evaluation.subsets.subset_accuracy`.
+        As in :func:`serkit.evaluation.intervals.subset_accuracy`.
 
     Returns
     -------
     pd.DataFrame
-        As :func:`serkit.evaluation.subsets.subset_accuracy`, with ``duration`` such as ``3–4`` (s) first.
+        As :func:`serkit.evaluation.intervals.subset_accuracy`, with ``duration`` such as ``3–4`` (s) first.
 
     Raises
     ------

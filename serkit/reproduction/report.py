@@ -5,10 +5,15 @@ import pandas as pd
 from serkit import runs
 from serkit.constants import CHANCE_UA, LABELS
 from serkit.errors import ParameterError, SerkitError
-from serkit.evaluation.claims import RULE, paper_comparison
+from serkit.evaluation.claims import (
+    LITERATURE_CAPTION,
+    LITERATURE_COLUMNS,
+    RULE,
+    paper_comparison,
+    read_literature,
+)
 from serkit.evaluation.comparison import at_shared_seeds, compare_many
 from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate, bootstrap_interval, summary_table
-from serkit.evaluation.literature import CAPTION, SHOWN, read_literature
 from serkit.evaluation.predictions import check_predictions
 from serkit.figures.saving import DIGEST, digest_of
 from serkit.figures.tables import save_table
@@ -202,8 +207,8 @@ def _save_tables(run, predictions, folds, comparison, parameters, about):
     files = save_table(scores, "scores_by_variant", caption=caption, **common)
     caption = f"WA and UA in %, mean over folds, with 95 % intervals over speakers; corpus {corpus}. {RULE}"
     files += save_table(comparison, "paper_comparison", caption=caption, **common | {"decimals": 2})
-    context = read_literature()[list(SHOWN)]  # of others: without this run's predictions and leaks
-    files += save_table(context, "literature", run=run, caption=CAPTION)
+    context = read_literature()[LITERATURE_COLUMNS]  # of others: without this run's predictions and leaks
+    files += save_table(context, "literature", run=run, caption=LITERATURE_CAPTION)
     if len(tables) < 2:
         return files, {}
     try:

@@ -8,8 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from serkit.errors import SerkitError
-from serkit.evaluation import subsets
-from serkit.evaluation.calibration import reliability_table
+from serkit.evaluation import intervals
 from serkit.evaluation.comparison import at_shared_seeds
 from serkit.figures import certainty, confusions, embedding, foldcurves, mistakes
 from serkit.figures.plots import paper_style
@@ -134,11 +133,11 @@ def _jobs(run, variant, table, manifest, folds):
         "recall_intervals": (
             "Recall of each class with 95 % intervals over speakers", 1, 2.4,
             lambda ax: certainty.plot_recall_intervals(table, ax, folds=folds),
-            lambda: subsets.class_recall(table, folds=folds)),
+            lambda: intervals.class_recall(table, folds=folds)),
         "reliability": (
             "Share of right answers by confidence", 1, 2.8,
             lambda ax: certainty.plot_reliability(table, ax, folds=folds),
-            lambda: reliability_table(table, folds=folds)),
+            lambda: intervals.reliability_table(table, folds=folds)),
         "fold_curves": (
             "UA by epoch, each fold and seed thin, their mean thick", 1, 2.4,
             lambda ax: foldcurves.plot_fold_curves(histories(), ax), histories),

@@ -1,6 +1,7 @@
 """Families of variants and rules of choosing an epoch, on tables made by hand."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 
 from serkit.constants import LABELS
-from serkit.errors import RunError
+from serkit.errors import ParameterError, RunError
 from serkit.evaluation import ablations
+from serkit.evaluation.ablations import choose_epochs
+from serkit.evaluation.predictions import check_predictions
 from serkit.experiment import Experiment
 from serkit.figures import ablations as ablation_plots
 
@@ -44,8 +47,6 @@ def run(tmp_path, monkeypatch):
         experiment = Experiment(**settings)
         folder = experiment.folder("trial", tmp_path)
         folder.mkdir(parents=True)
-        from dataclasses import asdict
-
         record = {"key": experiment.key, "parameters": asdict(experiment)}
         (folder / "experiment.json").write_text(json.dumps(record))
         (folder / "DONE").write_text(experiment.key)
@@ -132,6 +133,41 @@ class TestTable:
         plt.close()
 
 
+def fold_scores(*rows):
+    """Scores of one fold: (epoch, split, wa, ua)."""
+    table = pd.DataFrame(rows, columns=["epoch", "split", "wa", "ua"])
+    return table.assign(variant="corrected_clean_session_demo", seed=1, fold="1")
+
+
+class TestChoosing:
+    SCORES = fold_scores(
+        (1, "validation", 0.5, 0.5), (1, "test", 0.1, 0.1),
+        (2, "validation", 0.6, 0.4), (2, "test", 0.9, 0.2),
+        (3, "validation", 0.2, 0.2), (3, "test", 0.4, 0.6),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize(("rule", "epoch"), [("clean", 1), ("published", 2), ("last", 3)])
+    def test_by_hand(self, rule, epoch):
+        """Validation: 1.0, 1.0, 0.4, the first of equals. Test: 0.2, 1.1, 1.0."""
+        assert choose_epochs(self.SCORES, rule).tolist() == [epoch]
+
+    def test_unknown_rule(self):
+        with pytest.raises(ParameterError, match=r"rule='best', expected one of published, clean, last"):
+            choose_epochs(self.SCORES, "best")
+
+    def test_no_validation_speakers(self):
+        only_test = self.SCORES[self.SCORES["split"] == "test"]
+        with pytest.raises(
+            ParameterError, match=r"rule='clean' needs predictions of the validation speakers"
+        ):
+            choose_epochs(only_test, "clean")
+
+    def test_a_fold_that_kept_no_epochs_is_named(self, run):
+        run()
+        with pytest.raises(RunError, match=r"fold=1/seed=111 kept no predictions of its epochs; train with"):
+            ablations.load_epochs("trial")
+
+
 class TestRules:
     @pytest.fixture
     def epochs(self):
@@ -156,3 +192,38 @@ class TestRules:
         assert labels[1:] == ["rule published: 75.0", "rule clean: 50.0", "rule last: 62.5"]
         assert ax.lines[0].get_ydata().tolist() == pytest.approx([25, 50, 75, 62.5])
         plt.close()
+
+    def test_the_rule_stands_in_the_name_of_the_variant(self, epochs):
+        chosen = ablations.apply_rule(epochs, "published")
+        assert set(chosen["variant"]) == {"corrected_published_session_demo"}
+        assert "epoch" not in chosen
+        check_predictions(chosen)
+
+    def test_scores_of_every_rule(self, epochs):
+        """The best of the test speakers is epoch 3, of the validation speakers epoch 2, the last is 4."""
+        scores = ablations.rule_scores(epochs)
+        assert scores.groupby("rule")["epoch"].unique().map(list).to_dict() == {
+            "published": [3], "clean": [2], "last": [4],
+        }  # fmt: skip
+        assert scores.groupby("rule")["wa"].mean().to_dict() == {
+            "published": 0.75,
+            "clean": 0.5,
+            "last": 0.625,
+        }
+
+    def test_without_validation_speakers_two_rules_are_left(self, epochs):
+        scores = ablations.rule_scores(epochs[epochs["split"] == "test"])
+        assert set(scores["rule"]) == {"published", "last"}
+
+    def test_the_published_rule_can_lose_in_ua_but_not_in_the_sum(self):
+        """Eight sad, one happy, one angry. Epoch 1 has all sad right, epoch 2 two of them and the happy one."""
+        truth = np.array(["sad"] * 8 + ["happy", "angry"])
+        parts = []
+        for epoch, right in ((1, range(8)), (2, (0, 1, 8))):
+            guess = np.where(np.isin(np.arange(10), right), truth, "neutral")
+            rows = {"utterance_id": [f"u{i}" for i in range(10)], "truth": truth, "prediction": guess}
+            parts.append(pd.DataFrame(rows).assign(epoch=epoch, split="test", seed=1, fold="1", variant="v"))
+        scores = ablations.rule_scores(pd.concat(parts)).set_index("rule")
+        assert scores["epoch"].to_dict() == {"published": 1, "last": 2}
+        assert scores["wa"].tolist() == pytest.approx([0.8, 0.3])
+        assert scores["ua"].tolist() == pytest.approx([1 / 3, (2 / 8 + 1) / 3])

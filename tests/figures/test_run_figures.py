@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
-from serkit.evaluation import subsets
+from serkit.evaluation import intervals
 from serkit.evaluation.intervals import bootstrap_interval
 from serkit.figures import certainty, confusions, embedding, foldcurves, mistakes
 from serkit.figures.plots import EMOTION_COLOURS, paper_style
@@ -53,7 +53,7 @@ def legend_of(ax):
 class TestSubsets:
     def test_recall_is_that_of_metrics_with_the_interval_of_its_rows(self, predictions):
         test = predictions[predictions["split"] == "test"]
-        found = subsets.class_recall(predictions).set_index("label")
+        found = intervals.class_recall(predictions).set_index("label")
         assert list(found.index) == list(LABELS)
         assert np.allclose(found["recall"], recall_per_class(test["truth"], test["prediction"]))
         interval = bootstrap_interval(test[test["truth"] == "sad"], "wa")
@@ -62,17 +62,17 @@ class TestSubsets:
 
     def test_four_speakers_get_no_interval(self):
         about = tables.manifest(speakers=["1F", "1M", "2F", "2M"])
-        found = subsets.class_recall(tables.predict(about))
+        found = intervals.class_recall(tables.predict(about))
         assert found[["low", "high"]].isna().all(axis=None) and found["recall"].notna().all()
 
     def test_a_class_without_utterances_keeps_its_row(self):
-        found = subsets.class_recall(tables.with_counts([1, 2, 3, 4, 5], 6)).set_index("label")
+        found = intervals.class_recall(tables.with_counts([1, 2, 3, 4, 5], 6)).set_index("label")
         assert np.isclose(found.loc["sad", "recall"], 15 / 30)
         assert found.loc["angry", "n_utterances"] == 0 and np.isnan(found.loc["angry", "recall"])
 
     def test_an_utterance_outside_all_subsets_is_named(self, predictions):
         with pytest.raises(ParameterError, match=r"utterance 1F_000 is in no subset \(80"):
-            subsets.subset_accuracy(predictions, pd.Series({"other": "a"}))
+            intervals.subset_accuracy(predictions, pd.Series({"other": "a"}))
 
 
 class TestSpeakerConfusions:
@@ -144,7 +144,7 @@ class TestConfusionDifference:
 class TestCertainty:
     def test_bars_and_whiskers_are_recall_and_interval(self, predictions, ax):
         certainty.plot_recall_intervals(predictions, ax)
-        table = subsets.class_recall(predictions)
+        table = intervals.class_recall(predictions)
         assert np.allclose([bar.get_height() for bar in ax.patches], 100 * table["recall"])
         ends = np.array([line.get_ydata() for line in ax.lines if line.get_linestyle() == "None"])
         assert np.allclose(ends, 100 * table[["low", "high"]].to_numpy().T)

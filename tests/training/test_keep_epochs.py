@@ -1,4 +1,4 @@
-"""Predictions of every epoch: kept whole, through interruptions, and what each rule makes of them."""
+"""Predictions of every epoch: kept whole, through interruptions, and the rule that training used among them."""
 
 import pandas as pd
 import pytest
@@ -6,9 +6,8 @@ from tones import make_tones, train
 
 from serkit import runs
 from serkit.constants import VIEW_SETS
-from serkit.errors import ParameterError, RunError
-from serkit.evaluation.epochs import apply_rule, choose_epochs, epoch_scores, load_epochs
-from serkit.evaluation.predictions import check_predictions
+from serkit.errors import RunError
+from serkit.evaluation.ablations import apply_rule, epoch_scores, load_epochs
 from serkit.runs import EPOCHS
 from serkit.training import loop as training
 
@@ -16,36 +15,6 @@ from serkit.training import loop as training
 @pytest.fixture(scope="module")
 def tones(tmp_path_factory):
     return make_tones(tmp_path_factory.mktemp("tones"))
-
-
-def table(*scores):
-    """Scores of one fold: (epoch, split, wa, ua)."""
-    rows = [dict(zip(("epoch", "split", "wa", "ua"), row, strict=True)) for row in scores]
-    return pd.DataFrame(rows).assign(variant="corrected_clean_session_demo", seed=1, fold="1")
-
-
-class TestRules:
-    SCORES = table(
-        (1, "validation", 0.5, 0.5), (1, "test", 0.1, 0.1),
-        (2, "validation", 0.6, 0.4), (2, "test", 0.9, 0.2),
-        (3, "validation", 0.2, 0.2), (3, "test", 0.4, 0.6),
-    )  # fmt: skip
-
-    @pytest.mark.parametrize(("rule", "epoch"), [("clean", 1), ("published", 2), ("last", 3)])
-    def test_by_hand(self, rule, epoch):
-        """Validation: 1.0, 1.0, 0.4, the first of equals. Test: 0.2, 1.1, 1.0."""
-        assert choose_epochs(self.SCORES, rule).tolist() == [epoch]
-
-    def test_unknown_rule(self):
-        with pytest.raises(ParameterError, match=r"rule='best', expected one of published, clean, last"):
-            choose_epochs(self.SCORES, "best")
-
-    def test_no_validation_speakers(self):
-        only_test = self.SCORES[self.SCORES["split"] == "test"]
-        with pytest.raises(
-            ParameterError, match=r"rule='clean' needs predictions of the validation speakers"
-        ):
-            choose_epochs(only_test, "clean")
 
 
 class TestKept:
@@ -72,16 +41,6 @@ class TestKept:
         _, result = project
         again = apply_rule(pd.read_parquet(result.folder / EPOCHS), "clean")
         pd.testing.assert_frame_equal(again, result.predictions, atol=1e-5)
-
-    def test_other_rules_are_named_in_the_variant(self, project):
-        _, result = project
-        epochs = pd.read_parquet(result.folder / EPOCHS)
-        chosen = apply_rule(epochs, "published")
-        assert set(chosen["variant"]) == {"corrected_published_session_demo"}
-        check_predictions(chosen, ["1"])
-        best = epoch_scores(epochs).query("split == 'test'")
-        reached = epoch_scores(chosen.assign(epoch=0)).query("split == 'test'")
-        assert (reached["wa"] + reached["ua"]).iloc[0] == pytest.approx((best["wa"] + best["ua"]).max())
 
     def test_validation_scores_are_those_of_the_history(self, project):
         _, result = project

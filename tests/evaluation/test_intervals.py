@@ -1,18 +1,26 @@
-"""Intervals: by hand, published, against scipy, by simulation."""
+"""Intervals, tables of scores, reliability: by hand, published, against other code, by simulation."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from benchmarks.interval_coverage import SETTINGS, coverage, seed_coverage
-from prediction_tables import manifest, predict, with_counts
+from prediction_tables import manifest, predict, with_counts, with_probabilities
 from scipy import stats
 
 from serkit import metrics
 from serkit.errors import FoldError, ParameterError, RunError
-from serkit.evaluation import intervals as statistics
-from serkit.evaluation.intervals import bootstrap_interval, class_table, interval_table, summary_table
+from serkit.evaluation.intervals import (
+    AVERAGES,
+    bootstrap_interval,
+    cluster_limits,
+    expected_calibration_error,
+    reliability_table,
+    score_of,
+    standard_error,
+    summary_table,
+    tally,
+)
 from serkit.evaluation.predictions import scored_rows
-from serkit.evaluation.resampling import cluster_limits, score_of, standard_error, tally
 
 RIGHT = [12, 14, 9, 15, 11, 17, 13, 8, 16, 14]  # of 20, by speaker
 FINE = [121, 143, 92, 155, 108, 177, 134, 83, 166, 139]  # of 200, so that means have steps of 0.0005
@@ -31,6 +39,16 @@ def score_by_metrics(rows, score, average):
     return metrics.pooled_and_fold_mean(rows)[f"{score}_{average}"]
 
 
+def predicted(confidences, right):
+    """One speaker; each prediction is "sad" with the confidence given."""
+    truth = np.where(right, "sad", "happy")
+    table = pd.DataFrame({"utterance_id": [f"{i:05d}" for i in range(len(truth))], "truth": truth})
+    table = table.assign(speaker="1F", session="1", prediction="sad", fold="1", seed=1, split="test")
+    return with_probabilities(table, np.asarray(confidences, float)).assign(
+        variant="corrected_last_session_demo"
+    )
+
+
 @pytest.fixture(scope="module")
 def two_seeds():
     about = manifest(per_speaker=12).drop(index=[0, 1, 2, 13, 27, 40])  # folds of unequal size
@@ -38,7 +56,7 @@ def two_seeds():
 
 
 class TestScoresOfWeights:
-    @pytest.mark.parametrize("average", statistics.AVERAGES)
+    @pytest.mark.parametrize("average", AVERAGES)
     @pytest.mark.parametrize("score", metrics.SCORES)
     @pytest.mark.parametrize("by_seed", [True, False])
     def test_weights_of_one_are_the_score(self, two_seeds, score, average, by_seed):
@@ -48,7 +66,7 @@ class TestScoresOfWeights:
         assert value == pytest.approx(score_by_metrics(rows, score, average), abs=1e-12)
 
     @pytest.mark.parametrize("score", metrics.SCORES)
-    @pytest.mark.parametrize("average", statistics.AVERAGES)
+    @pytest.mark.parametrize("average", AVERAGES)
     def test_weights_are_copies_of_speakers(self, score, average):
         rows = scored_rows(predict(manifest(), selection="last"))
         weights = np.random.default_rng(4).multinomial(10, np.full(10, 0.1))
@@ -65,47 +83,21 @@ class TestScoresOfWeights:
 
 
 class TestKnownAnswers:
-    def test_jackknife_of_a_mean_is_students_interval(self):
+    def test_jackknife_error_of_a_mean_is_the_standard_error(self):
         # equal numbers for each speaker: WA is the mean of their WAs
-        one = bootstrap_interval(with_counts(RIGHT, 20), "wa", method="jackknife-t")
-        speakers = np.array(RIGHT) / 20
-        expected = stats.ttest_1samp(speakers, 0).confidence_interval(0.95)
-        assert (one.low, one.high) == pytest.approx(tuple(expected), abs=1e-12)
-        assert one.standard_error == pytest.approx(speakers.std(ddof=1) / np.sqrt(10), abs=1e-12)
-        assert (one.estimate, one.cluster, one.n_clusters, one.n_seeds) == (
-            pytest.approx(0.645),
-            "speaker",
-            10,
-            1,
-        )
-
-    def test_published_t_interval_of_darwins_maize(self):
-        # differences in eighths of an inch; 0.0039 to 5.2294 inches is what textbooks print
-        differences = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
-        options = {"method": "jackknife-t", "level": 0.95, "n_resamples": 200, "rng": None}
-        _, low, high, _ = cluster_limits(mean_of(differences), 15, 1, **options)
-        assert (low / 8, high / 8) == pytest.approx((0.0039, 5.2294), abs=5e-5)
+        interval = bootstrap_interval(with_counts(RIGHT, 20), "wa", n_resamples=200)
+        assert interval.standard_error == pytest.approx(stats.sem(np.array(RIGHT) / 20), abs=1e-12)
+        assert interval.estimate == pytest.approx(0.645)
+        assert (interval.cluster, interval.n_clusters, interval.n_seeds) == ("speaker", 10, 1)
 
     def test_published_bootstrap_t_of_the_mouse_data(self):
         # Efron and Tibshirani, section 12.5: survival of nine mice, 90 % interval 35.82 to 116.74 days from
         # 1,000 resamples; repeated with other draws, such ends move by 0.4 and 3 days (one sd)
         days = [52, 104, 146, 10, 51, 30, 40, 27, 46]
-        options = {
-            "method": "bootstrap-t",
-            "level": 0.9,
-            "n_resamples": 10_000,
-            "rng": np.random.default_rng(0),
-        }
+        options = {"level": 0.9, "n_resamples": 10_000, "rng": np.random.default_rng(0)}
         estimate, low, high, _ = cluster_limits(mean_of(days), 9, 1, **options)
         assert estimate == pytest.approx(56.22, abs=0.005)
         assert low == pytest.approx(35.82, abs=1.5) and high == pytest.approx(116.74, abs=9)
-
-    def test_two_speakers_by_enumeration(self):
-        # resamples of (0, 1): 0 with 1/4, 1/2 with 1/2, 1 with 1/4; so the middle half is 1/4 wide or more
-        options = {"level": 0.6, "n_resamples": 4000, "rng": np.random.default_rng(1)}
-        assert cluster_limits(mean_of([0, 1]), 2, 1, method="percentile", **options)[1:3] == (0.0, 1.0)
-        options["level"] = 0.4
-        assert cluster_limits(mean_of([0, 1]), 2, 1, method="percentile", **options)[1:3] == (0.5, 0.5)
 
     def test_naive_interval_is_the_binomial_one(self):
         # 129 of 200 right: sd sqrt(p (1 - p) / n) = 0.03384; quantiles of 10,000 draws are good to 0.001
@@ -113,7 +105,7 @@ class TestKnownAnswers:
         assert one.standard_error == pytest.approx(np.sqrt(0.645 * 0.355 / 200), rel=0.03)
         low, high = stats.binom.ppf([0.025, 0.975], 200, 0.645) / 200
         assert (one.low, one.high) == (pytest.approx(low, abs=0.0051), pytest.approx(high, abs=0.0051))
-        assert (one.cluster, one.n_clusters, one.method) == ("utterance", 200, "percentile")
+        assert (one.cluster, one.n_clusters) == ("utterance", 200)
 
     def test_jackknife_over_speakers_and_seeds_by_hand(self):
         # cells of 2 speakers x 2 seeds: 0 2 / 4 6; speakers' means 1 and 5, seeds' 2 and 4: variances 4 and 1
@@ -125,19 +117,7 @@ class TestKnownAnswers:
         assert (one.estimate, one.low, one.high, one.standard_error) == (0.7, 0.7, 0.7, 0.0)
 
 
-class TestAgainstScipy:
-    @pytest.mark.parametrize(
-        ("method", "name"), [("percentile", "percentile"), ("basic", "basic"), ("bca", "BCa")]
-    )
-    def test_methods(self, method, name):
-        one = bootstrap_interval(with_counts(FINE, 200), "wa", method=method, n_resamples=40_000)
-        other = stats.bootstrap(
-            (np.array(FINE) / 200,), np.mean, n_resamples=40_000, method=name, rng=np.random.default_rng(2)
-        ).confidence_interval
-        # sd of a 2.5 % point from 40,000 draws is sqrt(0.025 * 0.975 / 40,000) / density 1.3 = 0.0006; four of
-        # them, for the difference of two
-        assert (one.low, one.high) == pytest.approx(tuple(other), abs=0.0034)
-
+class TestAgainstOtherCode:
     def test_bootstrap_t(self):
         # the same by a loop over resamples and their sample deviations
         speakers, rng = np.array(FINE) / 200, np.random.default_rng(3)
@@ -152,12 +132,12 @@ class TestAgainstScipy:
 class TestCoverage:
     def test_speakers_drawn_come_close_to_95_and_utterances_do_not(self):
         n = 600
-        found = coverage(SETTINGS[0], n, 500, methods=("bootstrap-t", "percentile"))
+        held = coverage(SETTINGS[0], n, 500)
         # 99.9 % of the draws of a binomial with 0.95: 0.918 to 0.977
         low, high = stats.binom.interval(0.999, n, 0.95)
-        assert low <= n * found["bootstrap-t"] <= high
-        assert n * found["percentile"] < low  # 0.905 in the long run
-        assert found["naive"] < 0.52  # 0.44 in the long run, binomial deviation 0.02
+        assert low <= n * held["bootstrap-t"] <= high
+        assert n * held["percentile"] < low  # 0.90 in the long run
+        assert held["naive"] < 0.52  # 0.44 in the long run, binomial deviation 0.02
 
     def test_seeds_that_matter_must_be_drawn(self):
         drawn, kept = seed_coverage(n_seeds=3, seed_sd=0.03, n_tables=200, n_resamples=400)
@@ -173,7 +153,7 @@ class TestIntervals:
         assert first != bootstrap_interval(two_seeds, n_resamples=500, seed=1)
         assert first.n_seeds == 2 and first.low < first.estimate < first.high
 
-    @pytest.mark.parametrize("average", statistics.AVERAGES)
+    @pytest.mark.parametrize("average", AVERAGES)
     @pytest.mark.parametrize("score", metrics.SCORES)
     def test_estimate_is_the_score(self, two_seeds, score, average):
         for cluster in ("speaker", "session", None):
@@ -190,8 +170,8 @@ class TestIntervals:
             assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=1e-12)
 
     def test_ends_stay_in_range(self):
-        one = bootstrap_interval(with_counts([20] * 8 + [19, 5], 20), "wa", method="jackknife-t")
-        assert one.high == 1.0 and one.low > 0
+        one = bootstrap_interval(with_counts([20] * 8 + [19, 5], 20), "wa", n_resamples=500)
+        assert (one.low, one.high) == (0.0, 1.0)  # without a cut: below any number, and 1.02
 
     def test_higher_level_is_wider(self, two_seeds):
         a, b = (bootstrap_interval(two_seeds, level=level, n_resamples=500) for level in (0.8, 0.95))
@@ -216,26 +196,42 @@ class TestTables:
         assert table.loc["macro_f1", "pooled"] == pytest.approx(0.625 / 1.625)
         assert np.isnan(summary_table(first)["seed_sd"]).all()
 
-    def test_class_table_by_hand(self):
-        table = class_table(with_counts([3, 1, 2, 2, 2], 4), by=["variant", "speaker"])
-        assert list(table.columns) == ["variant", "speaker", "label", "n", "recall"]
-        sad = table[table["label"] == "sad"]
-        assert sad["recall"].tolist() == [0.75, 0.25, 0.5, 0.5, 0.5] and sad["n"].tolist() == [4] * 5
-        assert table.loc[table["label"] == "angry", "recall"].isna().all()
 
-    def test_intervals_with_the_naive_ones_beside(self):
-        table = with_counts(RIGHT, 20)
-        found = interval_table(table, scores=("wa",), averages=("pooled",), n_resamples=500)
-        one = bootstrap_interval(table, "wa", n_resamples=500)
-        naive = bootstrap_interval(table, "wa", n_resamples=500, cluster=None)
-        row = found.iloc[0]
-        assert (row["low"], row["high"], row["naive_low"], row["naive_high"]) == (
-            one.low,
-            one.high,
-            naive.low,
-            naive.high,
-        )
-        assert len(interval_table(table, n_resamples=200)) == 6
+class TestReliability:
+    def test_by_hand(self):
+        # (0.4, 0.6]: confidences 0.5 and 0.6, one of two right; (0.8, 1]: 0.9, 0.9 and 1.0, two of three right
+        table = predicted([0.5, 0.6, 0.9, 0.9, 1.0], [True, False, True, False, True])
+        found = reliability_table(table, n_bins=5)
+        assert found["n"].tolist() == [0, 0, 2, 0, 3]
+        assert found["confidence"].tolist()[2::2] == pytest.approx([0.55, 2.8 / 3])
+        assert found["accuracy"].tolist()[2::2] == pytest.approx([0.5, 2 / 3])
+        assert found["confidence"][[0, 1, 3]].isna().all()
+        assert found["low"].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+        expected = (2 * (0.55 - 0.5) + 3 * (2.8 / 3 - 2 / 3)) / 5
+        assert expected_calibration_error(table, n_bins=5) == pytest.approx(expected)
+
+    def test_one_bin_compares_the_means(self):
+        table = predicted([0.5, 0.7, 0.9, 0.9], [True, True, True, False])
+        assert expected_calibration_error(table, n_bins=1) == pytest.approx(0)  # 0.75 against 3/4
+
+    def test_calibrated_predictions_have_next_to_no_error(self):
+        rng = np.random.default_rng(6)
+        confidence = rng.uniform(0.3, 1, 20_000)
+        table = predicted(confidence, rng.random(20_000) < confidence)
+        # each of 7 bins misses by about 0.8 sqrt(p (1 - p) / 2857) <= 0.0075
+        assert expected_calibration_error(table) < 0.015
+        assert expected_calibration_error(
+            predicted(confidence, rng.random(20_000) < confidence - 0.2)
+        ) == pytest.approx(0.2, abs=0.015)
+
+    @pytest.mark.parametrize("n_bins", [0, 101, 2.5, True])
+    def test_bins_out_of_range(self, n_bins):
+        with pytest.raises(ParameterError, match="expected a whole number from 1 to 100"):
+            reliability_table(predicted([0.5], [True]), n_bins)
+
+    def test_nothing_to_calibrate(self):
+        with pytest.raises(RunError, match="has no rows"):
+            reliability_table(predicted([], []).iloc[:0])
 
 
 class TestRefusals:
@@ -245,8 +241,6 @@ class TestRefusals:
             ({"score": "uar"}, "score='uar', expected one of wa, ua, macro_f1"),
             ({"average": "mean"}, "average='mean', expected one of pooled, fold_mean"),
             ({"cluster": "gender"}, "cluster='gender', expected one of speaker, session, None"),
-            ({"method": "normal"}, "method='normal', expected one of bootstrap-t"),
-            ({"cluster": None, "method": "bca"}, "method='bca', expected one of percentile"),
             ({"level": 95}, "level=95, expected a number from 0.5 to 0.999"),
             ({"n_resamples": 10}, "n_resamples=10, expected a whole number from 200"),
             ({"n_resamples": 1e4}, "n_resamples=10000.0, expected a whole number"),
@@ -256,11 +250,6 @@ class TestRefusals:
     def test_arguments(self, arguments, message):
         with pytest.raises(ParameterError, match=message):
             bootstrap_interval(with_counts(RIGHT, 20), **arguments)
-
-    def test_seeds_need_a_bootstrap(self, two_seeds):
-        with pytest.raises(ParameterError, match="method='bca' does not draw seeds and there are 2"):
-            bootstrap_interval(two_seeds, method="bca")
-        bootstrap_interval(two_seeds, method="bca", resample_seeds=False, n_resamples=200)
 
     def test_too_few_speakers(self):
         with pytest.raises(
@@ -272,7 +261,7 @@ class TestRefusals:
         table = predict(manifest())
         leak = table.copy()
         leak.loc[leak.index[leak["split"] == "test"][0], "split"] = "validation"
-        for function in (bootstrap_interval, interval_table, summary_table, class_table):
+        for function in (bootstrap_interval, summary_table):
             with pytest.raises(FoldError, match="fold 1F: speaker 1F is in validation"):
                 function(leak)
             with pytest.raises(RunError, match="fold 4F is missing"):

@@ -88,18 +88,18 @@ def compare_variants(
     """
     pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
     check_same_utterances(*pair)
+    variant_a, variant_b = (rows["variant"].iloc[0] for rows in pair)
     settings = resample_seeds, level, n_resamples, seed
-    right = [(rows["truth"] == rows["prediction"]).to_numpy() for rows in pair]
-    only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     interval = clustered_interval(pair, score, average, "speaker", *settings)
+    naive = clustered_interval(pair, score, average, None, *settings)
+    right = [(rows["truth"] == rows["prediction"]).to_numpy() for rows in pair]
+    only_a, only_b = int(np.sum(right[0] > right[1])), int(np.sum(right[1] > right[0]))
     by_speaker = [score_table(rows, by="speaker").set_index("speaker")[score] for rows in pair]
     differences = by_speaker[0] - by_speaker[1]
     return Comparison(
-        variant_a=pair[0]["variant"].iloc[0], variant_b=pair[1]["variant"].iloc[0], score=score, average=average,
-        interval=interval, naive=clustered_interval(pair, score, average, None, *settings),
+        variant_a, variant_b, score, average, interval, naive, only_a=only_a, only_b=only_b,
         p_permutation=_p_permutation(pair, score, average, n_resamples, seed),
-        p_mcnemar=_p_mcnemar(*right, pair[0]["seed"].to_numpy()),
-        only_a=only_a, only_b=only_b, odds_ratio=_ratio(only_a, only_b),
+        p_mcnemar=_p_mcnemar(*right, pair[0]["seed"].to_numpy()), odds_ratio=_ratio(only_a, only_b),
         effect_size=_ratio(differences.mean(), differences.std(ddof=1)), n_speakers=len(differences),
     )  # fmt: skip
 
@@ -135,7 +135,7 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
     """
     check_predictions(predictions, folds)
     check_range("alpha", alpha, 0.0001, 0.5)
-    tables = {variant: rows for variant, rows in predictions.groupby("variant")}
+    tables = dict(list(predictions.groupby("variant")))
     pairs = list(combinations(tables, 2)) if pairs is None else [tuple(pair) for pair in pairs]
     unknown = [name for pair in pairs for name in pair if name not in tables]
     if unknown or not pairs:
@@ -179,11 +179,11 @@ def at_shared_seeds(predictions):
     >>> at_shared_seeds(rows)["seed"].tolist()
     [111, 111]
     """
-    seeds_of = predictions.groupby("variant")["seed"].agg(set)
-    shared = set.intersection(*seeds_of)
+    seeds = predictions.groupby("variant")["seed"].agg(set)
+    shared = set.intersection(*seeds)
     if not shared:
-        named = "; ".join(f"{variant}: {sorted(seeds)}" for variant, seeds in seeds_of.items())
-        raise ParameterError(f"no seed is common to all variants ({named}); train them with the same seeds")
+        listed = "; ".join(f"{variant}: {sorted(given)}" for variant, given in seeds.items())
+        raise ParameterError(f"no seed is common to all variants ({listed}); train them with the same seeds")
     return predictions[predictions["seed"].isin(shared)]
 
 
@@ -212,8 +212,7 @@ def check_same_utterances(a, b):
 def _p_permutation(pair, score, average, n_resamples, seed):
     """Two-sided p of exchanging the variants speaker by speaker."""
     tallies = [vars(tally(rows, score, average, rows["speaker"])).values() for rows in pair]
-    both = Tally(*(np.concatenate(parts) for parts in zip(*tallies, strict=True)))  # speakers of A, then of B
-    n = len(both.share) // 2
+    both = Tally(*map(np.concatenate, zip(*tallies, strict=True)))  # speakers of A, then of B
 
     def difference(signs, axis=-1):
         keep = (np.moveaxis(np.asarray(signs, float), axis, -1) + 1) / 2
@@ -221,7 +220,7 @@ def _p_permutation(pair, score, average, n_resamples, seed):
         return np.round(a - b, 12)  # equal by symmetry, then equal to the last digit
 
     test = stats.permutation_test(
-        (np.ones(n),), difference, permutation_type="samples", vectorized=True, n_resamples=n_resamples,
+        (np.ones(len(both.share) // 2),), difference, permutation_type="samples", vectorized=True, n_resamples=n_resamples,
         batch=1000, alternative="two-sided", rng=np.random.default_rng(seed),
     )  # fmt: skip
     return float(test.pvalue)

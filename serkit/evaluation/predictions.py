@@ -142,7 +142,7 @@ def check_labels(table):
     Raises
     ------
     ParameterError
-        Naming the labels of both.
+        Naming the variant or utterance and its labels.
     """
     for variant, rows in table.groupby("variant"):
         given = sorted(
@@ -162,13 +162,13 @@ def check_labels(table):
                 "label sets can't be scored together"
             )
     test = table[table["split"] == "test"]
-    sets = {key: set(truth) for key, truth in test.groupby(REPEAT)["truth"]}
+    sets = {key: sorted(set(truth)) for key, truth in test.groupby(REPEAT)["truth"]}
     most = max(sets, key=lambda key: len(sets[key]), default=None)
     for (variant, seed), labels in sets.items():
         if labels != sets[most]:
             raise ParameterError(
-                f"variant {variant}, seed {seed}: tested on the labels {sorted(labels)}, but variant "
-                f"{most[0]}, seed {most[1]} on {sorted(sets[most])}; compare runs of the same utterances"
+                f"variant {variant}, seed {seed}: tested on the labels {labels}, but variant "
+                f"{most[0]}, seed {most[1]} on {sets[most]}; compare runs of the same utterances"
             )
 
 
@@ -248,7 +248,7 @@ def _check_folds(table, folds):
             expected = set().union(
                 *(names[key] for key in names if grouping_of(key[0]) == grouping_of(variant))
             )
-            validates = rows[(rows["split"] == "validation")]
+            validates = rows[rows["split"] == "validation"]
             lost = validates[~validates["speaker"].isin(rows["speaker"][rows["split"] == "test"])]
             # a speaker's fold is called after its session or itself
             expected |= set(lost[grouping_of(variant) or "speaker"].map(str))

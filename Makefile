@@ -17,10 +17,11 @@ OPTIONS ?=
 
 SETTINGS = --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE)
 
-# outputs, counts, what editors add, and the empty cell that Shift+Enter leaves behind the last one
+# outputs, counts, what editors add, the empty cell that Shift+Enter leaves behind the last one, VS Code's kernel name
 EDITORS = version codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer
 STRIP = $(BIN)/nbstripout --keep-id --unix-newlines --drop-empty-cells --extra-keys \
   "$(EDITORS:%=metadata.language_info.%) $(addprefix cell.metadata.,execution editable slideshow vscode)"
+KERNEL = sed -E "s/^(   \"display_name\": \")[^\"]*/\1Python 3 (ipykernel)/"
 
 .PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign benchmark notebooks lint lock clean
 
@@ -39,7 +40,7 @@ $(STAMP): requirements.lock pyproject.toml
 # A filter that has gone passes everything on; a folder that is no checkout, such as an unpacked zip, stays as it is.
 tidy:
 	@! git ls-files --error-unmatch Makefile >/dev/null 2>&1 || { \
-	  git config filter.nbstripout.clean 'test -x $(BIN)/nbstripout || exec cat; exec $(STRIP)'; \
+	  git config filter.nbstripout.clean 'test -x $(BIN)/nbstripout || exec cat; $(KERNEL) | $(STRIP)'; \
 	  git ls-files --modified 'notebooks/*.ipynb' | while read -r file; do \
 	    [ "$$(git hash-object "$$file")" != "$$(git rev-parse ":$$file")" ] || git add "$$file"; done; }
 

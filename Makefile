@@ -1,10 +1,11 @@
-# make reproduce and make test set up everything they need on a machine with Python 3.11 and make.
+# Every target installs what it needs first, on any machine with Python 3.11 and make.
+# With conda: make lab VENV=$CONDA_PREFIX
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# what `make reproduce` runs; every one can be set on the command line
+# what `make reproduce` runs; each can be set on the command line
 CORPUS ?= demo
 ROOT ?=
 RUN ?= $(CORPUS)
@@ -16,9 +17,15 @@ OPTIONS ?=
 
 SETTINGS = --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE)
 
-.PHONY: setup reproduce report doctor test test-browser benchmark lab notebooks lint lock clean
+# outputs, counts, what editors add, the empty cell that Shift+Enter leaves behind the last one, VS Code's kernel name
+EDITORS = version codemirror_mode file_extension mimetype nbconvert_exporter pygments_lexer
+STRIP = $(BIN)/nbstripout --keep-id --unix-newlines --drop-empty-cells --extra-keys \
+  "$(EDITORS:%=metadata.language_info.%) $(addprefix cell.metadata.,execution editable slideshow vscode)"
+KERNEL = sed -E "s/^(   \"display_name\": \")[^\"]*/\1Python 3 (ipykernel)/"
 
-setup: $(STAMP)
+.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign benchmark notebooks lint lock clean
+
+setup: $(STAMP) tidy
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.11 or later and call make PYTHON=python3"; exit 1; }
@@ -27,6 +34,19 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $(STAMP)
+
+# Git sees notebooks without what stepping through them adds (notebooks/.gitattributes). It takes a file of another
+# size for changed without asking the filter, so notebooks that differ in nothing else are added again, as they are.
+# A filter that has gone passes everything on; a folder that is no checkout, such as an unpacked zip, stays as it is.
+tidy:
+	@! git ls-files --error-unmatch Makefile >/dev/null 2>&1 || { \
+	  git config filter.nbstripout.clean 'test -x $(BIN)/nbstripout || exec cat; $(KERNEL) | $(STRIP)'; \
+	  git ls-files --modified 'notebooks/*.ipynb' | while read -r file; do \
+	    [ "$$(git hash-object "$$file")" != "$$(git rev-parse ":$$file")" ] || git add "$$file"; done; }
+
+# a kernel named python3 in somebody's home must not be taken instead of the project's own
+lab: setup
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --config=notebooks/jupyter_config.py notebooks/01_prepare_corpus.ipynb
 
 reproduce: setup
 	$(BIN)/serkit reproduce $(if $(GRID),--grid $(GRID) --root "$(ROOT)",$(SETTINGS)) $(OPTIONS)
@@ -46,17 +66,17 @@ test-browser: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
 	$(BIN)/python -m pytest -m browser tests/browser $(OPTIONS)
 
+# twenty times a kernel, a worker or the driver is killed in the middle of its jobs
+test-campaign: setup
+	$(BIN)/python -m pytest -m campaign $(OPTIONS)
+
 # a corpus of IEMOCAP's shape, whole; OPTIONS='--share 0.1' for a quick look
 benchmark: setup
 	$(BIN)/python tests/benchmarks/benchmark.py $(OPTIONS)
 
-# a kernel named python3 in somebody's home must not be taken instead of the project's own
-lab: setup
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab notebooks/01_prepare_corpus.ipynb
-
 notebooks: setup
 	$(BIN)/python tests/colab_cell.py notebooks/*.ipynb
-	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+	$(STRIP) notebooks/*.ipynb
 	$(BIN)/ruff check notebooks
 	$(BIN)/ruff format notebooks
 
@@ -74,4 +94,4 @@ lock: setup
 	mv requirements.lock.new requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

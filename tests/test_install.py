@@ -1,8 +1,11 @@
 """The ways of installing agree with each other."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import metadata, requires, version
 from pathlib import Path
@@ -152,3 +155,115 @@ class TestBrowser:
                 if needed.marker is None or needed.marker.evaluate({"extra": ""}):
                     exact = str(known[canonicalize_name(needed.name)].specifier).removeprefix("==")
                     assert needed.specifier.contains(exact), line
+
+
+@pytest.mark.skipif(
+    not shutil.which("git") or not shutil.which("make"), reason="git or make is not on this machine"
+)
+class TestNotebooksInGit:
+    """Stepping through a notebook and saving it leaves git as it was."""
+
+    NAME = "notebooks/03_spectrogram.ipynb"
+
+    @pytest.fixture
+    def run(self, monkeypatch):
+        """A function that runs a command in a folder and returns what it prints."""
+        for variable in [name for name in os.environ if name.startswith("GIT_")] + ["MAKEFLAGS"]:
+            monkeypatch.delenv(variable, raising=False)
+        for key, value in {"AUTHOR": "a", "COMMITTER": "c"}.items():
+            monkeypatch.setenv(f"GIT_{key}_NAME", value)
+            monkeypatch.setenv(f"GIT_{key}_EMAIL", f"{value}@example.org")
+
+        def run(folder, *command):
+            return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+        return run
+
+    @pytest.fixture
+    def upstream(self, tmp_path, run):
+        """A repository with the files that matter here."""
+        folder = tmp_path / "upstream"
+        (folder / "notebooks").mkdir(parents=True)
+        for name in ("Makefile", "notebooks/.gitattributes", self.NAME):
+            shutil.copy(HOME / name, folder / name)
+        run(folder, "git", "init", "--quiet", "--initial-branch=main")
+        run(folder, "git", "add", ".")
+        run(folder, "git", "commit", "--quiet", "--message=first")
+        return folder
+
+    @pytest.fixture
+    def clone(self, tmp_path, run, upstream):
+        run(tmp_path, "git", "clone", "--quiet", "upstream", "clone")
+        self.tidy(run, tmp_path / "clone")
+        return tmp_path / "clone"
+
+    def tidy(self, run, folder, venv=sys.prefix):
+        run(folder, "make", "tidy", f"VENV={venv}")
+
+    def step_through(self, path):
+        """What JupyterLab leaves in a notebook whose cells have all run, the last one by Shift+Enter."""
+        notebook = json.loads(path.read_text())
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell["execution_count"] = 7
+                cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": ["seen\n"]}]
+                cell["metadata"] |= {"scrolled": True, "execution": {"iopub.status.busy": "2026-01-01"}}
+        empty = {
+            "cell_type": "code",
+            "id": "0",
+            "metadata": {},
+            "source": [],
+            "outputs": [],
+            "execution_count": 8,
+        }
+        notebook["cells"].append(empty)
+        notebook["metadata"]["language_info"] |= {"version": "3.11.9", "codemirror_mode": {"name": "ipython"}}
+        notebook["metadata"]["kernelspec"]["display_name"] = ".venv"
+        notebook["metadata"]["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+
+    def test_outputs_stay_on_the_disk_and_git_is_clean(self, run, clone, upstream):
+        self.step_through(clone / self.NAME)
+        assert run(clone, "git", "status", "--porcelain")  # another size, so git does not ask the filter
+        self.tidy(run, clone)
+        assert not run(clone, "git", "status", "--porcelain")
+        assert "seen" in (clone / self.NAME).read_text()
+        text = (upstream / self.NAME).read_text()
+        (upstream / self.NAME).write_text(text.replace("# 03 ", "# 3 "))
+        run(upstream, "git", "commit", "--all", "--quiet", "--message=second")
+        run(clone, "git", "pull", "--quiet")
+        assert (clone / self.NAME).read_text() == (upstream / self.NAME).read_text() != text
+
+    def test_a_change_of_ones_own_is_seen_and_not_staged(self, run, clone):
+        self.step_through(clone / self.NAME)
+        text = (clone / self.NAME).read_text()
+        (clone / self.NAME).write_text(text.replace("# 03 ", "# 3 "))
+        self.tidy(run, clone)
+        assert run(clone, "git", "status", "--porcelain") == f" M {self.NAME}\n"
+        assert run(clone, "git", "diff", "--numstat") == f"1\t1\t{self.NAME}\n"
+
+    def test_without_the_filter_git_works_as_ever(self, run, clone):
+        self.tidy(run, clone, venv="gone")
+        self.step_through(clone / self.NAME)
+        run(clone, "git", "commit", "--all", "--quiet", "--message=with outputs")
+        assert "seen" in run(clone, "git", "show", f"HEAD:{self.NAME}")
+
+    def test_an_unpacked_archive_leaves_the_repository_around_it_alone(self, run, upstream):
+        (upstream / "unpacked").mkdir()
+        shutil.copy(HOME / "Makefile", upstream / "unpacked")
+        self.tidy(run, upstream / "unpacked")
+        assert "nbstripout" not in run(upstream, "git", "config", "--list", "--local")
+
+    def test_the_filter_changes_no_notebook_that_is_committed(self, run, clone):
+        names = [f"notebooks/{path.name}" for path in HOME.glob("notebooks/*.ipynb")]
+        for name in names:
+            shutil.copy(HOME / name, clone / name)
+        # both parts of the filter, as one process each in place of two for each notebook
+        _, kernel, strip = re.split(
+            "; | \\| ", run(clone, "git", "config", "filter.nbstripout.clean").strip()
+        )
+        run(clone, "sh", "-c", f'{strip} "$@"', "sh", *names)
+        for name in names:
+            text = (HOME / name).read_text()
+            assert (clone / name).read_text() == text, name
+            assert subprocess.check_output(kernel, shell=True, input=text, text=True) == text, name

@@ -86,8 +86,8 @@ def test_tables_and_figures_of_both_widths_with_every_special_character(compiled
     assert_nothing_sticks_out(compiled("\n".join(body)))
 
 
-def test_everything_of_the_demo_run(compiled, request):
-    folder = Path(request.config.rootpath) / "figures" / "demo"
+def test_everything_in_the_gallery(compiled, request):
+    folder = Path(request.config.rootpath) / "figures" / "gallery"
     body, kinds = [], set()
     for sidecar in sorted(folder.glob("*.json")):
         record = json.loads(sidecar.read_text(encoding="utf-8"))

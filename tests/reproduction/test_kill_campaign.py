@@ -111,6 +111,7 @@ def kill(victim, engine, driver, steps, address, chance):
     return False
 
 
+@pytest.mark.campaign
 def test_killed_twenty_times(project, pair, forkserver):
     undisturbed = two_steps("undisturbed")
     began = time.monotonic()

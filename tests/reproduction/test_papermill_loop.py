@@ -1,4 +1,4 @@
-"""Papermill on its own: the loop of the README gives the run folder that ``serkit reproduce`` gives."""
+"""Papermill on its own: the loop of notebooks/README.md gives the run folder that ``serkit reproduce`` gives."""
 
 import json
 import os
@@ -22,8 +22,9 @@ OWN = ("05_train_coattention.ipynb", "timing.csv", "files.json")  # hold times
 
 
 def readme_loop():
-    """The loop as the README has it, over two folds with one epoch."""
-    blocks = re.findall(r"```\n(for fold in .*?done\n)", (HOME / "README.md").read_text(), re.DOTALL)
+    """The loop as the page has it, over two folds with one epoch."""
+    page = (HOME / "notebooks" / "README.md").read_text()
+    blocks = re.findall(r"^for fold in .*?^done\n", page, re.DOTALL | re.MULTILINE)
     assert len(blocks) == 1
     loop, changed = re.subn("1 2 3 4 5", "1 2", blocks[0])
     loop, given = re.subn(r"-p epochs \d+", "-p epochs 1", loop)

@@ -1,0 +1,67 @@
+"""The pages for people: short where they must be, and every link in them leads somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+HOME = Path(__file__).parents[1]
+PAGES = [
+    HOME / name
+    for name in (
+        "README.md", "notebooks/README.md", "data/README.md", "figures/README.md", "figures/gallery/README.md",
+        "serkit/README.md", "tests/README.md", "tests/golden/README.md",
+    )
+]  # fmt: skip
+LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def prose(page):
+    """A page without its blocks of code."""
+    return FENCED.sub("", page.read_text(encoding="utf-8"))
+
+
+def anchors(page):
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = HEADING.findall(prose(page))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken_links(page):
+    """Targets in a page that are neither a file of the project nor a heading of it."""
+    broken = []
+    for target in (markdown or image for markdown, image in LINK.findall(prose(page))):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            broken.append(target)
+    return broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOME)))
+def test_every_link_leads_somewhere(page):
+    assert not broken_links(page)
+
+
+def test_a_broken_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        '# Where is …?\n[a](#where-is-) [b](#gone)\n[c](gone.md) <img src="gone.png">\n```\n[d](code)\n```\n'
+    )
+    assert broken_links(page) == ["#gone", "gone.md", "gone.png"]
+
+
+def test_the_main_page_is_short():
+    assert (HOME / "README.md").stat().st_size <= 9000
+
+
+def test_every_target_of_make_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (HOME / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        code = [*FENCED.findall(text), *re.findall(r"`make [^`]+`", prose(page))]
+        assert set(re.findall(r"^`?make ([a-z-]+)", "\n".join(code), re.MULTILINE)) <= targets, page

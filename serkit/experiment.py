@@ -278,22 +278,20 @@ def _kind(field):
     return (get_args(field.type) or (field.type,))[0]
 
 
-def _converted(field, value):
-    about, choices = field.metadata, field.metadata["choices"]
-    if field.default is None and str(value).strip().lower() in ("", "none"):
+def _converted(field, given):
+    choices, between = field.metadata["choices"], field.metadata["between"]
+    if field.default is None and str(given).strip().lower() in ("", "none"):
         return None
     try:
-        value = _PARSERS[_kind(field)](value)
-        if about["between"] and not about["between"][0] <= value <= about["between"][1]:
-            raise ValueError
-        if choices and value not in choices:
+        value = _PARSERS[_kind(field)](given)
+        if (between and not between[0] <= value <= between[1]) or (choices and value not in choices):
             raise ValueError
     except (TypeError, ValueError, KeyError, OverflowError):
-        near = get_close_matches(str(value), choices, n=1)
+        near = get_close_matches(str(given), choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ParameterError(f"{field.name}={shown(value)}, expected {expectation(field)}{hint}") from None
-    if about["check"]:
-        about["check"](value)
+        raise ParameterError(f"{field.name}={shown(given)}, expected {expectation(field)}{hint}") from None
+    if field.metadata["check"]:
+        field.metadata["check"](value)
     return value
 
 

@@ -190,11 +190,11 @@ class TestPlan:
         assert second.output.name == "01_prepare_corpus_session_last.ipynb"
         assert second.parameters["selection"] == "last"
 
-    def test_what_a_variant_is_named_after_is_told_to_notebook_06(self, project, write):
+    def test_notebook_06_is_told_its_variant(self, project, write):
         text = "[[variant]]\nencoder_training = 'frozen'\npatience = 3\n[[variant]]"
         last = plan_of(read_grid(write(text)))[-3:-1]
-        assert last[0].parameters["more"] == {"encoder_training": "frozen"}
-        assert "more" not in last[1].parameters
+        assert last[0].parameters["variant"] == "corrected_clean_session_demo_frozen"
+        assert last[1].parameters["variant"] == "corrected_clean_session_demo"
 
     def test_a_fold_that_is_not_there(self, project, write):
         with pytest.raises(ParameterError, match="fold='9', expected one of 1, 2, 3, 4, 5"):

@@ -15,7 +15,7 @@ from serkit.constants import CORPORA, SPEECH_ENCODER
 from serkit.errors import ParameterError, SerkitError
 from serkit.experiment import SETTINGS, convert, expectation
 
-PER_FOLD = ("corpus", "fold", "seed")  # settings that a whole reproduction has in another form
+Words = tyro.conf.Positional[tuple[str, ...]]
 
 
 def _option(field):
@@ -27,13 +27,12 @@ def _option(field):
     return field.name, Annotated[str, tyro.conf.arg(help=about, metavar="VALUE")], str(field.default).lower()
 
 
-Settings = make_dataclass(
-    "Settings", [_option(field) for name, field in SETTINGS.items() if name not in PER_FOLD], frozen=True
-)
+# corpus, folds and seeds have another form here
+OPTIONS = [_option(field) for name, field in SETTINGS.items() if name not in ("corpus", "fold", "seed")]
 
 
 @dataclass(frozen=True)
-class Reproduce(Settings):
+class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
     """Run all notebooks on a corpus: figures and tables at the end. Call it again to continue."""
 
     grid: str = ""  # TOML file of many variants, such as notebooks/grids/demo.toml; settings are then its own
@@ -81,9 +80,8 @@ class Reproduce(Settings):
 class Report:
     """Scores, verdicts on the paper, tables, figures and one page of a run: runs/RUN/report.html."""
 
-    names: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
-    ] = ()  # the run, and further ones to set beside the paper
+    # the run, and further ones to set beside the paper
+    names: Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
     run: str = "demo"  # another way to name the run
     partial: bool = False  # report on the folds there are, although some are missing
 
@@ -112,9 +110,8 @@ class Verify:
 class Predict:
     """Recognise four emotions in sound files, for each file or every three seconds of it."""
 
-    files: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE [FILE ...]")
-    ] = ()  # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
     model: str = ""  # model folder; empty: that of the newest finished fold of --run
     run: str = "demo"  # run to take the model from
     format: Literal["table", "json", "csv"] = "table"  # of the result
@@ -136,9 +133,8 @@ class Doctor:
     """Say what is installed and found, and what to do about each gap."""
 
     def __call__(self):
-        for check in (_check_packages, _check_device, _check_corpora, _check_weights, _check_disk):
-            for good, subject, text in check():
-                print(f"{'ok ' if good else '-- '} {subject:22s} {text}")
+        for good, subject, text in _findings():
+            print(f"{'ok ' if good else '-- '} {subject:22s} {text}")
         return 0
 
 
@@ -149,68 +145,41 @@ def _words(name, text):
     return words
 
 
-def _check_packages():
+def _findings():
     for name in ("torch", "torchaudio", "torchvision", "transformers", "accelerate", "librosa", "soundfile",
                  "papermill", "jupyterlab", "espeakng_loader"):  # fmt: skip
         good = importlib.util.find_spec(name) is not None
         yield good, name, "installed" if good else "missing; run `make setup`"
-
-
-def _check_device():
     device = runs.device_name()
     good = device.startswith("cuda")
-    hint = "" if good else "; the paper profile wants an NVIDIA GPU, the demo profile does not"
-    yield good, "device", device + hint
-
-
-def _check_corpora():
+    yield good, "device", device if good else f"{device}; the paper profile wants an NVIDIA GPU"
     for name in CORPORA:
         root = runs.corpus_root(name)
-        absent = "spoken by eSpeak NG when first asked for"
-        if name != "demo":
-            absent = f"not at {runs.show_path(root)}; see data/README.md, or give root"
-        good = root.is_dir() or name == "demo"
-        yield good, f"corpus {name}", f"found at {runs.show_path(root)}" if root.is_dir() else absent
-
-
-def _check_weights():
+        cure = "spoken when first asked for" if name == "demo" else "see data/README.md, or give root"
+        text = "found at {}" if root.is_dir() else f"not at {{}}; {cure}"
+        yield root.is_dir() or name == "demo", f"corpus {name}", text.format(runs.show_path(root))
     import torch
     from huggingface_hub import try_to_load_from_cache
 
     files = ("model.safetensors", "pytorch_model.bin")
-    good = any(isinstance(try_to_load_from_cache(SPEECH_ENCODER, name), str) for name in files)
     absent = "not cached; downloaded on first use of profile='paper'"
+    good = any(isinstance(try_to_load_from_cache(SPEECH_ENCODER, name), str) for name in files)
     yield good, "speech encoder", f"{SPEECH_ENCODER} {'in the cache' if good else f'{absent} (360 MB)'}"
     good = any((Path(torch.hub.get_dir()) / "checkpoints").glob("alexnet-*.pth"))
     yield good, "AlexNet weights", "in the cache" if good else f"{absent} (233 MB)"
-
-
-def _check_disk():
     free_gb = shutil.disk_usage(runs.project_home()).free / 1e9
     hint = "" if free_gb > 20 else "; the demo corpus needs 1 GB, IEMOCAP with all folds about 20 GB"
     yield free_gb > 2, "disk", f"{free_gb:.0f} GB free{hint}"
 
 
-Command = (
-    Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
-
-
-def _terminate(*_):
-    raise KeyboardInterrupt
+Command = Reproduce | Report | Verify | Predict | Doctor
 
 
 def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
-    # a cluster's time limit: kernels are then interrupted, and trainings save before they end
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.modules.setdefault(
-        "rfc3987_syntax", None
-    )  # a grammar of web addresses: papermill would wait a second for it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit ends it as Ctrl-C does
+    # or papermill would wait a second for a grammar of web addresses that no notebook needs
+    sys.modules.setdefault("rfc3987_syntax", None)
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()
     except SerkitError as error:

@@ -47,7 +47,7 @@ SWITCH = {
 }
 
 
-def setting(default, text, *, choices=(), between=(), unit="", none="the profile's own", check=None):
+def setting(default, text, *, choices=(), between=(), none="the profile's own", check=None):
     """Declare a setting; its type is the annotation of the field.
 
     Parameters
@@ -56,23 +56,14 @@ def setting(default, text, *, choices=(), between=(), unit="", none="the profile
     text : str
         What it is, for ``serkit reproduce --help``.
     choices : sequence of str, optional
-    between : tuple of two numbers, optional
-        Smallest and largest value.
-    unit : str, optional
-        Of the range.
+    between : tuple, optional
+        Smallest and largest value, and their unit if they have one.
     none : str, optional
         What None means, where that is the default.
     check : callable, optional
         Raises a ``ParameterError`` on a value that is neither a choice nor in a range.
     """
-    about = {
-        "help": text,
-        "choices": tuple(choices),
-        "between": between,
-        "unit": unit,
-        "none": none,
-        "check": check,
-    }
+    about = {"help": text, "choices": tuple(choices), "between": between, "none": none, "check": check}
     return field(default=default, metadata=about)
 
 
@@ -92,55 +83,45 @@ class TrainingSettings:
     fusion: str = setting(
         "coattention", "how views become one; coattention is the published way", choices=FUSIONS
     )
-    epochs: int | None = setting(None, "epochs at most", between=(1, 1000), unit="epochs")
-    batch_size: int | None = setting(
-        None, "segments of one optimiser step", between=(1, 4096), unit="segments"
-    )
+    epochs: int | None = setting(None, "epochs at most", between=(1, 1000, "epochs"))
+    batch_size: int | None = setting(None, "segments of one optimiser step", between=(1, 4096, "segments"))
     micro_batch: int | None = setting(
-        None, "segments computed at once; their gradients are summed", between=(1, 4096), unit="segments",
-        none="the whole batch",
-    )  # fmt: skip
+        None, "segments computed at once", between=(1, 4096, "segments"), none="the whole batch"
+    )
     learning_rate: float | None = setting(None, "learning rate of AdamW", between=(1e-8, 1.0))
     encoder_learning_rate: float | None = setting(
         None, "learning rate of the speech encoder", between=(1e-8, 1.0), none="like everything else"
     )
     weight_decay: float = setting(0.01, "weight decay of AdamW; torch's default", between=(0.0, 1.0))
     warmup: float = setting(
-        0.0,
-        "share of all steps in which the learning rate rises from 0",
-        between=(0.0, 0.9),
-        unit="of all steps",
+        0.0, "share of steps in which the learning rate rises from 0", between=(0.0, 0.9, "of all steps")
     )
     schedule: str = setting(
-        "constant", "learning rate after the warmup; linear and cosine fall to 0", choices=("constant", "linear", "cosine")
-    )  # fmt: skip
+        "constant", "of the learning rate after the warmup", choices=("constant", "linear", "cosine")
+    )
     class_weights: bool = setting(False, "errors on rare classes count more: N / (4 n)")
     label_smoothing: float = setting(
-        0.0, "share of the target given to all classes alike", between=(0.0, 0.9), unit="of the target"
+        0.0, "share of the target given to all classes alike", between=(0.0, 0.9, "of the target")
     )
     max_grad_norm: float | None = setting(
         None, "longer gradients are shortened to this length", between=(1e-6, 1e6), none="never"
     )
-    patience: int | None = setting(None, "epochs without a better one", between=(1, 1000), unit="epochs")
-    min_epochs: int | None = setting(None, "never stop before this epoch", between=(1, 1000), unit="epochs")
+    patience: int | None = setting(None, "epochs without a better one", between=(1, 1000, "epochs"))
+    min_epochs: int | None = setting(None, "never stop before this epoch", between=(1, 1000, "epochs"))
     precision: str = setting(
-        "auto",
-        "of the arithmetic; auto is what the device is good at",
-        choices=("auto", "float32", "bf16", "fp16"),
+        "auto", "auto is what the device is good at", choices=("auto", "float32", "bf16", "fp16")
     )
-    speech_encoder: str | None = setting(None, "hub id or local folder of the speech encoder, or random")
+    speech_encoder: str | None = setting(
+        None, "hub id or local folder of wav2vec 2.0 or another encoder, or random"
+    )
     cnn_weights: str | None = setting(
         None, "where AlexNet's weights come from", choices=("imagenet", "random")
     )
     encoder_training: str = setting(
-        "all",
-        "what of the speech encoder learns: all, transformer, top_<k>, frozen",
-        check=_check_encoder_training,
+        "all", "what of the encoder learns: all, transformer, top_<k>, frozen", check=_check_encoder_training
     )
     encoder_layers: str = setting(
-        "last",
-        "the speech encoder's last layer, or a learned weighted sum of all",
-        choices=("last", "weighted"),
+        "last", "the encoder's last layer, or a learned weighted sum of all", choices=("last", "weighted")
     )
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
@@ -260,7 +241,8 @@ def expectation(field):
     if about["choices"]:
         words = f"one of {', '.join(about['choices'])}"
     elif about["between"]:
-        words = " ".join([words, "from {} to {}".format(*about["between"]), about["unit"]]).strip()
+        low, high, *unit = about["between"]
+        words = " ".join([words, f"from {low} to {high}", *unit])
     return words if field.default is not None else f"{words}, or none: {about['none']}"
 
 

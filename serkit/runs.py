@@ -158,15 +158,14 @@ def quiet_libraries():
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     bars = os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     verbosity = os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # both read their variable when they are imported; a notebook's imports may have done that before
-    if "huggingface_hub" in sys.modules and bars == "1":
-        sys.modules["huggingface_hub"].utils.disable_progress_bars()
-    if "transformers" in sys.modules:
-        logging = sys.modules["transformers"].logging
-        if bars == "1":
-            logging.disable_progress_bar()
-        if verbosity == "error":
-            logging.set_verbosity_error()
+    # both read their variable when they are imported, and the imports of a notebook come first
+    hub, transformers = (sys.modules.get(name) for name in ("huggingface_hub", "transformers"))
+    if hub and bars == "1":
+        hub.utils.disable_progress_bars()
+    if transformers and bars == "1":
+        transformers.logging.disable_progress_bar()
+    if transformers and verbosity == "error":
+        transformers.logging.set_verbosity_error()
 
 
 def device_name():
@@ -225,15 +224,11 @@ def write_inventory(folder):
     on the disk, so that a power cut after ``DONE`` takes nothing of it.
     """
     folder = Path(folder)
-    present = [
-        name for name in (*RESULTS, *MODEL, *FURTHER) if name not in FURTHER or (folder / name).is_file()
-    ]
-    for name in [*present, "model"]:
+    names = [*RESULTS, *MODEL, *(name for name in FURTHER if (folder / name).is_file())]
+    for name in [*names, "model"]:
         sync(folder / name)
-    files = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-        for name in present
-    }
+    paths = {name: folder / name for name in names}
+    files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
     write_json(folder / FILES, {"files": files})
 
 
@@ -254,12 +249,10 @@ def read_record(folder):
     try:
         record = dict(json.loads(path.read_text()))
         return record | {"parameters": dict(record.get("parameters", {}))}
-    except FileNotFoundError:
-        raise RunError(
-            f"{show_path(path)} is missing; run `serkit reproduce`, or copy the folder again"
-        ) from None
     except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{show_path(path)} can't be read ({error}); delete that folder") from error
+        reason = f"can't be read ({error})" if path.exists() else "is missing"
+        cure = "copy that folder again, or delete it and run `serkit reproduce`"
+        raise RunError(f"{show_path(path)} {reason}; {cure}") from error
 
 
 def read_experiment(folder):
@@ -271,15 +264,13 @@ def read_experiment(folder):
         If its record can't be read, or has other parameters than this version of serkit knows.
     """
     record = read_record(folder)
-    difference = other_version(record)
+    fault = other_version(record)
     try:
-        if not difference:
+        if not fault:
             return Experiment.of(record["parameters"])
     except ParameterError as error:
-        difference = f": {error}"
-    raise RunError(
-        f"{show_path(folder)} was made by another version of serkit{difference}; read it with that one"
-    )
+        fault = f": {error}"
+    raise RunError(f"{show_path(folder)} was made by another version of serkit{fault}; read it with that one")
 
 
 def other_version(record, lenient=False):
@@ -327,13 +318,10 @@ def check_folder(folder, experiment):
         return
     before, now = record["parameters"], asdict(experiment)
     name = next((name for name in now if before.get(name) != now[name]), "key")
-    difference = other_version(record)
+    fault = other_version(record)
     what = f"{name}={before.get(name)!r}, asked for {now.get(name)!r}"
-    if difference:
-        what = f"the parameters of another version of serkit{difference}"
-    raise RunError(
-        f"{show_path(folder)} holds a run with {what}; choose another run name, or delete that folder"
-    )
+    what = f"the parameters of another version of serkit{fault}" if fault else what
+    raise RunError(f"{show_path(folder)} holds a run with {what}; choose another run name, or delete it")
 
 
 def find_folds(run="*", variant="*", home=None):
@@ -394,9 +382,7 @@ def choose_variant(run, variant=""):
     """
     names = sorted({variant_of(folder) for folder in finished_folders(run, variant)})
     if len(names) > 1:
-        raise RunError(
-            f"run {run!r}: found {len(names)} variants, expected one; set variant to one of {', '.join(names)}"
-        )
+        raise RunError(f"run {run!r} has {len(names)} variants, choose one with variant: {', '.join(names)}")
     return names[0]
 
 
@@ -422,14 +408,13 @@ def shared_parameters(run, variant=""):
     first = {}  # of each variant
     for folder in finished_folders(run, variant):
         record = read_record(folder)
-        newer = other_version(record, lenient=True)
-        if newer:
+        if fault := other_version(record, lenient=True):
             raise RunError(
-                f"{show_path(folder)} was made by another version of serkit{newer}; report it with that one"
+                f"{show_path(folder)} was made by another version of serkit{fault}; report it with that one"
             )
-        parameters = {
-            name: value for name, value in record["parameters"].items() if name not in ("fold", "seed")
-        }
+        parameters = record["parameters"]
+        for name in ("fold", "seed"):
+            parameters.pop(name, None)
         other, before = first.setdefault(variant_of(folder), (folder, parameters))
         for name in before.keys() | parameters.keys():
             if before.get(name) != parameters.get(name):
@@ -438,11 +423,7 @@ def shared_parameters(run, variant=""):
                     f"{before.get(name)!r}, expected the same in all folds and seeds of a variant; delete one of them"
                 )
     (_, usual), *others = first.values()
-    return {
-        name: value
-        for name, value in usual.items()
-        if all(name in parameters and parameters[name] == value for _, parameters in others)
-    }
+    return {name: value for name, value in usual.items() if all(p.get(name, ()) == value for _, p in others)}
 
 
 def planned_folds(run, variant):
@@ -454,12 +435,11 @@ def planned_folds(run, variant):
         Sorted; None if neither the run's records nor the table of notebook 01 says.
     """
     for folder in find_folds(run, variant):
-        names = read_record(folder).get("folds")
-        if names:
+        if names := read_record(folder).get("folds"):
             return sorted(map(str, names))
     parameters = shared_parameters(run, variant)
-    words = [str(parameters.get(name, "")) for name in ("by", "selection")]
-    path = processed_folder(str(parameters.get("corpus"))) / f"folds_{'_'.join(words)}.csv"
+    corpus, by, selection = (str(parameters.get(name, "")) for name in ("corpus", "by", "selection"))
+    path = processed_folder(corpus) / f"folds_{by}_{selection}.csv"
     return sorted(pd.read_csv(path, dtype=str)["fold"].unique()) if path.is_file() else None
 
 
@@ -522,6 +502,5 @@ def leak_notice(parameters):
     >>> leak_notice({"selection": "clean"})
     ''
     """
-    if parameters and parameters.get("selection") == "published":
-        return "Leak: the checkpoint was chosen on the test speakers (published protocol)."
-    return ""
+    leaks = bool(parameters) and parameters.get("selection") == "published"
+    return "Leak: the checkpoint was chosen on the test speakers (published protocol)." if leaks else ""

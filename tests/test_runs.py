@@ -87,9 +87,7 @@ class TestFinishedFolders:
         assert runs.choose_variant("trial") == runs.choose_variant("trial", "a") == "a"
         self.finished(project, "b", 1, {"utterance_id": ["u"]})
         assert runs.choose_variant("trial", "b") == "b"
-        with pytest.raises(
-            RunError, match="'trial': found 2 variants, expected one; set variant to one of a, b"
-        ):
+        with pytest.raises(RunError, match="run 'trial' has 2 variants, choose one with variant: a, b"):
             runs.choose_variant("trial")
         with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
             runs.choose_variant("trial", "c")

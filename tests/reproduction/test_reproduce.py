@@ -56,7 +56,7 @@ def toy(project, monkeypatch):
     )
     for name in ("02_mfcc", "03_spectrogram", "04_wav2vec2"):
         write(name, common + "profile = ''\n", f"print('{name}')")
-    settings = "name_variant = False\nfold = ''\nseed = 0\nprofile = ''\nepochs = None\nbatch_size = None\n"
+    settings = "name_variant = False\nfold = ''\nseed = 0\nprofile = 'demo'\nepochs = None\nbatch_size = None\n"
     body = (
         "import json, pathlib\n"
         "from serkit.runs import Experiment\n"
@@ -204,7 +204,7 @@ class TestCommandLine:
         [
             (["--corpus", "iemocap", "--root", "nowhere"], r"nowhere"),
             (["--folds", "9"], "fold='9', expected one of 1, 2, 3, 4, 5"),
-            (["--seeds", "a"], "seeds: 'a' is no whole number"),
+            (["--seeds", "a"], "seed='a', expected a whole number from 0 to"),
             (["--recipe", "perfect"], "recipe='perfect', expected published or corrected"),
         ],
     )

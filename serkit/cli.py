@@ -4,35 +4,35 @@ import importlib.util
 import shutil
 import signal
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from serkit import runs
-from serkit.constants import SPEECH_ENCODER
-from serkit.corpora import REGISTRY
+from serkit.constants import CORPORA, SPEECH_ENCODER
 from serkit.errors import ParameterError, SerkitError
-from serkit.experiment import TrainingSettings
-from serkit.reproduction.execution import check_no_addresses
+from serkit.experiment import SETTINGS, convert, expectation
 
-# settings of the command line that a grid does not replace
-BESIDE_GRID = (
-    "grid",
-    "jobs",
-    "scheduler",
-    "corpus",
-    "root",
-    "run",
-    "iemocap_check",
-    "skip_broken",
-    "dry_run",
-)
+Words = tyro.conf.Positional[tuple[str, ...]]
+
+
+def _option(field):
+    """A setting as tyro wants it: switches as they are, all else as text, which ``convert`` reads as everywhere."""
+    about = field.metadata["help"]
+    if field.type is bool:
+        return field.name, Annotated[bool, tyro.conf.arg(help=about)], field.default
+    about += "" if field.metadata["check"] else f": {expectation(field)}"
+    return field.name, Annotated[str, tyro.conf.arg(help=about, metavar="VALUE")], str(field.default).lower()
+
+
+# corpus, folds and seeds have another form here
+OPTIONS = [_option(field) for name, field in SETTINGS.items() if name not in ("corpus", "fold", "seed")]
 
 
 @dataclass(frozen=True)
-class Reproduce(TrainingSettings):
+class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
     """Run all notebooks on a corpus: figures and tables at the end. Call it again to continue."""
 
     grid: str = ""  # TOML file of many variants, such as notebooks/grids/demo.toml; settings are then its own
@@ -43,73 +43,52 @@ class Reproduce(TrainingSettings):
     run: str = ""  # name of the run, a folder under runs/ and figures/; empty: that of the grid or corpus
     folds: str = "all"  # speakers or sessions to test, such as 1,2
     seeds: str = "111"  # such as 111,211 (the published two)
-    recipe: str = "corrected"  # features: published, corrected, published+D2, ...
-    selection: str = "clean"  # what chooses the checkpoint: published, clean, last
-    by: str = "session"  # what is held out: session or speaker
     iemocap_check: str = "strict"  # strict: refuse an incomplete IEMOCAP; report: say so and go on
     skip_broken: bool = False  # go on without sound files that can't be read; the store records them
     dry_run: bool = False  # print the plan and stop
 
     def __call__(self):
-        from serkit.reproduction.reproduce import reproduce  # papermill and torch are slow to import
-
+        given, usual = vars(self), vars(Reproduce())
+        changed = {name: value for name, value in given.items() if value != usual[name]}
+        settings = {name: convert(name, value) for name, value in changed.items() if name in SETTINGS}
+        corpus, root, run, grid = settings.pop("corpus", "demo"), self.root, self.run, None
         if self.grid:
-            return self._reproduce_grid(reproduce)
-        corpus = self.corpus or "demo"
-        return reproduce(
-            self.run or corpus,
-            corpus=corpus,
-            root=_folder(self.root),
-            check=self.iemocap_check,
-            skip_broken=self.skip_broken,
-            fold_names=[] if self.folds == "all" else _words("folds", self.folds),
-            seeds=[_integer("seeds", word) for word in _words("seeds", self.seeds)],
-            recipe=self.recipe,
-            selection=self.selection,
-            by=self.by,
-            dry_run=self.dry_run,
-            jobs=self.jobs,
-            scheduler=self.scheduler,
-            **{field.name: getattr(self, field.name) for field in fields(TrainingSettings)},
-        )
-
-    def _reproduce_grid(self, reproduce):
-        from serkit.reproduction.grid import read_grid
-
-        grid, usual = read_grid(self.grid), Reproduce()
-        for field in fields(self):
-            if field.name not in BESIDE_GRID and getattr(self, field.name) != getattr(usual, field.name):
+            for name in sorted(changed.keys() & {*settings, "folds", "seeds"}):
                 raise ParameterError(
-                    f"{field.name}={getattr(self, field.name)!r} beside a grid, expected it in the grid; "
-                    f"write it into {self.grid}"
+                    f"{name}={changed[name]!r} beside a grid, expected it in the grid; write it into {self.grid}"
                 )
+            from serkit.reproduction.grid import read_grid
+
+            grid = read_grid(self.grid)
+            corpus = self.corpus or grid.corpus
+            root, run = root or grid.root, run or grid.run or grid.path.stem
+        else:
+            settings["fold_names"] = [] if self.folds == "all" else _words("folds", self.folds)
+            settings["seeds"] = [convert("seed", word) for word in _words("seeds", self.seeds)]
+        run = runs.check_run_name(run or corpus)
+        from serkit.reproduction.reproduce import reproduce  # papermill is slow to import
+
+        # notebooks run in the project, not here
+        root = str(Path(root).expanduser().resolve()) if root else ""
         return reproduce(
-            self.run or grid.run or grid.path.stem,
-            grid=grid,
-            corpus=self.corpus or grid.corpus,
-            root=_folder(self.root or grid.root),
-            check=self.iemocap_check,
-            skip_broken=self.skip_broken,
-            dry_run=self.dry_run,
-            jobs=self.jobs,
-            scheduler=self.scheduler,
-        )
+            run, grid=grid, corpus=corpus, root=root, check=self.iemocap_check, skip_broken=self.skip_broken,
+            dry_run=self.dry_run, jobs=self.jobs, scheduler=self.scheduler, **settings,
+        )  # fmt: skip
 
 
 @dataclass
 class Report:
     """Scores, verdicts on the paper, tables, figures and one page of a run: runs/RUN/report.html."""
 
-    names: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")
-    ] = ()  # the run, and further ones to set beside the paper
+    # the run, and further ones to set beside the paper
+    names: Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
     run: str = "demo"  # another way to name the run
     partial: bool = False  # report on the folds there are, although some are missing
 
     def __call__(self):
         from serkit.reproduction.report import write_report
 
-        name, *others = self.names or (self.run,)
+        name, *others = map(runs.check_run_name, self.names or (self.run,))
         write_report(name, others, self.partial)
         return 0
 
@@ -124,16 +103,15 @@ class Verify:
     def __call__(self):
         from serkit.reproduction.verify import verify
 
-        return verify(self.run, self.partial)
+        return verify(runs.check_run_name(self.run), self.partial)
 
 
 @dataclass
 class Predict:
     """Recognise four emotions in sound files, for each file or every three seconds of it."""
 
-    files: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE [FILE ...]")
-    ] = ()  # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
     model: str = ""  # model folder; empty: that of the newest finished fold of --run
     run: str = "demo"  # run to take the model from
     format: Literal["table", "json", "csv"] = "table"  # of the result
@@ -146,17 +124,8 @@ class Predict:
     def __call__(self):
         from serkit.predict.command import predict_files
 
-        return predict_files(
-            self.files,
-            model=self.model,
-            run=self.run,
-            form=self.format,
-            segments=self.segments,
-            output=self.output,
-            timeline=self.timeline,
-            device=self.device,
-            precision=self.precision,
-        )
+        options = vars(self) | {"run": runs.check_run_name(self.run)}
+        return predict_files(options.pop("files"), form=options.pop("format"), **options)
 
 
 @dataclass
@@ -164,15 +133,9 @@ class Doctor:
     """Say what is installed and found, and what to do about each gap."""
 
     def __call__(self):
-        found = [*_check_packages(), *_check_device(), *_check_corpora(), *_check_weights(), *_check_disk()]
-        for good, subject, text in found:
+        for good, subject, text in _findings():
             print(f"{'ok ' if good else '-- '} {subject:22s} {text}")
         return 0
-
-
-def _folder(path):
-    """A folder as the notebooks get it: they run in the project, not here."""
-    return str(Path(path).expanduser().resolve()) if path else ""
 
 
 def _words(name, text):
@@ -182,92 +145,41 @@ def _words(name, text):
     return words
 
 
-def _integer(name, word):
-    try:
-        return int(word)
-    except ValueError:
-        raise ParameterError(f"{name}: {word!r} is no whole number, expected such as 111") from None
-
-
-def _check_packages():
+def _findings():
     for name in ("torch", "torchaudio", "torchvision", "transformers", "accelerate", "librosa", "soundfile",
                  "papermill", "jupyterlab", "espeakng_loader"):  # fmt: skip
         good = importlib.util.find_spec(name) is not None
         yield good, name, "installed" if good else "missing; run `make setup`"
-
-
-def _check_device():
     device = runs.device_name()
-    hint = (
-        ""
-        if device.startswith("cuda")
-        else "; the paper profile wants an NVIDIA GPU, the demo profile does not"
-    )
-    yield device.startswith("cuda"), "device", device + hint
-
-
-def _check_corpora():
-    for name in sorted(REGISTRY):
+    good = device.startswith("cuda")
+    yield good, "device", device if good else f"{device}; the paper profile wants an NVIDIA GPU"
+    for name in CORPORA:
         root = runs.corpus_root(name)
-        if name == "demo":
-            yield (
-                True,
-                "corpus demo",
-                "there" if root.is_dir() else "spoken by eSpeak NG when first asked for",
-            )
-        elif root.is_dir():
-            yield True, f"corpus {name}", f"found at {runs.show_path(root)}"
-        else:
-            yield False, f"corpus {name}", f"not at {runs.show_path(root)}; see data/README.md, or give root"
-
-
-def _check_weights():
+        cure = "spoken when first asked for" if name == "demo" else "see data/README.md, or give root"
+        text = "found at {}" if root.is_dir() else f"not at {{}}; {cure}"
+        yield root.is_dir() or name == "demo", f"corpus {name}", text.format(runs.show_path(root))
     import torch
     from huggingface_hub import try_to_load_from_cache
 
-    cached = any(isinstance(try_to_load_from_cache(SPEECH_ENCODER, name), str)
-                 for name in ("model.safetensors", "pytorch_model.bin"))  # fmt: skip
-    yield (
-        cached,
-        "speech encoder",
-        f"{SPEECH_ENCODER} "
-        + ("in the cache" if cached else "not cached; downloaded on first use of profile='paper' (360 MB)"),
-    )
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    cached = any(folder.glob("alexnet-*.pth"))
-    yield (
-        cached,
-        "AlexNet weights",
-        "in the cache"
-        if cached
-        else (f"not in {folder}; downloaded on first use of profile='paper' (233 MB)"),
-    )
-
-
-def _check_disk():
+    files = ("model.safetensors", "pytorch_model.bin")
+    absent = "not cached; downloaded on first use of profile='paper'"
+    good = any(isinstance(try_to_load_from_cache(SPEECH_ENCODER, name), str) for name in files)
+    yield good, "speech encoder", f"{SPEECH_ENCODER} {'in the cache' if good else f'{absent} (360 MB)'}"
+    good = any((Path(torch.hub.get_dir()) / "checkpoints").glob("alexnet-*.pth"))
+    yield good, "AlexNet weights", "in the cache" if good else f"{absent} (233 MB)"
     free_gb = shutil.disk_usage(runs.project_home()).free / 1e9
     hint = "" if free_gb > 20 else "; the demo corpus needs 1 GB, IEMOCAP with all folds about 20 GB"
     yield free_gb > 2, "disk", f"{free_gb:.0f} GB free{hint}"
 
 
-Command = (
-    Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[Report, tyro.conf.subcommand("report")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
-
-
-def _terminate(*_):
-    raise KeyboardInterrupt
+Command = Reproduce | Report | Verify | Predict | Doctor
 
 
 def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
-    # a cluster's time limit: kernels are then interrupted, and trainings save before they end
-    signal.signal(signal.SIGTERM, _terminate)
-    check_no_addresses()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit ends it as Ctrl-C does
+    # or papermill would wait a second for a grammar of web addresses that no notebook needs
+    sys.modules.setdefault("rfc3987_syntax", None)
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()
     except SerkitError as error:

@@ -4,6 +4,10 @@ A message says what it is about (id, or argument = value with unit), what was ex
 and how to mend it.
 """
 
+import json
+import re
+import symtable
+import sys
 from numbers import Integral, Real
 
 
@@ -56,3 +60,46 @@ def check_range(name, value, low, high, *, whole=False):
     kind, expected = (Integral, "a whole number") if whole else (Real, "a number")
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         raise ParameterError(f"{name}={value!r}, expected {expected} from {low} to {high}")
+
+
+_STEPPED = []  # path of the notebook that this kernel runs
+
+
+def explain_names(notebook):
+    """From now on a NameError in a cell of ``notebook`` is followed by which cell makes that name; only in Jupyter."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is not None:
+        _STEPPED[:] = [notebook]
+        if _explain not in shell.events.callbacks["post_run_cell"]:
+            shell.events.register("post_run_cell", _explain)
+
+
+def where_made(name, notebook):
+    """Which cell of a notebook has to run before ``name`` can be used, in a sentence."""
+    number, heading = 0, "the title"
+    try:
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            source, is_code = "".join(cell["source"]), cell["cell_type"] == "code"
+            headings = [] if is_code else re.findall(r"^#+ (.*)", source, re.MULTILINE)
+            heading, number = f"'{headings[-1]}'" if headings else heading, number + is_code
+            if is_code and _makes(source, name):
+                return (
+                    f"'{name}' is made by code cell {number}, under {heading}: run that cell first, "
+                    "or all above this one (menu Run, Run All Above Selected Cell)"
+                )
+    except (OSError, ValueError, KeyError):
+        return f"'{name}' is made by a cell that has not run: run all above this one first"
+    return f"'{name}' is made by no cell of this notebook: check how it is written"
+
+
+def _makes(source, name):
+    try:
+        symbol = symtable.symtable(source, "cell", "exec").lookup(name)
+    except (SyntaxError, KeyError):  # a line for the shell; a name that does not occur
+        return False
+    return symbol.is_assigned() or symbol.is_imported()
+
+
+def _explain(result):
+    if isinstance(result.error_in_exec, NameError) and result.error_in_exec.name:
+        print(where_made(result.error_in_exec.name, *_STEPPED))

@@ -10,8 +10,6 @@ its mistakes. Each mistake is a *deviation* with an id, D1 to D5, and can be men
 """
 
 import dataclasses
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -60,12 +58,6 @@ class Recipe:
             key for key, change in DEVIATIONS.items()
             if all(getattr(self, field) == value for field, value in change.switches.items())
         )  # fmt: skip
-
-    @property
-    def key(self):
-        """Hash of every switch but the name: equal recipes give equal features."""
-        switches = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}
-        return hashlib.sha256(json.dumps(switches, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def extraction(self):

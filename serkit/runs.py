@@ -1,21 +1,22 @@
 """One experiment, its folder, and what is recorded so that it can be trusted and repeated."""
 
+import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
-from dataclasses import asdict, dataclass, fields
+import sys
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from serkit import recipe as recipes
-from serkit import stepping
-from serkit.errors import ParameterError, RunError
-from serkit.experiment import Experiment, project_home, show_path
-from serkit.files import replacing
-from serkit.records import other_version, read_record
+from serkit.errors import ParameterError, RunError, explain_names
+from serkit.experiment import SETTINGS, Experiment, project_home, show_path, shown
+from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
@@ -24,7 +25,32 @@ MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
 EPOCHS = "epochs.parquet"  # predictions after every epoch, where they are kept
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 REPORT = "report.html"  # of a run: all of it on one page
+FILES = "files.json"  # size and SHA-256 of every file of a finished fold
+RESULTS = ("experiment.json", "history.csv", "timing.csv", "predictions.parquet", "metrics.json")
+FURTHER = (EPOCHS, VECTORS)  # not of every fold
+MODEL = ("model/config.json", "model/model.safetensors", "model/features.json", "model/README.md")
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
+
+
+def check_run_name(name):
+    """The name of a run, if it can name a folder on any system.
+
+    Raises
+    ------
+    ParameterError
+        Otherwise.
+
+    Examples
+    --------
+    >>> check_run_name("iemocap-paper_2")
+    'iemocap-paper_2'
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
+        raise ParameterError(
+            f"run={shown(name)}, expected at most 64 letters (a to z), digits, - and _, not beginning with -: "
+            "it names a folder"
+        )
+    return name
 
 
 def corpus_root(corpus, root=""):
@@ -68,14 +94,14 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     Parameters
     ----------
     run : str
-        Name of the run; letters, digits, dash and underscore.
+        Name of the run, see :func:`check_run_name`.
     corpus : str
     root : str, optional
         Folder of the corpus; default ``data/<corpus>``.
     notebook : str, optional
         Printed; in Jupyter a name that no cell has made yet is looked up in this notebook.
     **parameters
-        Any field of ``Experiment``.
+        Any setting of :class:`serkit.experiment.Experiment`.
 
     Returns
     -------
@@ -84,18 +110,12 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     Raises
     ------
     ParameterError
-        On a parameter that does not exist or is out of range.
+        On a setting that does not exist or is out of range.
     """
-    run = getattr(run, "name", run)  # a cell that is run twice hands back the Run it made
-    if not run or not run.replace("-", "").replace("_", "").isalnum():
-        raise ParameterError(f"run={run!r}, expected letters, digits, - and _ (it names a folder)")
-    known = {field.name for field in fields(Experiment)}
-    unknown = sorted(set(parameters) - known)
-    if unknown:
-        raise ParameterError(f"unknown parameter {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
+    run = check_run_name(getattr(run, "name", run))  # a cell that is run twice hands back the Run it made
+    experiment = Experiment.of({"corpus": corpus} | parameters)
     quiet_libraries()
-    stepping.watch(notebook)
-    experiment = Experiment(corpus=corpus, **parameters)
+    explain_names(project_home() / "notebooks" / f"{notebook}.ipynb")
     result = Run(run, experiment, corpus_root(corpus, root), device_name())
     packages = " ".join(f"{name} {version(name)}" for name in ("serkit", "torch", "transformers", "librosa"))
     print(f"run {run!r}  {notebook}\ncorpus {corpus} at {show_path(result.root)}  recipe {experiment.recipe}")
@@ -135,9 +155,17 @@ def find_manifest(corpus):
 
 def quiet_libraries():
     """Turn off progress bars and notices of transformers that say nothing about the result."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    bars = os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    verbosity = os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # both read their variable when they are imported, and the imports of a notebook come first
+    hub, transformers = (sys.modules.get(name) for name in ("huggingface_hub", "transformers"))
+    if hub and bars == "1":
+        hub.utils.disable_progress_bars()
+    if transformers and bars == "1":
+        transformers.logging.disable_progress_bar()
+    if transformers and verbosity == "error":
+        transformers.logging.set_verbosity_error()
 
 
 def device_name():
@@ -182,12 +210,96 @@ def write_json(path, record):
         partial.write_text(json.dumps(record, indent=2, default=str) + "\n")
 
 
+def sha256_of(path):
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_inventory(folder):
+    """Write ``files.json`` of a run folder whose results are all there: size and SHA-256 of each file.
+
+    It finds what was cut short, edited or mixed up on its way to another machine, and is no protection against
+    deceit. Left out are notebook, log and TensorBoard events, which are still being written. What is recorded is
+    on the disk, so that a power cut after ``DONE`` takes nothing of it.
+    """
+    folder = Path(folder)
+    names = [*RESULTS, *MODEL, *(name for name in FURTHER if (folder / name).is_file())]
+    for name in [*names, "model"]:
+        sync(folder / name)
+    paths = {name: folder / name for name in names}
+    files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
+    write_json(folder / FILES, {"files": files})
+
+
+def read_record(folder):
+    """What ``experiment.json`` of a run folder says.
+
+    Returns
+    -------
+    dict
+        ``key``, ``parameters``, versions, machine, and the names of all folds of the protocol.
+
+    Raises
+    ------
+    RunError
+        If it is not there or can't be read.
+    """
+    path = Path(folder) / "experiment.json"
+    try:
+        record = dict(json.loads(path.read_text()))
+        return record | {"parameters": dict(record.get("parameters", {}))}
+    except (OSError, ValueError, TypeError) as error:
+        reason = f"can't be read ({error})" if path.exists() else "is missing"
+        cure = "copy that folder again, or delete it and run `serkit reproduce`"
+        raise RunError(f"{show_path(path)} {reason}; {cure}") from error
+
+
+def read_experiment(folder):
+    """The experiment that a run folder holds.
+
+    Raises
+    ------
+    RunError
+        If its record can't be read, or has other parameters than this version of serkit knows.
+    """
+    record = read_record(folder)
+    fault = other_version(record)
+    try:
+        if not fault:
+            return Experiment.of(record["parameters"])
+    except ParameterError as error:
+        fault = f": {error}"
+    raise RunError(f"{show_path(folder)} was made by another version of serkit{fault}; read it with that one")
+
+
+def other_version(record, lenient=False):
+    """In what the parameters of a record are not those of this version.
+
+    Parameters
+    ----------
+    record : dict
+        From :func:`read_record`.
+    lenient : bool
+        Whether a parameter may be missing: an older version hadn't it, its results can still be reported.
+
+    Returns
+    -------
+    str
+        To be put into a sentence; empty if all parameters are known.
+    """
+    given = record["parameters"]
+    faults = [f"parameter {name!r} is unknown" for name in given if name not in SETTINGS]
+    faults += [f"parameter {name!r} is missing" for name in SETTINGS if name not in given and not lenient]
+    made_by = dict(record.get("versions") or {}).get("serkit", "no version")
+    return f" ({made_by} recorded, {version('serkit')} here): {faults[0]}" if faults else ""
+
+
 def is_done(folder, experiment):
     """Whether ``folder`` holds the finished results of exactly this experiment."""
     try:
-        record = json.loads((Path(folder) / "experiment.json").read_text())
-        return (Path(folder) / DONE).is_file() and record["key"] == experiment.key
-    except (OSError, ValueError, KeyError):
+        return (Path(folder) / DONE).is_file() and read_record(folder).get("key") == experiment.key
+    except RunError:
         return False
 
 
@@ -206,13 +318,10 @@ def check_folder(folder, experiment):
         return
     before, now = record["parameters"], asdict(experiment)
     name = next((name for name in now if before.get(name) != now[name]), "key")
+    fault = other_version(record)
     what = f"{name}={before.get(name)!r}, asked for {now.get(name)!r}"
-    other = other_version(record)
-    if other:
-        what = f"the parameters of another version of serkit{other}"
-    raise RunError(
-        f"{show_path(folder)} holds a run with {what}; choose another run name, or delete that folder"
-    )
+    what = f"the parameters of another version of serkit{fault}" if fault else what
+    raise RunError(f"{show_path(folder)} holds a run with {what}; choose another run name, or delete it")
 
 
 def find_folds(run="*", variant="*", home=None):
@@ -263,6 +372,20 @@ def finished_folders(run, variant=""):
     return chosen
 
 
+def choose_variant(run, variant=""):
+    """A variant of a run by its name; without a name, the only one there is.
+
+    Raises
+    ------
+    RunError
+        If it has no finished fold, or there are several to choose from, naming them.
+    """
+    names = sorted({variant_of(folder) for folder in finished_folders(run, variant)})
+    if len(names) > 1:
+        raise RunError(f"run {run!r} has {len(names)} variants, choose one with variant: {', '.join(names)}")
+    return names[0]
+
+
 def shared_parameters(run, variant=""):
     """Parameters that all finished folds of a variant were made with; ``fold`` and ``seed`` are left out.
 
@@ -284,19 +407,14 @@ def shared_parameters(run, variant=""):
     """
     first = {}  # of each variant
     for folder in finished_folders(run, variant):
-        try:
-            record = json.loads((folder / "experiment.json").read_text())
-            parameters = dict(record["parameters"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        record = read_record(folder)
+        if fault := other_version(record, lenient=True):
             raise RunError(
-                f"{show_path(folder)}/experiment.json can't be read ({error}), {FOLD_CURE}"
-            ) from error
-        newer = other_version(record, lenient=True)
-        if newer:
-            raise RunError(
-                f"{show_path(folder)} was made by another version of serkit{newer}; report it with that one"
+                f"{show_path(folder)} was made by another version of serkit{fault}; report it with that one"
             )
-        parameters = {name: value for name, value in parameters.items() if name not in ("fold", "seed")}
+        parameters = record["parameters"]
+        for name in ("fold", "seed"):
+            parameters.pop(name, None)
         other, before = first.setdefault(variant_of(folder), (folder, parameters))
         for name in before.keys() | parameters.keys():
             if before.get(name) != parameters.get(name):
@@ -304,12 +422,8 @@ def shared_parameters(run, variant=""):
                     f"{show_path(folder)} was made with {name}={parameters.get(name)!r}, {show_path(other)} with "
                     f"{before.get(name)!r}, expected the same in all folds and seeds of a variant; delete one of them"
                 )
-    every = [parameters for _, parameters in first.values()]
-    return {
-        name: value
-        for name, value in every[0].items()
-        if all(name in one and one[name] == value for one in every)
-    }
+    (_, usual), *others = first.values()
+    return {name: value for name, value in usual.items() if all(p.get(name, ()) == value for _, p in others)}
 
 
 def planned_folds(run, variant):
@@ -320,12 +434,12 @@ def planned_folds(run, variant):
     list of str or None
         Sorted; None if neither the run's records nor the table of notebook 01 says.
     """
-    for folder in finished_folders(run):
-        if variant_of(folder) == variant and read_record(folder).get("folds"):
-            return sorted(map(str, read_record(folder)["folds"]))
+    for folder in find_folds(run, variant):
+        if names := read_record(folder).get("folds"):
+            return sorted(map(str, names))
     parameters = shared_parameters(run, variant)
-    words = [str(parameters.get(name, "")) for name in ("by", "selection")]
-    path = processed_folder(str(parameters.get("corpus"))) / f"folds_{'_'.join(words)}.csv"
+    corpus, by, selection = (str(parameters.get(name, "")) for name in ("corpus", "by", "selection"))
+    path = processed_folder(corpus) / f"folds_{by}_{selection}.csv"
     return sorted(pd.read_csv(path, dtype=str)["fold"].unique()) if path.is_file() else None
 
 
@@ -388,6 +502,5 @@ def leak_notice(parameters):
     >>> leak_notice({"selection": "clean"})
     ''
     """
-    if parameters and parameters.get("selection") == "published":
-        return "Leak: the checkpoint was chosen on the test speakers (published protocol)."
-    return ""
+    leaks = bool(parameters) and parameters.get("selection") == "published"
+    return "Leak: the checkpoint was chosen on the test speakers (published protocol)." if leaks else ""

@@ -1,76 +1,17 @@
-"""Experiments, run folders and what is recorded."""
+"""Runs: their names, their folders and what is recorded in them."""
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from serkit import runs
+from serkit import cli, runs
 from serkit.errors import ParameterError, RunError
-from serkit.experiment import Experiment
-
-
-class TestExperiment:
-    def test_paper_profile_has_the_published_training(self):
-        paper = Experiment(profile="paper")
-        assert (paper.learning_rate, paper.batch_size, paper.epochs) == (1e-5, 64, 100)
-        assert (paper.patience, paper.min_epochs) == (8, 7)
-
-    def test_given_values_win_over_the_profile(self):
-        assert Experiment(profile="paper", epochs=3).epochs == 3
-
-    def test_every_field_changes_the_key(self):
-        base = Experiment()
-        changes = {
-            "corpus": "ravdess", "recipe": "published", "selection": "last", "by": "speaker", "fold": "2",
-            "seed": 1, "profile": "paper", "epochs": 1, "batch_size": 1, "learning_rate": 0.5, "patience": 1,
-            "min_epochs": 1, "precision": "bf16", "micro_batch": 2, "encoder_learning_rate": 0.5, "weight_decay": 0.5,
-            "warmup": 0.5, "schedule": "linear", "class_weights": True, "label_smoothing": 0.5, "max_grad_norm": 1.0,
-            "speech_encoder": "random", "cnn_weights": "imagenet", "encoder_training": "frozen",
-            "encoder_layers": "weighted", "encoder_cache": False, "gradient_checkpointing": True, "compile": True,
-            "views": "mfcc", "fusion": "mean", "keep_epochs": False,
-        }  # fmt: skip
-        assert set(changes) == {field for field in base.__dataclass_fields__}
-        keys = {Experiment(**{name: value}).key for name, value in changes.items()}
-        assert len(keys | {base.key}) == len(changes) + 1
-
-    def test_what_changes_the_encoder_has_a_folder_of_its_own(self):
-        names = {
-            Experiment(**settings).variant
-            for settings in ({}, {"encoder_training": "frozen"}, {"encoder_layers": "weighted"},
-                             {"encoder_training": "top_2"}, {"speech_encoder": "microsoft/wavlm-base"})
-        }  # fmt: skip
-        assert "corrected_clean_session_demo" in names
-        assert "corrected_clean_session_demo_wavlm-base" in names
-        assert len(names) == 5
-
-    def test_a_fold_number_from_papermill_is_the_same_fold(self):
-        assert Experiment(fold=1).key == Experiment(fold="1").key
-
-    @pytest.mark.parametrize(
-        ("wrong", "message"),
-        [
-            ({"corpus": "iemocab"}, r"corpus='iemocab', expected one of demo, emodb, iemocap, ravdess"),
-            ({"selection": "best"}, r"selection='best', expected one of published, clean, last"),
-            ({"by": "actor"}, r"by='actor', expected one of speaker, session"),
-            ({"profile": "big"}, r"profile='big', expected one of paper, demo"),
-            ({"recipe": "fixed"}, r"recipe='fixed', expected published or corrected"),
-            ({"epochs": -1}, r"epochs=-1, expected a number from 1 to 1000"),
-            ({"learning_rate": 10.0}, r"learning_rate=10.0, expected a number from 1e-08 to 1.0"),
-            ({"precision": "half"}, r"precision='half', expected one of auto, float32, bf16, fp16"),
-            ({"seed": "111"}, r"seed='111', expected a number"),
-            ({"schedule": "step"}, r"schedule='step', expected one of constant, linear, cosine"),
-            (
-                {"encoder_training": "top"},
-                r"encoder_training='top', expected all, transformer, frozen or top_<k>",
-            ),
-            ({"encoder_layers": "all"}, r"encoder_layers='all', expected one of last, weighted"),
-            ({"cnn_weights": "resnet"}, r"cnn_weights='resnet', expected one of '', 'imagenet', 'random'"),
-        ],
-    )
-    def test_a_bad_parameter_gets_one_message(self, wrong, message):
-        with pytest.raises(ParameterError, match=message):
-            Experiment(**wrong)
+from serkit.figures.saving import save_figure
+from serkit.reproduction import lock
 
 
 class TestStartRun:
@@ -86,13 +27,28 @@ class TestStartRun:
         assert runs.project_home() == project
 
     def test_unknown_parameter_is_refused(self, project):
-        with pytest.raises(ParameterError, match=r"unknown parameter 'sed', expected one of .*seed"):
+        with pytest.raises(ParameterError, match=r"'sed' is no setting, did you mean 'seed'\?"):
             runs.start_run("trial", corpus="demo", sed=3)
 
-    @pytest.mark.parametrize("name", ["", "a/b", "..", "a b"])
+    @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "-x", "übung", "a\n", "a" * 65, "a=b", 3, None])
     def test_run_name_must_be_a_folder_name(self, project, name):
-        with pytest.raises(ParameterError, match="it names a folder"):
-            runs.start_run(name, corpus="demo")
+        for use in (
+            runs.check_run_name,
+            lambda name: runs.start_run(name, corpus="demo"),
+            lambda name: lock.only_one(name).__enter__(),
+            lambda name: save_figure(Figure(), "stem", run=name, data=pd.DataFrame({"x": [1]}), caption="c"),
+            lambda name: cli.Reproduce(run=name or "..", dry_run=True)(),
+            lambda name: cli.Report(run=name)(),
+            lambda name: cli.Verify(run=name)(),
+            lambda name: cli.Predict(run=name)(),
+        ):
+            with pytest.raises(ParameterError, match=r"expected at most 64 letters .* it names a folder"):
+                use(name)
+        assert sorted(path.name for path in project.iterdir()) == ["notebooks"]  # nothing was made
+
+    @pytest.mark.parametrize("name", ["_try", "iemocap-paper_2", "3", "a" * 64])
+    def test_run_names(self, name):
+        assert runs.check_run_name(name) == name
 
     def test_missing_manifest_says_which_notebook_makes_it(self, project):
         run = runs.start_run("trial", corpus="demo")
@@ -126,6 +82,16 @@ class TestFinishedFolders:
         with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
             runs.load_predictions("trial", "c")
 
+    def test_the_only_variant_needs_no_name(self, project):
+        self.finished(project, "a", 1, {"utterance_id": ["u"]})
+        assert runs.choose_variant("trial") == runs.choose_variant("trial", "a") == "a"
+        self.finished(project, "b", 1, {"utterance_id": ["u"]})
+        assert runs.choose_variant("trial", "b") == "b"
+        with pytest.raises(RunError, match="run 'trial' has 2 variants, choose one with variant: a, b"):
+            runs.choose_variant("trial")
+        with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
+            runs.choose_variant("trial", "c")
+
     @pytest.mark.parametrize(("content", "reason"), [(None, "is missing"), (b"PAR1", "can't be read")])
     def test_a_finished_fold_without_predictions_is_named(self, project, content, reason):
         self.finished(project, "a", 1, {"utterance_id": ["u"]})
@@ -157,3 +123,17 @@ def test_provenance_names_versions_device_and_commit():
     record = runs.provenance()
     assert record["versions"]["torch"].startswith("2.")
     assert {"device", "machine", "commit"} <= set(record)
+
+
+def test_libraries_are_quiet_although_they_were_imported_before(monkeypatch):
+    """As in a notebook, whose imports run before ``start_run``; in a process of its own, as the switch is the library's."""
+    program = (
+        "import huggingface_hub.utils as hub; from transformers import logging; from serkit import runs\n"
+        "before = hub.are_progress_bars_disabled(), logging.get_verbosity() == logging.ERROR\n"
+        "runs.quiet_libraries()\n"
+        "print(before, hub.are_progress_bars_disabled(), logging.is_progress_bar_enabled(), logging.get_verbosity())"
+    )
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY"):
+        monkeypatch.delenv(name, raising=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["(False,", "False)", "True", "False", "40"]  # 40: errors only

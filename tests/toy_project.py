@@ -52,7 +52,7 @@ def make_project(folder, monkeypatch, preparation=plan.PREPARATION):
     monkeypatch.setattr(plan, "PREPARATION", preparation)
     (folder / "notebooks").mkdir()
     shutil.copytree(NOTEBOOKS / "grids", folder / "notebooks" / "grids")
-    more = "iemocap_check = ''\nskip_broken = name_variant = False\nmore = {}\n"
+    more = "iemocap_check = ''\nskip_broken = name_variant = False\nsettings = {}\nvariant = ''\n"
     for name in (*plan.PREPARATION, *plan.TOGETHER):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", separate(COMMON + more), "print('ended')")
     parameters = COMMON + more + "fold = ''\nseed = epochs = 0\n"

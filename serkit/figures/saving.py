@@ -25,7 +25,7 @@ from matplotlib.transforms import Bbox
 from serkit.errors import ParameterError, RunError
 from serkit.experiment import project_home
 from serkit.files import replacing
-from serkit.runs import current_commit, leak_notice
+from serkit.runs import check_run_name, current_commit, leak_notice
 
 PNG_DPI = 300  # dots per inch
 NOTICE_PT = 6  # pt, footnote under a figure
@@ -124,7 +124,7 @@ class Sidecar:
 
     def __init__(self, kind, stem, run, caption, root, parameters):
         _check_name("stem", stem, "confusion_matrix")
-        _check_name("run", run, "demo", dates=True)
+        check_run_name(run)
         if not isinstance(caption, str) or not caption.strip():
             raise ParameterError(
                 f"caption={caption!r}: expected a sentence that says what is shown and how it was made"
@@ -197,13 +197,13 @@ def serkit_version() -> str | None:
         return None
 
 
-def _check_name(name, value, example, dates=False):
+def _check_name(name, value, example):
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise ParameterError(
             f"{name}={value!r}: expected a name of letters, digits, '_', '-' and '=' that starts with a "
             f"letter or digit, without folder or extension; use for example {name}={example!r}"
         )
-    if not dates and DATE.search(value):
+    if DATE.search(value):
         raise ParameterError(
             f"{name}={value!r} holds a date, expected a name that stays the same from run to run; "
             "tell runs apart by run=... instead"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from serkit import runs
 from serkit.figures.saving import DIGEST, write_file
-from serkit.inventory import sha256_of
 from serkit.reproduction.runfigures import stem_of
 
 SCORES = "06_confusion_matrix"
@@ -145,7 +144,7 @@ def _entry(folder, stem, names, digests, corpus, cure):
     faults += [
         f"{name} was changed after it was made"
         for name, digest in hashes.items()
-        if name in names and sha256_of(folder / name) != digest
+        if name in names and runs.sha256_of(folder / name) != digest
     ]
     if digests and (stem in WRITTEN[SCORES] or SCORES in cure) and not made_from:
         faults.append(f"does not say of which predictions; run notebook {SCORES} again")

@@ -1,23 +1,17 @@
 """A grid: the variants, folds and seeds of a whole reproduction in one TOML file, checked before anything runs."""
 
 import tomllib
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
 from serkit.errors import ParameterError, SerkitError
-from serkit.experiment import Experiment
+from serkit.experiment import SETTINGS as ALL_SETTINGS
+from serkit.experiment import Experiment, check_names, convert
 
 PLACES = ("corpus", "root", "run")  # of [common]: words that the command line may give as well
 REPEATS = ("folds", "seeds")  # of [common]: lists that are no choice between variants
-SETTINGS = {field.name: field for field in fields(Experiment) if field.name not in ("corpus", "fold", "seed")}
-KINDS = {
-    bool: ("true or false", bool),
-    int: ("a whole number", int),
-    float: ("a number", int | float),
-    str: ("a text in quotes", str),
-}
+SETTINGS = [name for name in ALL_SETTINGS if name not in ("corpus", "fold", "seed")]  # of a variant
 
 
 @dataclass(frozen=True)
@@ -111,12 +105,10 @@ def _check_table(subject, value, expected):
 
 def _check_names(subject, table, known):
     """Refuse a name that doesn't exist, with the one that may have been meant."""
-    for name in table:
-        if name in known:
-            continue
-        near = get_close_matches(name, known, n=1)
-        expected = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        raise ParameterError(f"{subject}: {name!r} is no setting, {expected}")
+    try:
+        check_names(table, known)
+    except ParameterError as error:
+        raise ParameterError(f"{subject}: {error}") from None
 
 
 def _read_list(path, common, name, kind):
@@ -158,7 +150,7 @@ def _read_variants(path, content, shared, corpus):
         place += f" ({name})" if name else ""
         own = {key: value for key, value in table.items() if key != "name"}
         for settings, choice in _combinations(place, shared | own):
-            experiment = _build(place, settings, corpus)
+            settings, experiment = _build(place, settings, corpus)
             label = ", ".join([name, *(f"{key}={value}" for key, value in choice.items())])
             label = label if name else experiment.variant
             _check_new(path, label, experiment, seen)
@@ -178,13 +170,10 @@ def _combinations(place, settings):
 
 
 def _build(place, settings, corpus):
-    """The experiment of these settings: whatever it refuses is refused here."""
-    for name, value in settings.items():
-        expected, kind = KINDS.get(SETTINGS[name].type, ("", object))
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
-            raise ParameterError(f"{place}: {name}={value!r}, expected {expected}")
+    """These settings in their types, and their experiment: whatever it refuses is refused here."""
     try:
-        return Experiment(corpus=corpus, **settings)
+        settings = {name: convert(name, value) for name, value in settings.items()}
+        return settings, Experiment.of({"corpus": corpus} | settings)
     except SerkitError as error:
         raise ParameterError(f"{place}: {error}") from error
 

@@ -26,10 +26,12 @@ def only_one(run):
 
     Raises
     ------
+    ParameterError
+        If that is no name of a run, see :func:`serkit.runs.check_run_name`.
     RunError
         If it is held by another process (which, where, since when), or can't be written.
     """
-    folder = runs.project_home() / "runs" / run
+    folder = runs.project_home() / "runs" / runs.check_run_name(run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / "lock")

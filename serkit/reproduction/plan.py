@@ -20,15 +20,6 @@ TRAINING = "05_train_coattention"
 ANALYSIS = "06_confusion_matrix"
 ABLATIONS = "07_ablations"
 TOGETHER = (ANALYSIS, ABLATIONS)  # put finished folds together
-OWN = (
-    "corpus",
-    "recipe",
-    "selection",
-    "by",
-    "profile",
-    "fold",
-    "seed",
-)  # parameters of their own in notebook 06
 
 
 @dataclass(frozen=True)
@@ -175,28 +166,10 @@ def _preparation(home, place, bases, about_corpus):
 
 def _analysis(home, place, base, label):
     """Notebook 06 of one variant."""
-    usual = asdict(runs.Experiment(profile=base.profile))
-    changed = {name: value for name, value in asdict(base).items() if value != usual[name]}
-    # only what the variant's folder is named after: the rest is in the records of its folds
-    more = {
-        name: value
-        for name, value in changed.items()
-        if name not in OWN and _is_named(base, name, usual[name])
-    }
-    parameters = place | {"recipe": base.recipe, "by": base.by, "selection": base.selection}
-    parameters |= {"profile": base.profile} | ({"more": more} if more else {})
-    parameters |= {"name_variant": True} if label else {}
+    parameters = place | {"variant": base.variant} | ({"name_variant": True} if label else {})
     name = f"{ANALYSIS}_{base.variant}" if label else ANALYSIS
     folder = home / base.variant
     return Step(ANALYSIS, parameters, home / "notebooks" / f"{name}.ipynb", label=label, reads=folder)
-
-
-def _is_named(base, name, usual):
-    """Whether a setting is part of the variant's name."""
-    try:
-        return replace(base, **{name: usual}).variant != base.variant
-    except ParameterError:  # it is needed by another setting
-        return True
 
 
 def _split_settings(settings):
@@ -204,8 +177,8 @@ def _split_settings(settings):
     usual = asdict(runs.Experiment(profile=settings.get("profile", runs.Experiment.profile)))
     known = papermill.inspect_notebook(str(notebook_path(TRAINING)))
     own = {name: value for name, value in settings.items() if name in known}
-    more = {name: value for name, value in settings.items() if name not in known and value != usual[name]}
-    return own | ({"more": more} if more else {})
+    other = {name: value for name, value in settings.items() if name not in known and value != usual[name]}
+    return own | ({"settings": other} if other else {})
 
 
 def unfinished(steps):

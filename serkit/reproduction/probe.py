@@ -118,7 +118,7 @@ def _measure_training(experiment, store, free):
         size = sizes.pop(0)
         _reset_peak(accelerator.device)
         for n in (1, n_steps):  # the first step allocates
-            rows, each = dataset(n * size), replace(experiment, batch_size=size, micro_batch=0)
+            rows, each = dataset(n * size), replace(experiment, batch_size=size, micro_batch=None)
             work = training.train_steps(
                 accelerator, model, optimizer, scheduler, rows, scaler, each, new_progress(rows, each), ""
             )

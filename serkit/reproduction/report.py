@@ -26,12 +26,14 @@ COLUMNS = ("folds", "utterances", "wa_fold_mean", "ua_fold_mean", "wa_pooled", "
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
 
 
-def score_summary(run):
+def score_summary(run, variant=""):
     """One row for each variant and seed of a run, whatever of it has been finished.
 
     Parameters
     ----------
     run : str
+    variant : str, optional
+        Only this variant, whatever has become of the others; default all.
 
     Returns
     -------
@@ -46,12 +48,12 @@ def score_summary(run):
         column ``folds`` counts them.
     """
     rows = []
-    for (variant, seed), table in runs.load_predictions(run).groupby(["variant", "seed"]):
+    for (name, seed), table in runs.load_predictions(run, variant).groupby(["variant", "seed"]):
         check_predictions(table, _tested(table))
         scores = pooled_and_fold_mean(table)
         percent = {name: round(100 * scores[name], 2) for name in COLUMNS[2:]}
         rows.append({
-            "variant": variant, "seed": seed, "folds": scores["n_folds"], "utterances": scores["n_utterances"]
+            "variant": name, "seed": seed, "folds": scores["n_folds"], "utterances": scores["n_utterances"]
         } | percent)  # fmt: skip
     return pd.DataFrame(rows)
 

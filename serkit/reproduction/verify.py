@@ -12,9 +12,9 @@ from serkit import runs
 from serkit.errors import RunError, SerkitError
 from serkit.evaluation.predictions import check_predictions, selection_of
 from serkit.metrics import REPEAT
-from serkit.records import read_record
 from serkit.reproduction.figurechecks import check_figures
 from serkit.reproduction.foldchecks import Finding, check_fold, place_of
+from serkit.runs import read_record
 
 AREAS = {
     "experiments": "folds: key follows from the parameters, folder and model from them too",

@@ -28,7 +28,6 @@ from serkit.constants import LABELS
 from serkit.errors import RunError
 from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
-from serkit.inventory import write_inventory
 from serkit.metrics import pooled_and_fold_mean
 from serkit.model.coattention import PROFILES, create_model, load_model, save_model
 from serkit.model.encoders import RANDOM
@@ -380,7 +379,7 @@ def _write_result(folder, experiment, manifest, progress, scored, scaler, model)
         experiment=experiment,
         metrics=metrics,
     )
-    write_inventory(folder)
+    runs.write_inventory(folder)
     with replacing(folder / runs.DONE) as partial:
         partial.write_text(experiment.key + "\n")
     remove_checkpoint(folder)

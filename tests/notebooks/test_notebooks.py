@@ -23,7 +23,8 @@ from serkit.runs import DONE
 HOME = Path(__file__).parents[2]
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 COMMON = {"run", "corpus", "root", "recipe"}
-OWN = {  # corpus and recipe are those of the model, or of all variants
+OWN = {  # corpus and recipe are those of the model, of the variant or of all variants
+    "06_confusion_matrix": {"run", "corpus", "root", "variant"},
     "07_ablations": {"run", "corpus", "root"},
     "08_predict": {"run", "model", "recording", "device"},
 }
@@ -80,7 +81,7 @@ class TestAnatomy:
         default = Experiment()
         for node in ast.parse(notebook.cells[2].source).body:
             name, value = node.target.id, ast.literal_eval(node.value)
-            if name in default.__dataclass_fields__ and value not in (0, 0.0):
+            if name in default.__dataclass_fields__ and value not in (None, ""):
                 assert value == getattr(default, name), name
 
     def test_cells_are_short_and_explained(self, notebook):

@@ -111,7 +111,7 @@ class TestRefused:
             ("[common]\nseeds = []\n[[variant]]", "[common]: seeds=[], expected such as [111, 211]"),
             ("[common]\nseeds = [1, 1]\n[[variant]]", "seeds=[1, 1], expected such as [111, 211], none twice"),
             ("[common]\nseeds = [1.5]\n[[variant]]", "seeds=[1.5], expected such as [111, 211]"),
-            ("[common]\nseeds = [-1]\n[[variant]]", "[common]: seed=-1, expected a number from 0 to"),
+            ("[common]\nseeds = [-1]\n[[variant]]", "[common]: seed=-1, expected a whole number from 0 to"),
             ("[common]\nfolds = '1'\n[[variant]]", "folds='1', expected \"all\" or such as [1, 2]"),
             ("[common]\nfolds = [1, '1']\n[[variant]]", "folds=[1, '1'], expected \"all\" or such as [1, 2], none"),
             ("[[variant]]\n[[variant]]\nname = 'b'\nepoch = 3", "variant 2: 'epoch' is no setting, did you mean 'epochs'?"),
@@ -120,9 +120,9 @@ class TestRefused:
             ("[[variant]]\nname = 3", "variant 1: name=3, expected a text in quotes"),
             ("[[variant]]\nname = 'b'\nepochs = 0.5", "variant 1 (b): epochs=0.5, expected a whole number"),
             ("[[variant]]\nepochs = true", "variant 1: epochs=True, expected a whole number"),
-            ("[[variant]]\nepochs = -3", "variant 1: epochs=-3, expected a number from 1 to 1000"),
+            ("[[variant]]\nepochs = -3", "variant 1: epochs=-3, expected a whole number from 1 to 1000"),
             ("[[variant]]\nrecipe = 'perfect'", "variant 1: recipe='perfect', expected published or corrected"),
-            ("[[variant]]\ncompile = 1", "variant 1: compile=1, expected true or false"),
+            ("[[variant]]\ncompile = 2", "variant 1: compile=2, expected true or false"),
             ("[[variant]]\nrecipe = []", "variant 1: recipe=[], expected a value, or a list of at least one"),
             (
                 "[[variant]]\nname = 'a'\n[[variant]]\nname = 'a'\nrecipe = 'published'",
@@ -190,11 +190,11 @@ class TestPlan:
         assert second.output.name == "01_prepare_corpus_session_last.ipynb"
         assert second.parameters["selection"] == "last"
 
-    def test_what_a_variant_is_named_after_is_told_to_notebook_06(self, project, write):
+    def test_notebook_06_is_told_its_variant(self, project, write):
         text = "[[variant]]\nencoder_training = 'frozen'\npatience = 3\n[[variant]]"
         last = plan_of(read_grid(write(text)))[-3:-1]
-        assert last[0].parameters["more"] == {"encoder_training": "frozen"}
-        assert "more" not in last[1].parameters
+        assert last[0].parameters["variant"] == "corrected_clean_session_demo_frozen"
+        assert last[1].parameters["variant"] == "corrected_clean_session_demo"
 
     def test_a_fold_that_is_not_there(self, project, write):
         with pytest.raises(ParameterError, match="fold='9', expected one of 1, 2, 3, 4, 5"):

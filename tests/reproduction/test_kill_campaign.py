@@ -52,7 +52,7 @@ def project(tmp_path, monkeypatch):
     """Its training counts."""
     folder = toy_project.make_project(tmp_path, monkeypatch)
     parameters = toy_project.separate(
-        toy_project.COMMON + "name_variant = False\nmore = fold = ''\nseed = 0\n"
+        toy_project.COMMON + "name_variant = False\nsettings = fold = ''\nseed = 0\n"
     )
     path = folder / "notebooks" / f"{plan.TRAINING}.ipynb"
     toy_project.write_notebook(path, parameters, COUNTING, WRITING)

@@ -243,6 +243,17 @@ def test_scores_by_hand(project):
     assert scores.loc["UA", "pooled"].value == 25 and np.isnan(scores.loc["UA", "pooled"].low)  # 2 speakers
 
 
+def test_a_damaged_variant_leaves_the_others_alone(project):
+    for selection in ("clean", "published"):
+        write_run(project, "demo", selection, [1, 2])
+    (project / "runs/trial/corrected_published_session_paper/fold=1/seed=1/predictions.parquet").write_text(
+        "cut"
+    )
+    assert report.score_summary("trial", CLEAN)["variant"].tolist() == [CLEAN]
+    with pytest.raises(RunError, match=r"predictions.parquet can't be read"):
+        report.score_summary("trial")
+
+
 class TestPrintedAtTheEndOfARun:
     """In every fold a class right and three wrong: 25 %."""
 

@@ -56,7 +56,7 @@ def toy(project, monkeypatch):
     )
     for name in ("02_mfcc", "03_spectrogram", "04_wav2vec2"):
         write(name, common + "profile = ''\n", f"print('{name}')")
-    settings = "name_variant = False\nfold = ''\nseed = 0\nprofile = ''\nepochs = 0\nbatch_size = 0\nlearning_rate = 0.0\nprecision = ''\n"
+    settings = "name_variant = False\nfold = ''\nseed = 0\nprofile = 'demo'\nepochs = None\nbatch_size = None\n"
     body = (
         "import json, pathlib\n"
         "from serkit.runs import Experiment\n"
@@ -69,9 +69,7 @@ def toy(project, monkeypatch):
         "(f / 'DONE').write_text(e.key)\n"
     )
     write("05_train_coattention", common + protocol + settings, body)
-    write(
-        "06_confusion_matrix", common + protocol + "profile = ''\nname_variant = False\n", "print('analysed')"
-    )
+    write("06_confusion_matrix", common + "variant = ''\nname_variant = False\n", "print('analysed')")
     write("07_ablations", "run = ''\ncorpus = ''\nroot = ''\n", "print('compared')")
     return project
 
@@ -206,7 +204,7 @@ class TestCommandLine:
         [
             (["--corpus", "iemocap", "--root", "nowhere"], r"nowhere"),
             (["--folds", "9"], "fold='9', expected one of 1, 2, 3, 4, 5"),
-            (["--seeds", "a"], "seeds: 'a' is no whole number"),
+            (["--seeds", "a"], "seed='a', expected a whole number from 0 to"),
             (["--recipe", "perfect"], "recipe='perfect', expected published or corrected"),
         ],
     )

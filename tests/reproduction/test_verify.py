@@ -19,10 +19,11 @@ from serkit.evaluation.claims import paper_comparison
 from serkit.experiment import Experiment, key_of
 from serkit.figures.saving import DIGEST, digest_of, save_figure
 from serkit.figures.tables import save_table
-from serkit.inventory import FILES, check_inventory, write_inventory
 from serkit.metrics import confusion_matrix
 from serkit.reproduction import report, verify
 from serkit.reproduction.figurechecks import difference
+from serkit.reproduction.foldchecks import check_inventory
+from serkit.runs import FILES, write_inventory
 
 VARIANT = "corrected_clean_session_demo"
 FOLD = f"runs/trial/{VARIANT}/fold=2/seed=111"

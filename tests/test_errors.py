@@ -5,11 +5,11 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from serkit import stepping
+from serkit import errors
 
 
 @pytest.fixture
-def notebook(tmp_path, monkeypatch):
+def notebook(tmp_path):
     cells = [
         new_markdown_cell("# A title"),
         new_code_cell("import pandas as pd"),
@@ -21,11 +21,8 @@ def notebook(tmp_path, monkeypatch):
         new_code_cell("%matplotlib inline"),
         new_code_cell("total: int = sum(each for each in [1])"),
     ]
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
-    path = tmp_path / "notebooks" / "trial.ipynb"
+    path = tmp_path / "trial.ipynb"
     nbformat.write(new_notebook(cells=cells), path)
-    monkeypatch.chdir(tmp_path)
     return path
 
 
@@ -41,34 +38,30 @@ def notebook(tmp_path, monkeypatch):
     ],
 )
 def test_the_cell_is_named(notebook, name, expected):
-    assert stepping.what_to_run(notebook, name).startswith(expected)
+    assert errors.where_made(name, notebook).startswith(expected)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "not json"])
 def test_a_notebook_that_cannot_be_read(tmp_path, content):
     path = tmp_path / "x.ipynb"
     path.write_text(content)
-    assert "a cell that has not run" in stepping.what_to_run(path, "a")
-    assert "a cell that has not run" in stepping.what_to_run(tmp_path / "absent.ipynb", "a")
+    assert "a cell that has not run" in errors.where_made("a", path)
+    assert "a cell that has not run" in errors.where_made("a", tmp_path / "absent.ipynb")
 
 
-def test_names_that_stay_inside_are_not_the_cells():
-    source = "def f(a):\n    b = 1\ng = [c for c in []]\nh = lambda d: d\nobject.e = 1"
-    assert stepping.names_made(source) == {"f", "g", "h"}
-
-
-def test_nothing_happens_outside_jupyter(monkeypatch):
-    monkeypatch.setattr(stepping, "_WATCHED", {})
-    InteractiveShell.clear_instance()
-    stepping.watch("trial")
-    assert stepping._WATCHED == {}
+def test_names_that_stay_inside_are_not_the_cells(tmp_path):
+    path = tmp_path / "x.ipynb"
+    source = "def f(a):\n    b = 1\ng = [c for c in []]\nh = lambda d: d\nobject.e = print(i)"
+    nbformat.write(new_notebook(cells=[new_code_cell(source)]), path)
+    made = {name for name in "abcdefghi" if "code cell 1" in errors.where_made(name, path)}
+    assert made == {"f", "g", "h"}
 
 
 def test_a_shell_says_it_after_the_error(notebook, capsys):
     shell = InteractiveShell.instance()
     try:
-        stepping.watch("trial")
-        stepping.watch("trial")  # a cell that is run twice
+        errors.explain_names(notebook)
+        errors.explain_names(notebook)  # a cell that is run twice
         shell.run_cell("table.head()")
         assert capsys.readouterr().out.count("'table' is made by code cell 2") == 1
         shell.run_cell("1 / 0")

@@ -1,0 +1,197 @@
+"""Settings: declared once, and the same sentence for a wrong one, whichever way it comes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import tyro
+from papermill.cli import _resolve_type
+from papermill.translators import PythonTranslator
+
+from serkit import cli, runs
+from serkit.errors import ParameterError
+from serkit.experiment import SETTINGS, Experiment, convert
+from serkit.reproduction.grid import read_grid
+
+TRAINING = Path(__file__).parents[1] / "notebooks" / "05_train_coattention.ipynb"
+OWN = "or none: the profile's own"
+WRONG = [  # setting, value, sentence
+    ("epochs", 2.5, f"epochs=2.5, expected a whole number from 1 to 1000 epochs, {OWN}"),
+    ("epochs", 0, f"epochs=0, expected a whole number from 1 to 1000 epochs, {OWN}"),
+    ("epochs", "many", f"epochs='many', expected a whole number from 1 to 1000 epochs, {OWN}"),
+    ("batch_size", 5000, f"batch_size=5000, expected a whole number from 1 to 4096 segments, {OWN}"),
+    ("micro_batch", -8, "micro_batch=-8, expected a whole number from 1 to 4096 segments, or none: the whole batch"),
+    ("learning_rate", 10.0, f"learning_rate=10.0, expected a number from 1e-08 to 1.0, {OWN}"),
+    ("learning_rate", "fast", f"learning_rate='fast', expected a number from 1e-08 to 1.0, {OWN}"),
+    ("warmup", 0.95, "warmup=0.95, expected a number from 0.0 to 0.9 of all steps"),
+    ("label_smoothing", -0.1, "label_smoothing=-0.1, expected a number from 0.0 to 0.9 of the target"),
+    ("max_grad_norm", 0, "max_grad_norm=0, expected a number from 1e-06 to 1000000.0, or none: never"),
+    ("schedule", "cosin", "schedule='cosin', expected one of constant, linear, cosine; did you mean 'cosine'?"),
+    ("precision", "half", "precision='half', expected one of auto, float32, bf16, fp16"),
+    ("cnn_weights", "resnet", f"cnn_weights='resnet', expected one of imagenet, random, {OWN}"),
+    ("encoder_layers", "all", "encoder_layers='all', expected one of last, weighted"),
+    ("encoder_training", "top", "encoder_training='top', expected all, transformer, frozen or top_<k> such as top_4"),
+    ("profile", "papper", "profile='papper', expected one of paper, demo; did you mean 'paper'?"),
+    ("selection", "best", "selection='best', expected one of published, clean, last"),
+    ("by", "actor", "by='actor', expected one of speaker, session"),
+    ("recipe", "fixed", "recipe='fixed', expected published or corrected, then changes such as +D2 or -D3 (known: D1, D2, D3, D4, D5)"),
+    ("schedule", "x" * 99, f"schedule='{'x' * 56}..., expected one of constant, linear, cosine"),
+    ("class_weights", "maybe", "class_weights='maybe', expected true or false"),
+    ("compile", 2, "compile=2, expected true or false"),
+]  # fmt: skip
+
+
+def in_a_notebook(name, value):
+    runs.start_run("trial", corpus="demo", **{name: value})
+
+
+def by_papermill(name, value):
+    """``papermill -p name value``, as far as the cell that starts the run; what has no parameter is in ``settings``."""
+    cells = {cell.id: cell.source for cell in nbformat.read(TRAINING, as_version=4).cells}
+    given = {name: _resolve_type(str(value))}
+    if f"\n{name}: " not in cells["parameters"]:
+        given = {"settings": given}
+    scope = {"start_run": runs.start_run, "show_path": runs.show_path}
+    for source in (cells["parameters"], PythonTranslator.codify(given), cells["start"]):
+        exec(source, scope)
+
+
+def on_the_command_line(name, value):
+    option = f"--{name.replace('_', '-')}={value}"
+    tyro.cli(cli.Command, prog="serkit", args=["reproduce", option, "--dry-run"])()
+
+
+def in_a_grid(name, value):
+    path = Path("trial.toml")
+    path.write_text(f"[[variant]]\n{name} = {value!r}")
+    read_grid(path)
+
+
+CASES = [
+    (way, *wrong)
+    for wrong in WRONG
+    for way in (in_a_notebook, by_papermill, on_the_command_line, in_a_grid)
+    if way is not on_the_command_line or SETTINGS[wrong[0]].type is not bool  # switches take no value there
+]
+
+
+@pytest.mark.parametrize(("way", "name", "value", "sentence"), CASES)
+def test_a_wrong_setting_gets_the_same_sentence_everywhere(project, way, name, value, sentence):
+    with pytest.raises(ParameterError) as caught:
+        way(name, value)
+    assert str(caught.value).removeprefix("grid trial.toml, variant 1: ") == sentence
+    assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize("way", [in_a_notebook, by_papermill, in_a_grid])
+def test_a_setting_that_does_not_exist(project, way):
+    with pytest.raises(ParameterError, match=r"'warm_up' is no setting, did you mean 'warmup'\?"):
+        way("warm_up", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", 16.0, 16), ("epochs", "16", 16), ("epochs", "16.0", 16), ("epochs", "none", None),
+        ("epochs", "", None), ("seed", "111.0", 111), ("seed", 2**31, 2**31), ("fold", 1, "1"), ("fold", "1F", "1F"),
+        ("learning_rate", "1e-4", 1e-4), ("learning_rate", 1, 1.0), ("warmup", "0", 0.0), ("class_weights", "no", False),
+        ("class_weights", "false", False), ("class_weights", "0", False), ("class_weights", 0, False),
+        ("class_weights", "Yes", True), ("class_weights", True, True), ("speech_encoder", "", None),
+        ("speech_encoder", "random", "random"), ("cnn_weights", None, None),
+    ],
+)  # fmt: skip
+def test_what_a_value_stands_for(name, value, expected):
+    result = convert(name, value)
+    assert (result, type(result)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", True), ("epochs", [3]), ("epochs", {}), ("epochs", float("nan")), ("epochs", float("inf")),
+        ("seed", None), ("seed", ""), ("seed", -1), ("seed", 111.5), ("learning_rate", "nan"), ("learning_rate", True),
+        ("class_weights", None), ("class_weights", 1.0), ("views", ["mfcc"]), ("fold", 1.5), ("corpus", True),
+    ],
+)  # fmt: skip
+def test_what_no_value_stands_for(name, value):
+    with pytest.raises(ParameterError, match=f"^{name}=.*, expected "):
+        convert(name, value)
+
+
+def test_the_command_line_hands_on_what_was_given(project, monkeypatch):
+    given = {}
+    monkeypatch.setattr("serkit.reproduction.reproduce.reproduce", lambda run, **rest: given.update(rest))
+    words = (
+        "--epochs 3 --learning-rate 1e-4 --class-weights --no-encoder-cache --micro-batch none --seeds 1,2"
+    )
+    tyro.cli(cli.Command, prog="serkit", args=["reproduce", *words.split()])()
+    expected = {
+        "epochs": 3,
+        "learning_rate": 1e-4,
+        "class_weights": True,
+        "encoder_cache": False,
+        "seeds": [1, 2],
+    }
+    assert given.items() >= expected.items()
+    assert not given.keys() & (SETTINGS.keys() - expected.keys() - {"corpus"})
+
+
+def test_a_switch_of_the_command_line_takes_no_value(project, capsys):
+    with pytest.raises(SystemExit) as caught:
+        on_the_command_line("class_weights", "maybe")
+    assert caught.value.code == 2 and "maybe" in capsys.readouterr().err
+
+
+def test_the_command_line_ends_with_one_sentence(project):
+    command = [sys.executable, "-m", "serkit.cli", "reproduce", "--epochs", "2.5"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"serkit: epochs=2.5, expected a whole number from 1 to 1000 epochs, {OWN}\n"
+
+
+def test_paper_profile_has_the_published_training():
+    paper = Experiment(profile="paper")
+    assert (paper.learning_rate, paper.batch_size, paper.epochs) == (1e-5, 64, 100)
+    assert (paper.patience, paper.min_epochs) == (8, 7)
+
+
+def test_given_values_win_over_the_profile():
+    assert Experiment(profile="paper", epochs=3).epochs == 3
+
+
+def test_every_field_changes_the_key():
+    base = Experiment()
+    changes = {
+        "corpus": "ravdess", "recipe": "published", "selection": "last", "by": "speaker", "fold": "2",
+        "seed": 1, "profile": "paper", "epochs": 1, "batch_size": 1, "learning_rate": 0.5, "patience": 1,
+        "min_epochs": 1, "precision": "bf16", "micro_batch": 2, "encoder_learning_rate": 0.5, "weight_decay": 0.5,
+        "warmup": 0.5, "schedule": "linear", "class_weights": True, "label_smoothing": 0.5, "max_grad_norm": 1.0,
+        "speech_encoder": "random", "cnn_weights": "imagenet", "encoder_training": "frozen",
+        "encoder_layers": "weighted", "encoder_cache": False, "gradient_checkpointing": True, "compile": True,
+        "views": "mfcc", "fusion": "mean", "keep_epochs": False,
+    }  # fmt: skip
+    assert set(changes) == {field for field in base.__dataclass_fields__}
+    keys = {Experiment(**{name: value}).key for name, value in changes.items()}
+    assert len(keys | {base.key}) == len(changes) + 1
+
+
+def test_what_changes_the_encoder_has_a_folder_of_its_own():
+    names = {
+        Experiment(**settings).variant
+        for settings in ({}, {"encoder_training": "frozen"}, {"encoder_layers": "weighted"},
+                         {"encoder_training": "top_2"}, {"speech_encoder": "microsoft/wavlm-base"})
+    }  # fmt: skip
+    assert "corrected_clean_session_demo" in names
+    assert "corrected_clean_session_demo_wavlm-base" in names
+    assert len(names) == 5
+
+
+def test_a_fold_number_from_papermill_is_the_same_fold():
+    assert Experiment(fold=1).key == Experiment(fold="1").key
+
+
+def test_what_is_resolved_is_what_was_meant():
+    assert Experiment(epochs=10, batch_size="16") == Experiment() == Experiment(epochs=None)
+    assert Experiment(seed=111.0).folder("r") == Experiment().folder("r")

@@ -31,10 +31,7 @@ ORDERS = {  # what a listener may sort by -> column, rising
 NARROW = {"description_width": "initial"}  # no wider than its text
 WRAPPED = {"flex_flow": "row wrap", "grid_gap": "12px"}
 PICKED = "3px solid #D55E00"
-NO_WIDGETS = (
-    "The matrix to click is left out: this was run without a notebook page that could show it (papermill, for "
-    "instance). In a page that can, show(widgets=True) shows it."
-)
+NO_WIDGETS = "The matrix to click is left out: it needs a notebook page with a running kernel."
 IN_PLAIN = "A matrix to click stands here in JupyterLab, while the kernel runs."
 STYLE = """<style>
 .serkit-view .serkit-cell { white-space: pre-line; line-height: 1.3; height: 48px; width: 62px; margin: 1px; padding: 0; }
@@ -68,9 +65,10 @@ class Listening:
     """
 
     def __init__(self, run, *, variant="", mistakes=4):
-        if isinstance(mistakes, bool) or not isinstance(mistakes, int) or not 0 <= mistakes <= MAX_PLAYERS:
-            expected = f"expected a whole number from 0 to {MAX_PLAYERS}"
-            raise ParameterError(f"mistakes={mistakes!r} players, {expected}")
+        if mistakes not in range(MAX_PLAYERS + 1):
+            raise ParameterError(
+                f"mistakes={mistakes!r} players, expected a whole number from 0 to {MAX_PLAYERS}"
+            )
         self.run = getattr(run, "name", run)
         self.variant = variant or (run.experiment.variant if hasattr(run, "experiment") else "")
         self.mistakes = mistakes
@@ -98,8 +96,8 @@ class Listening:
             table, _, missing = load_utterances(self.run, variant)
         except SerkitError as error:
             return {"text/plain": str(error)}
-        heading = f"Run {self.run}, variant {variant}: {len(table)} predictions of the test sets."
-        heading = " ".join([heading, *[missing] * bool(missing), *[NO_WIDGETS] * (not live)])
+        heading = f"Run {self.run}, variant {variant}: {len(table)} predictions of the test sets. {missing}"
+        heading += "" if live else NO_WIDGETS
         with figures.paper_style(columns=1, height=2.7), plt.ioff():
             figure, ax = plt.subplots()
             figures.plot_confusion_matrix(table["truth"], table["prediction"], ax=ax)
@@ -107,9 +105,8 @@ class Listening:
         wrong = surest_mistakes(table, max(N_MISTAKES, self.mistakes))
         lines = [f"{row.utterance_id}: {row.truth}, taken for {row.prediction} ({row.confidence:.0%})"
                  for row in wrong.itertuples()]  # fmt: skip
-        state = "" if live else " open"
         html = (
-            f'<details class="serkit-summary"{state}><summary>Summary that needs no kernel</summary>'
+            f'<details class="serkit-summary"{"" if live else " open"}><summary>Summary that needs no kernel</summary>'
             f"<p>{escape(heading)}</p>{matrix}<p><b>The surest mistakes</b></p>{_listed(wrong, self.mistakes)}</details>"
         )
         return {"text/html": html, "text/plain": "\n".join([heading, *lines])}
@@ -142,23 +139,25 @@ class ListeningView:
         self.cell = self.row = None  # (truth, prediction); the selected utterance
         self._marks = {}  # run -> key -> marked row
         self._busy = False  # while a choice is followed, what changes in the widgets is no other choice
+        known = sorted({folder.parents[2].name for folder in runs.find_folds()} | {run})
+        options = {"run": known, "variant": [variant]} | dict.fromkeys(FILTERS, [ALL])
         self.choices = {
-            name: Dropdown(description=name, style=NARROW) for name in ("run", "variant", *FILTERS)
+            name: Dropdown(options=options[name], description=name, style=NARROW) for name in options
         }
-        self._offer("run", sorted({folder.parents[2].name for folder in runs.find_folds()} | {run}), run)
-        self._offer("variant", [variant], variant)
-        for name in FILTERS:
-            self._offer(name, [ALL], ALL)
+        self.choices["run"].value = run
         self.order = Dropdown(options=list(ORDERS), description="sort by", style=NARROW)
         self.cells = {(truth, guess): Button() for truth in LABELS for guess in LABELS}
         self.list = Select(rows=10, layout={"width": "auto", "min_width": "420px"})
         self.message, self.count, self.words, self.seen = HTML(), HTML(), HTML(), HTML()
-        self.mark, self.export = Button(), Button(tooltip="write the marked utterances as a table")
+        self.mark, self.export = (
+            Button(description="★ mark"),
+            Button(tooltip="write a table of the marked ones"),
+        )
         self.box = self._arrange()
         for name, choice in self.choices.items():
             choice.observe(self._handler(self._narrow if name in FILTERS else self._load), "value")
         for cell, button in self.cells.items():
-            button.on_click(self._handler(self._pick, cell))
+            button.on_click(self._handler(self._list, cell))
         self.order.observe(self._handler(self._list), "value")
         self.list.observe(self._handler(self._look), "index")
         self.mark.on_click(self._handler(self._toggle_mark))
@@ -230,56 +229,47 @@ class ListeningView:
         """The matrix of what the dropdowns leave; the picked cell stays picked."""
         wanted = {name: self.choices[name].value for name in FILTERS}
         self.chosen = None if self.table is None else narrow(self.table, **wanted)
-        self._paint()
-        self._list()
-        if self.chosen is not None and self.chosen.empty:
+        if self.table is not None and self.chosen is None:
             what = " and ".join(f"{name} {value}" for name, value in wanted.items() if value != ALL)
             self.say(f"{what}: no tested utterance; choose 'all' for one of them")
+        self._paint()
+        self._list()
 
     def _paint(self):
         """Counts, shares of the row, and colour by share."""
-        for truth in LABELS:
-            counts = dict.fromkeys(LABELS, 0)
-            if self.chosen is not None:
-                counts = confusion_matrix(self.chosen["truth"], self.chosen["prediction"]).loc[truth]
-            total = sum(counts[guess] for guess in LABELS)
-            for guess in LABELS:
-                share = counts[guess] / total if total else 0.0
-                colour = mpl.colormaps["Blues"](share)
-                button = self.cells[truth, guess]
-                button.description = f"{share:.1%}\n({counts[guess]})" if total else "–"
-                button.style.button_color = mpl.colors.to_hex(colour)
-                button.style.text_color = figures.readable_on(colour)
+        counts = pd.DataFrame(0, LABELS, LABELS)
+        if self.chosen is not None:
+            counts = confusion_matrix(self.chosen["truth"], self.chosen["prediction"])
+        for (truth, guess), button in self.cells.items():
+            total = int(counts.loc[truth].sum())
+            share = counts.loc[truth, guess] / total if total else 0.0
+            colour = mpl.colormaps["Blues"](share)
+            button.description = f"{share:.1%}\n({counts.loc[truth, guess]})" if total else "–"
+            button.style.button_color = mpl.colors.to_hex(colour)
+            button.style.text_color = figures.readable_on(colour)
 
-    def _pick(self, cell):
-        self.cell = cell
-        self._list()
-
-    def _list(self):
+    def _list(self, cell=None):
         """The utterances that the picked cell counts, in the chosen order; none of them is selected."""
-        self.rows = None
-        for cell, button in self.cells.items():
-            button.layout.border = PICKED if cell == self.cell else ""
+        self.cell, self.rows = cell or self.cell, None
+        for name, button in self.cells.items():
+            button.layout.border = PICKED if name == self.cell else ""
         if self.cell and self.chosen is not None:
-            rows = narrow(self.chosen, truth=self.cell[0], prediction=self.cell[1])
-            column, rising = ORDERS[self.order.value]
-            order = {"by": [column, "utterance_id"], "ascending": [rising, True]}
-            self.rows = rows.sort_values(**order, ignore_index=True)
-            if rows.empty:
-                self.say(
-                    "no {} utterance was taken for {} here; pick a cell that counts some".format(*self.cell)
-                )
+            truth, guess = self.cell
+            self.rows = narrow(self.chosen, truth=truth, prediction=guess)
+            if self.rows is None:
+                self.say(f"no {truth} utterance was taken for {guess} here; pick a cell that counts some")
+            else:
+                column, rising = ORDERS[self.order.value]
+                self.rows = self.rows.sort_values([column, "utterance_id"], ascending=[rising, True])
         self._show_rows(None)
         self._look()
 
     def _show_rows(self, selected):
-        lines = [] if self.rows is None or self.rows.empty else text_lines(self.rows, self.marked)
-        self.count.value = (
-            f"{len(lines)} utterances: name, speaker, fold, duration, confidence" if lines else ""
-        )
+        lines = [] if self.rows is None else text_lines(self.rows, self.marked)
+        self.count.value = f"{len(lines)} utterances: name, speaker, fold, duration, confidence"
         self.list.options = [(line, number) for number, line in enumerate(lines)]
         self.list.index = selected
-        self.list.layout.display = "" if lines else "none"
+        self.count.layout.display = self.list.layout.display = "" if lines else "none"
         self.export.description = f"Export {len(self.marked)} marked"
         self.export.disabled = not self.marked
 
@@ -293,7 +283,6 @@ class ListeningView:
         self.words.value = self.seen.value = ""
         if self.row is None:
             return
-        self._show_mark()
         self.words.value = _title(self.row)
         try:
             waveform = audio.read(sound_path(self.row))
@@ -302,22 +291,21 @@ class ListeningView:
             return
         self.words.value += player(waveform, equal_peaks=True)._repr_html_()
         self.seen.value = _said("The model looks at it ...")
+        folder = f"runs/{self.choices['run'].value}/{{variant}}/fold={{fold}}/seed={{seed}}/model".format(
+            **self.row
+        )
         try:
-            attention = open_predictor(model_folder(self.choices["run"].value, self.row)).attend(waveform)
+            attention = open_predictor(runs.project_home() / folder).attend(waveform)
         except SerkitError as error:
             note = f"No co-attention to show, the spectrogram alone: {error}"
             self.seen.value = _said(note) + _spectrogram(waveform)
             return
         self.seen.value = probability_table(attention, self.row["truth"]) + _attention(attention)
 
-    def _show_mark(self):
-        self.mark.description = "★ marked" if key_of(self.row) in self.marked else "☆ mark it"
-
     def _toggle_mark(self):
         """Put the selected utterance on the list, or take it off."""
         if self.marked.pop(key_of(self.row), None) is None:
             self.marked[key_of(self.row)] = self.row
-        self._show_mark()
         self._show_rows(self.list.index)
 
     def _export(self):
@@ -360,7 +348,7 @@ def load_utterances(run, variant):
         manifest = runs.find_manifest(corpus)
         if manifest is None:
             path = runs.show_path(runs.processed_folder(corpus) / runs.MANIFEST)
-            missing = f"{path} is missing; run notebook 01_prepare_corpus with corpus={corpus!r} for sounds and durations"
+            missing = f"{path} is missing; run notebook 01_prepare_corpus with corpus={corpus!r} first. "
     except RunError as error:
         missing = str(error)
     return utterance_table(predictions, manifest), corpus, missing
@@ -379,9 +367,8 @@ def utterance_table(predictions, manifest=None):
     Returns
     -------
     pd.DataFrame
-        ``utterance_id, speaker, session, variant, fold, seed, seconds, confidence, truth, prediction,
-        p_angry, ..., path, transcript``, index 0, 1, ... Confidence is the highest of the four
-        probabilities.
+        Columns of ``predictions`` and ``confidence, seconds, path, transcript``. Confidence is the highest
+        of the four probabilities.
 
     Examples
     --------
@@ -399,22 +386,19 @@ def utterance_table(predictions, manifest=None):
     about = pd.DataFrame(columns=columns) if manifest is None else manifest[columns]
     rows = rows.merge(about, on="utterance_id", how="left")
     rows["seconds"] = (rows["num_samples"] / rows["sample_rate"]).astype(float)
-    return rows[["utterance_id", "speaker", "session", "variant", "fold", "seed", "seconds", "confidence",
-                 "truth", "prediction", *PROBABILITIES, "path", "transcript"]]  # fmt: skip
+    return rows
 
 
 def narrow(table, **wanted):
-    """Rows whose columns have the wanted values; ``all`` is any value.
+    """Rows whose columns have the wanted values (``all``: any value); None if there is none.
 
-    Examples
-    --------
     >>> table = pd.DataFrame({"fold": ["1", "2"], "seed": [111, 111], "speaker": ["1F", "2F"]})
-    >>> len(narrow(table, fold="all", seed=111)), len(narrow(table, fold="1"))
-    (2, 1)
+    >>> len(narrow(table, fold="all", seed=111)), len(narrow(table, fold="1")), narrow(table, seed=1)
+    (2, 1, None)
     """
     for name, value in wanted.items():
         table = table if value == ALL else table[table[name] == value]
-    return table
+    return None if table.empty else table
 
 
 def surest_mistakes(table, n):
@@ -462,12 +446,6 @@ def text_lines(rows, marked=frozenset()):
 def key_of(row):
     """What tells a prediction from all others of a run: variant, fold, seed, utterance."""
     return tuple(row[name] for name in IDENTITY)
-
-
-def model_folder(run, row):
-    """Where the model lies that made a prediction."""
-    fold = runs.project_home() / "runs" / run / row["variant"] / f"fold={row['fold']}" / f"seed={row['seed']}"
-    return fold / "model"
 
 
 def sound_path(row):

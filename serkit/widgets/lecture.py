@@ -76,6 +76,25 @@ def picture(figure, alt):
     return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
 
 
+def segment_table(segments):
+    """What was said of each segment, for reading: times in s, level in dBFS, probabilities in %.
+
+    Parameters
+    ----------
+    segments : pd.DataFrame
+        Of `serkit.predict.Prediction`.
+
+    Returns
+    -------
+    pd.DataFrame
+    """
+    columns = {"start_s": "from (s)", "end_s": "to (s)", "peak_dbfs": "peak (dBFS)"}
+    table = segments[list(columns)].rename(columns=columns)
+    for label in LABELS:
+        table[label] = 100 * segments[f"p_{label}"]
+    return table.round(1).assign(likeliest=segments["emotion"])
+
+
 def one_per_emotion(manifest, speaker=""):
     """One utterance of each class, as comparable as the corpus allows.
 

@@ -13,14 +13,12 @@ from serkit import features, figures, runs
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, SerkitError
 from serkit.evaluation.predictions import PROBABILITIES, selection_of
-from serkit.features import audio
 from serkit.metrics import confusion_matrix
 from serkit.predict import open_predictor
-from serkit.widgets.lecture import picture, player
+from serkit.widgets.lecture import picture, player, segment_table
 
 ALL = "all"  # no choice made
-MAX_PLAYERS = 20
-N_MISTAKES = 10  # listed in the summary at least, where there are so many
+MOST = 20  # players in a summary
 IDENTITY = ["variant", "fold", "seed", "utterance_id"]  # of one prediction
 FILTERS = ("fold", "seed", "speaker")
 ORDERS = {  # what a listener may sort by -> column, rising
@@ -30,14 +28,12 @@ ORDERS = {  # what a listener may sort by -> column, rising
 }  # fmt: skip
 NARROW = {"description_width": "initial"}  # no wider than its text
 WRAPPED = {"flex_flow": "row wrap", "grid_gap": "12px"}
-PICKED = "3px solid #D55E00"
 NO_WIDGETS = "The matrix to click is left out: it needs a notebook page with a running kernel."
 IN_PLAIN = "A matrix to click stands here in JupyterLab, while the kernel runs."
 STYLE = """<style>
-.serkit-view .serkit-cell { white-space: pre-line; line-height: 1.3; height: 48px; width: 62px; margin: 1px; padding: 0; }
+.serkit-view .serkit-cell { white-space: pre-line; line-height: 1.3; height: 48px; width: 62px; padding: 0; }
 .serkit-view select { font-family: var(--jp-code-font-family, monospace); font-size: 12px; }
 .serkit-view .serkit-said { border-left: 4px solid #D55E00; padding: 2px 8px; line-height: 1.4; }
-.serkit-view img { background: white; }
 .serkit-view td, .serkit-view th { padding: 0 8px; text-align: right; line-height: 1.5; }
 </style>"""
 
@@ -65,10 +61,8 @@ class Listening:
     """
 
     def __init__(self, run, *, variant="", mistakes=4):
-        if mistakes not in range(MAX_PLAYERS + 1):
-            raise ParameterError(
-                f"mistakes={mistakes!r} players, expected a whole number from 0 to {MAX_PLAYERS}"
-            )
+        if mistakes not in range(MOST + 1):
+            raise ParameterError(f"mistakes={mistakes!r} players, expected a whole number from 0 to {MOST}")
         self.run = getattr(run, "name", run)
         self.variant = variant or (run.experiment.variant if hasattr(run, "experiment") else "")
         self.mistakes = mistakes
@@ -96,13 +90,13 @@ class Listening:
             table, _, missing = load_utterances(self.run, variant)
         except SerkitError as error:
             return {"text/plain": str(error)}
-        heading = f"Run {self.run}, variant {variant}: {len(table)} predictions of the test sets. {missing}"
+        heading = f"Run {self.run}, variant {variant}: {len(table)} predictions of the test sets. {missing} "
         heading += "" if live else NO_WIDGETS
         with figures.paper_style(columns=1, height=2.7), plt.ioff():
             figure, ax = plt.subplots()
             figures.plot_confusion_matrix(table["truth"], table["prediction"], ax=ax)
             matrix = picture(figure, "confusion matrix")
-        wrong = surest_mistakes(table, max(N_MISTAKES, self.mistakes))
+        wrong = surest_mistakes(table, max(10, self.mistakes))
         lines = [f"{row.utterance_id}: {row.truth}, taken for {row.prediction} ({row.confidence:.0%})"
                  for row in wrong.itertuples()]  # fmt: skip
         html = (
@@ -140,19 +134,15 @@ class ListeningView:
         self._marks = {}  # run -> key -> marked row
         self._busy = False  # while a choice is followed, what changes in the widgets is no other choice
         known = sorted({folder.parents[2].name for folder in runs.find_folds()} | {run})
-        options = {"run": known, "variant": [variant]} | dict.fromkeys(FILTERS, [ALL])
-        self.choices = {
-            name: Dropdown(options=options[name], description=name, style=NARROW) for name in options
-        }
+        options = {"run": known, "variant": [variant]} | {name: [ALL] for name in FILTERS}
+        self.choices = {key: Dropdown(options=options[key], description=key, style=NARROW) for key in options}
         self.choices["run"].value = run
         self.order = Dropdown(options=list(ORDERS), description="sort by", style=NARROW)
         self.cells = {(truth, guess): Button() for truth in LABELS for guess in LABELS}
         self.list = Select(rows=10, layout={"width": "auto", "min_width": "420px"})
-        self.message, self.count, self.words, self.seen = HTML(), HTML(), HTML(), HTML()
-        self.mark, self.export = (
-            Button(description="★ mark"),
-            Button(tooltip="write a table of the marked ones"),
-        )
+        self.message, self.words, self.seen = HTML(), HTML(), HTML()
+        self.mark = Button(description="★ mark")
+        self.export = Button(tooltip="write a table of the marked utterances")
         self.box = self._arrange()
         for name, choice in self.choices.items():
             choice.observe(self._handler(self._narrow if name in FILTERS else self._load), "value")
@@ -184,7 +174,7 @@ class ListeningView:
             getattr(self, name).add_class(f"serkit-{name}")
         columns = f"76px repeat({len(LABELS)}, 64px)"
         matrix = GridBox(items, layout={"grid_template_columns": columns, "align_content": "flex-start"})
-        rows = VBox([HBox([self.order, self.export], layout=WRAPPED), self.count, self.list])
+        rows = VBox([HBox([self.order, self.export], layout=WRAPPED), self.list])
         self.pane = VBox([self.words, self.mark, self.seen])
         choices = HBox(list(self.choices.values()), layout=WRAPPED)
         parts = [HTML(STYLE), choices, self.message, HBox([matrix, rows], layout=WRAPPED), self.pane]
@@ -207,10 +197,6 @@ class ListeningView:
 
         return handle
 
-    def _offer(self, name, options, value):
-        self.choices[name].options = options
-        self.choices[name].value = value
-
     def _load(self):
         """Read a run's tables, offer what can be chosen from them, and show all of it."""
         run, wanted = self.choices["run"].value, self.choices["variant"].value
@@ -218,10 +204,10 @@ class ListeningView:
         self._narrow()  # nothing is shown until the tables have been read
         variants = sorted({runs.variant_of(folder) for folder in runs.finished_folders(run)})
         variant = wanted if wanted in variants else variants[0]
-        self._offer("variant", variants, variant)
+        self.choices["variant"].options, self.choices["variant"].value = variants, variant
         self.table, self.corpus, missing = load_utterances(run, variant)
         for name in FILTERS:
-            self._offer(name, [ALL, *sorted(self.table[name].unique().tolist())], ALL)
+            self.choices[name].options = [ALL, *sorted(self.table[name].unique().tolist())]  # all is chosen
         self._narrow()
         self.say(missing)
 
@@ -252,7 +238,7 @@ class ListeningView:
         """The utterances that the picked cell counts, in the chosen order; none of them is selected."""
         self.cell, self.rows = cell or self.cell, None
         for name, button in self.cells.items():
-            button.layout.border = PICKED if name == self.cell else ""
+            button.layout.border = "3px solid #D55E00" if name == self.cell else ""
         if self.cell and self.chosen is not None:
             truth, guess = self.cell
             self.rows = narrow(self.chosen, truth=truth, prediction=guess)
@@ -266,10 +252,9 @@ class ListeningView:
 
     def _show_rows(self, selected):
         lines = [] if self.rows is None else text_lines(self.rows, self.marked)
-        self.count.value = f"{len(lines)} utterances: name, speaker, fold, duration, confidence"
         self.list.options = [(line, number) for number, line in enumerate(lines)]
         self.list.index = selected
-        self.count.layout.display = self.list.layout.display = "" if lines else "none"
+        self.list.layout.display = "" if lines else "none"
         self.export.description = f"Export {len(self.marked)} marked"
         self.export.disabled = not self.marked
 
@@ -285,7 +270,7 @@ class ListeningView:
             return
         self.words.value = _title(self.row)
         try:
-            waveform = audio.read(sound_path(self.row))
+            waveform = read_sound(self.row)
         except SerkitError as error:
             self.seen.value = _said(f"No sound to play: {error}")
             return
@@ -297,10 +282,12 @@ class ListeningView:
         try:
             attention = open_predictor(runs.project_home() / folder).attend(waveform)
         except SerkitError as error:
-            note = f"No co-attention to show, the spectrogram alone: {error}"
-            self.seen.value = _said(note) + _spectrogram(waveform)
+            said = _said(f"No co-attention to show, the spectrogram alone: {error}")
+            self.seen.value = said + _spectrogram(waveform)
             return
-        self.seen.value = probability_table(attention, self.row["truth"]) + _attention(attention)
+        whole = ", ".join(f"{label} {share:.1%}" for label, share in attention.utterance.items())
+        table = segment_table(attention.segments).to_html(index=False, border=0)
+        self.seen.value = f"<p>The whole utterance: {whole}</p>{table}{_attention(attention)}"
 
     def _toggle_mark(self):
         """Put the selected utterance on the list, or take it off."""
@@ -309,9 +296,18 @@ class ListeningView:
         self._show_rows(self.list.index)
 
     def _export(self):
-        written = save_marked(self.choices["run"].value, list(self.marked.values()), corpus=self.corpus)
-        (table,) = (path for path in written if path.suffix == ".csv")
-        self.say(f"the list is in {runs.show_path(table)} (marked: {len(self.marked)})")
+        """Write the marked utterances to ``figures/<run>/marked.csv``."""
+        columns = [*IDENTITY, "speaker", "seconds", "confidence", "truth", "prediction", *PROBABILITIES]
+        table = pd.DataFrame(self.marked.values()).sort_values(IDENTITY, ignore_index=True)
+        leaks = "published" in set(table["variant"].map(selection_of))
+        run = self.choices["run"].value
+        written = figures.save_table(
+            table[[*columns, "transcript"]], "marked", run=run, decimals=3,
+            caption=f"Utterances marked by a listener: {self.corpus}, {len(table)} of run {run}.",
+            parameters={"corpus": self.corpus} | ({"selection": "published"} if leaks else {}),
+        )  # fmt: skip
+        (path,) = (path for path in written if path.suffix == ".csv")
+        self.say(f"the list is in {runs.show_path(path)} (marked: {len(table)})")
 
 
 def is_live():
@@ -341,17 +337,14 @@ def load_utterances(run, variant):
     RunError
         If the run or the variant has no finished fold, or its folds must not be put together.
     """
-    predictions = runs.load_predictions(run, variant)
     corpus = runs.shared_parameters(run, variant)["corpus"]
-    manifest, missing = None, ""
     try:
         manifest = runs.find_manifest(corpus)
-        if manifest is None:
-            path = runs.show_path(runs.processed_folder(corpus) / runs.MANIFEST)
-            missing = f"{path} is missing; run notebook 01_prepare_corpus with corpus={corpus!r} first. "
+        path = runs.show_path(runs.processed_folder(corpus) / runs.MANIFEST)
+        missing = "" if manifest is not None else f"{path} is missing; run notebook 01_prepare_corpus first."
     except RunError as error:
-        missing = str(error)
-    return utterance_table(predictions, manifest), corpus, missing
+        manifest, missing = None, str(error)
+    return utterance_table(runs.load_predictions(run, variant), manifest), corpus, missing
 
 
 def utterance_table(predictions, manifest=None):
@@ -439,7 +432,8 @@ def text_lines(rows, marked=frozenset()):
     seeds = ["seed"] * (rows["seed"].nunique() > 1)
     table = rows[["utterance_id", "speaker", "fold", *seeds, "seconds", "confidence"]]
     table.insert(0, "star", ["★" if key_of(row) in marked else " " for row in rows.to_dict("records")])
-    formats = {"seconds": "{:.2f} s".format, "confidence": "{:.1%}".format}
+    formats = {name: f"{name} {{}}".format for name in FILTERS}
+    formats |= {"seconds": "{:.2f} s".format, "confidence": "{:.1%}".format}
     return table.to_string(index=False, header=False, na_rep="–", formatters=formats).splitlines()
 
 
@@ -448,62 +442,20 @@ def key_of(row):
     return tuple(row[name] for name in IDENTITY)
 
 
-def sound_path(row):
-    """The sound file of an utterance.
+def read_sound(row):
+    """The waveform of an utterance.
 
     Raises
     ------
     CorpusError
-        If the manifest doesn't say where it is.
+        If the manifest doesn't say where its sound file is.
+    AudioError
+        If it can't be read.
     """
     if pd.isna(row["path"]):
-        raise CorpusError(
-            f"utterance {row['utterance_id']}: its sound file is not known, expected it in the manifest; "
-            "run notebook 01_prepare_corpus with the corpus of this run"
-        )
-    return row["path"]
-
-
-def save_marked(run, rows, *, corpus):
-    """Write the utterances that a listener marked to ``figures/<run>/marked.csv``.
-
-    Parameters
-    ----------
-    run : str
-    rows : sequence of dict
-        Rows of :func:`utterance_table`; sorted before they are written.
-    corpus : str
-
-    Returns
-    -------
-    list of Path
-        As :func:`serkit.figures.save_table`; the CSV is the first.
-    """
-    columns = [*IDENTITY, "speaker", "seconds", "confidence", "truth", "prediction", *PROBABILITIES]
-    table = pd.DataFrame(rows)[[*columns, "transcript"]].sort_values(IDENTITY, ignore_index=True)
-    leaks = "published" in set(table["variant"].map(selection_of))
-    return figures.save_table(
-        table, "marked", run=run, decimals=3,
-        caption=f"Utterances marked by a listener: {corpus}, {len(table)} of run {run}.",
-        parameters={"corpus": corpus} | ({"selection": "published"} if leaks else {}),
-    )  # fmt: skip
-
-
-def probability_table(attention, truth):
-    """Probabilities segment by segment as HTML, the likeliest in bold; the last line is the whole utterance.
-
-    Parameters
-    ----------
-    attention : serkit.predict.Attention
-    truth : str
-        Its column is marked.
-    """
-    table = attention.segments[list(PROBABILITIES)].set_axis(LABELS, axis=1)
-    times = zip(attention.segments["start_s"], attention.segments["end_s"], strict=True)
-    table.index = [f"{start:.2f}–{end:.2f} s" for start, end in times]
-    table.loc["utterance"] = attention.utterance
-    table = table.rename(columns={truth: f"{truth} (true)"})
-    return table.style.highlight_max(axis=1, props="font-weight: bold").format("{:.1%}").to_html()
+        where = "its sound file is not known; run notebook 01_prepare_corpus with the corpus of this run"
+        raise CorpusError(f"utterance {row['utterance_id']}: {where}")
+    return features.read(row["path"])
 
 
 def _listed(wrong, n_players):
@@ -520,7 +472,7 @@ def _listed(wrong, n_players):
 
 def _sound(row):
     try:
-        return player(audio.read(sound_path(row)), equal_peaks=True)._repr_html_()
+        return player(read_sound(row), equal_peaks=True)._repr_html_()
     except SerkitError as error:
         return escape(str(error))
 
@@ -548,7 +500,7 @@ def _attention(attention):
 
 
 def _spectrogram(waveform):
-    level = features.log_spectrogram(audio.preemphasise(waveform))
+    level = features.log_spectrogram(features.preemphasise(waveform))
     with figures.paper_style(columns=2, height=2.1), plt.ioff():
         figure, ax = plt.subplots()
         figures.plot_spectrogram(level, hop_length=HOP_LENGTH, sample_rate=SAMPLE_RATE, n_fft=N_FFT, ax=ax)

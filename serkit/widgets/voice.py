@@ -20,10 +20,9 @@ import pandas as pd
 from serkit import figures, runs
 from serkit.constants import LABELS, SAMPLE_RATE
 from serkit.errors import AudioError, RunError, SerkitError
-from serkit.evaluation.predictions import PROBABILITIES
 from serkit.features import audio
 from serkit.predict import Prediction, describe_training, newest_model, open_predictor
-from serkit.widgets.lecture import picture, player, wav_bytes
+from serkit.widgets.lecture import picture, player, segment_table, wav_bytes
 
 PLAYER_S = 60  # s that a player holds; an hour would make the notebook 150 MB
 OUTLINE_HZ = 20  # of a longer recording: its lowest and highest sample in each twentieth of a second
@@ -34,10 +33,7 @@ LIMITS = (
     "empty room, and knows only four words for it. Its percentages are not calibrated: 90 % does not mean right in "
     "nine of ten cases. It is no basis for any decision about a person."
 )
-STYLE = """<style>
-.serkit-segments { border-collapse: collapse; line-height: 1.5; }
-.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right; }
-</style>"""
+STYLE = "<style>.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right; }</style>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +57,8 @@ class Analysis:
 
     @property
     def segments(self):
-        """Table of segments for reading: times in s, level in dBFS, probabilities in %."""
-        table = self.prediction.segments
-        percent = (100 * table[list(PROBABILITIES)]).set_axis(LABELS, axis=1)
-        columns = {"start_s": "from (s)", "end_s": "to (s)", "peak_dbfs": "peak (dBFS)"}
-        about = table[list(columns)].rename(columns=columns)
-        return pd.concat([about, percent], axis=1).round(1).assign(likeliest=table["emotion"])
+        """Table of segments for reading, as `serkit.widgets.lecture.segment_table`."""
+        return segment_table(self.prediction.segments)
 
 
 class Recogniser:
@@ -201,24 +193,18 @@ def as_html(analysis):
     str
         Verdict, player, notices with advice, pictures, segments, limits.
     """
-    table, long = analysis.segments, analysis.sound is not analysis.outline
-    notices = "".join(
-        f"<li>{escape(n.text)}. <b>{escape(n.advice)}</b></li>" for n in analysis.prediction.notices
+    table, prediction = analysis.segments, analysis.prediction
+    notices = "".join(f"<li>{escape(n.text)}. <b>{escape(n.advice)}</b></li>" for n in prediction.notices)
+    cut = f"<p>The player holds the first {PLAYER_S} s.</p>" if analysis.sound is not analysis.outline else ""
+    rest = len(table) - MAX_ROWS
+    more = f"<p>and {rest} more; the timeline shows all of them.</p>" if rest > 0 else ""
+    return (
+        f'<h3 class="serkit-verdict">{escape(analysis.name)}: {escape(analysis.verdict)}</h3>'
+        f"{player(analysis.sound)._repr_html_()}{cut}<ul>{notices}</ul>{_draw(analysis)}{STYLE}"
+        f"<details><summary>{len(table)} segment{'s' if len(table) > 1 else ''}</summary>"
+        f"{table.head(MAX_ROWS).to_html(index=False, border=0, classes='serkit-segments')}{more}</details>"
+        f"<p><b>What it can't say.</b> {LIMITS}</p>"
     )
-    more = (
-        f"<p>and {len(table) - MAX_ROWS} more; the timeline shows all of them.</p>"
-        if len(table) > MAX_ROWS
-        else ""
-    )
-    return "".join((
-        f'<h3 class="serkit-verdict">{escape(analysis.name)}: {escape(analysis.verdict)}</h3>',
-        player(analysis.sound)._repr_html_(),
-        f"<p>The player holds the first {PLAYER_S} s.</p>" if long else "",
-        f"<ul>{notices}</ul>{_draw(analysis)}{STYLE}",
-        f"<details><summary>{len(table)} segment{'s' if len(table) > 1 else ''}</summary>",
-        f'{table.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")}{more}</details>',
-        f"<p><b>What it can't say.</b> {LIMITS}</p>",
-    ))  # fmt: skip
 
 
 class SoundInput(anywidget.AnyWidget):
@@ -237,10 +223,8 @@ class SoundInput(anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = """
-    .serkit-sound { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
-    .serkit-sound .serkit-choose { line-height: var(--jp-widgets-inline-height, 28px); text-align: center; }
-    """
+    _css = """.serkit-sound { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
+    .serkit-sound .serkit-choose { line-height: var(--jp-widgets-inline-height, 28px); text-align: center; }"""
 
     def __init__(self, on_sound):
         super().__init__()
@@ -317,8 +301,9 @@ class VoicePanel(widgets.VBox):
         self.recogniser = recogniser
         folders = [*(folder / "model" for folder in runs.find_folds()), recogniser.folder]
         choices = {str(runs.show_path(folder)): folder for folder in folders}
+        wide = {"width": "auto"}
         self.model = widgets.Dropdown(
-            options=choices, value=recogniser.folder, description="model", layout={"width": "auto"}
+            options=choices, value=recogniser.folder, description="model", layout=wide
         )
         self.path = widgets.Text(placeholder="or the path of a sound file", layout={"flex": "1 1 auto"})
         self.button = widgets.Button(description="Analyse")

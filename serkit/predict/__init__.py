@@ -1,16 +1,13 @@
-"""From any recording to emotions."""
+"""Any recording to emotions."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=[
-        "command", "loudness", "predictor", "recording",
-    ],
+    submodules=["command", "predictor", "recording"],
     submod_attrs={
-        "command": ["predict_files", "newest_model", "save_timeline", "describe_training"],
-        "loudness": ["LevelMeter", "to_dbfs"],
-        "predictor": ["Prediction", "Attention", "Predictor", "summary_table"],
-        "recording": ["Recording", "window_length"],
+        "command": ["predict_files", "newest_model", "save_timeline", "describe_training", "summary_table"],
+        "predictor": ["Prediction", "Attention", "Predictor", "open_predictor"],
+        "recording": ["Recording", "Notice", "to_dbfs", "window_length"],
     },
 )  # fmt: skip

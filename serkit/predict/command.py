@@ -13,6 +13,7 @@ import pandas as pd
 from serkit import runs
 from serkit.constants import LABELS
 from serkit.errors import ParameterError, RunError
+from serkit.evaluation.predictions import PROBABILITIES
 
 PICTURES = (".png", ".pdf", ".svg")
 TIMELINE_IN = 2.6  # inch, height of the picture
@@ -36,7 +37,7 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     timeline : path, optional
         Picture of the emotions over time, of one recording.
     device, precision : str, optional
-        As in `serkit.predict.predictor.Predictor`.
+        As in `serkit.predict.Predictor`.
 
     Returns
     -------
@@ -46,26 +47,27 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     Raises
     ------
     SerkitError
-        If the arguments, the model or the place to write to can't be used.
+        If the arguments, the model or the file to write can't be used.
     """
     if not files:
         raise ParameterError("no FILE given, expected one or more sound files: serkit predict talk.wav")
     _check_targets(files, output, timeline)
     folder = Path(model) if model else newest_model(run)
     runs.quiet_libraries()
-    from serkit.predict.predictor import (
-        Predictor,  # torch and transformers are slow to import; mistakes come first
-    )
+    from serkit.predict.predictor import Predictor  # torch is slow to import; mistakes come first
 
     predictor = Predictor(folder, device=device, precision=precision)
     _say(f"model {runs.show_path(folder)}, trained on {describe_training(predictor.experiment)}")
     predictions, failed = predictor.predict_many(files, progress=True)
-    for each in predictions:
-        for warning in each.warnings:
-            _say(f"{each.path}: {warning}")
+    for prediction in predictions:
+        for notice in prediction.notices:
+            _say(f"{prediction.path}: {notice.text}")
     for message in failed.values():
         _say(message)
-    text = {"json": _as_json, "csv": _as_csv, "table": _as_table}[form](predictions, failed, segments, folder)
+    if form == "json":
+        text = _as_json(predictions, failed, segments, folder)
+    else:
+        text = {"table": _as_table, "csv": _as_csv}[form](predictions, segments)
     if output:
         _write(output, lambda path: path.write_text(text, encoding="utf-8"))
     else:
@@ -83,51 +85,30 @@ def newest_model(run):
     RunError
         If the run has none, naming the runs that have, or how to train one.
     """
-    base = runs.project_home() / "runs"
-    finished = list((base / run).glob("*/fold=*/seed=*/" + runs.DONE))
-    if finished:
-        return max(finished, key=lambda path: path.stat().st_mtime).parent / "model"
-    others = sorted({path.parents[3].name for path in base.glob("*/*/fold=*/seed=*/" + runs.DONE)})
-    cure = (
-        f"choose one of the runs that have: --run {' or --run '.join(others)}"
-        if others
-        else "train one with `serkit reproduce` or notebook 05_train_coattention, or give --model FOLDER"
-    )
-    raise RunError(f"run {run!r}: no finished fold in {runs.show_path(base / run)}; {cure}")
+    folders = runs.find_folds(run)
+    if folders:
+        return max(folders, key=lambda folder: (folder / runs.DONE).stat().st_mtime) / "model"
+    cure = "train one with `serkit reproduce` or notebook 05_train_coattention, or give --model FOLDER"
+    others = sorted({folder.parents[2].name for folder in runs.find_folds()})
+    if others:
+        cure = f"choose one of the runs that have: --run {' or --run '.join(others)}"
+    folder = runs.show_path(runs.project_home() / "runs" / run)
+    raise RunError(f"run {run!r}: no finished fold in {folder}; {cure}")
 
 
 def save_timeline(prediction, path):
     """Draw the emotions of a recording over time, as wide as a page; the suffix says the format."""
     from matplotlib.figure import Figure
 
-    from serkit.figures.plots import paper_style
-    from serkit.figures.saving import PNG_DPI, UNDATED
-    from serkit.figures.timeline import plot_timeline
+    from serkit import figures
 
-    with paper_style(columns=2, height=TIMELINE_IN):
+    name = Path(prediction.path).name
+    with figures.paper_style(columns=2, height=TIMELINE_IN):
         fig = Figure()
-        plot_timeline(prediction.segments, ax=fig.subplots())
+        figures.plot_timeline(prediction.segments, ax=fig.subplots())
         # a name may hold dollars, which are no formula
-        fig.suptitle(_shorten(Path(prediction.path).name), fontsize=8, parse_math=False)
-        fig.savefig(path, dpi=PNG_DPI, metadata=UNDATED[path.suffix[1:].lower()])
-
-
-def _check_targets(files, output, timeline):
-    """Find out before hours of work what would go wrong after them."""
-    if timeline and len(files) > 1:
-        raise ParameterError(
-            f"timeline={timeline}: given {len(files)} files, expected one; call again for each recording"
-        )
-    if timeline and Path(timeline).suffix.lower() not in PICTURES:
-        raise ParameterError(f"timeline={timeline}: expected a file that ends in {', '.join(PICTURES)}")
-    sources = {Path(file).resolve() for file in files}
-    for name, target in (("output", output), ("timeline", timeline)):
-        if not target:
-            continue
-        if Path(target).is_dir() or not Path(target).resolve().parent.is_dir():
-            raise ParameterError(f"{name}={target}: expected a file in a folder that exists; make it first")
-        if Path(target).resolve() in sources:
-            raise ParameterError(f"{name}={target} is one of the recordings; choose another name")
+        fig.suptitle(name if len(name) <= 90 else f"{name[:86]} ...", fontsize=8, parse_math=False)
+        fig.savefig(path, dpi=300)
 
 
 def describe_training(experiment):
@@ -140,41 +121,64 @@ def describe_training(experiment):
     return "{} without {} {} (profile {})".format(*words)
 
 
-def _as_table(predictions, failed, segments, folder):
-    if not predictions:
-        return ""
-    if not segments:
-        table = _summary(predictions).drop(columns="warnings")
-        return _plain_text(table) + "\n"
-    parts = [f"{each.path}: {each.emotion}\n{_plain_text(each.segments)}\n" for each in predictions]
-    return "\n".join(parts)
+def summary_table(predictions):
+    """One row for each recording.
+
+    Parameters
+    ----------
+    predictions : list of Prediction
+
+    Returns
+    -------
+    pd.DataFrame
+        ``file, duration_s, sample_rate, channels, emotion, p_angry, ..., warnings``.
+    """
+    columns = ["file", "duration_s", "sample_rate", "channels", "emotion"]
+    rows = [
+        (p.path, round(p.duration_s, 3), p.sample_rate, p.channels, p.emotion, *p.utterance.values(),
+         "; ".join(notice.text for notice in p.notices))
+        for p in predictions
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=[*columns, *PROBABILITIES, "warnings"])
 
 
-def _as_csv(predictions, failed, segments, folder):
-    if not segments:
-        return _summary(predictions).to_csv(index=False, lineterminator="\n")
-    parts = [each.segments.assign(file=each.path) for each in predictions]
-    table = pd.concat(parts) if parts else pd.DataFrame(columns=["file"])
-    first = table.pop("file")
-    table.insert(0, "file", first)
+def _check_targets(files, output, timeline):
+    """Find out before hours of work what would go wrong after them."""
+    if timeline and len(files) > 1:
+        raise ParameterError(
+            f"timeline={timeline}: given {len(files)} files, expected one; call again for each recording"
+        )
+    if timeline and Path(timeline).suffix.lower() not in PICTURES:
+        raise ParameterError(f"timeline={timeline}: expected a file that ends in {', '.join(PICTURES)}")
+    sources = {Path(file).resolve() for file in files}
+    for name, target in (("output", output), ("timeline", timeline)):
+        if target and (Path(target).is_dir() or not Path(target).resolve().parent.is_dir()):
+            raise ParameterError(f"{name}={target}: expected a file in a folder that exists; make it first")
+        if target and Path(target).resolve() in sources:
+            raise ParameterError(f"{name}={target} is one of the recordings; choose another name")
+
+
+def _as_table(predictions, segments):
+    if segments:
+        return "\n".join(f"{p.path}: {p.emotion}\n{_plain_text(p.segments)}\n" for p in predictions)
+    return f"{_plain_text(summary_table(predictions).drop(columns='warnings'))}\n" if predictions else ""
+
+
+def _as_csv(predictions, segments):
+    table = summary_table(predictions)
+    if segments:
+        parts = {p.path: p.segments for p in predictions} or {"": pd.DataFrame()}
+        table = pd.concat(parts, names=["file"]).reset_index("file")
     return table.to_csv(index=False, lineterminator="\n")
 
 
 def _as_json(predictions, failed, segments, folder):
-    files = []
-    for each in predictions:
-        record = {
-            "file": each.path,
-            "duration_s": each.duration_s,
-            "sample_rate": each.sample_rate,
-            "channels": each.channels,
-            "emotion": each.emotion,
-            "probabilities": each.utterance,
-            "warnings": each.warnings,
-        }
-        if segments:
-            record["segments"] = [_segment_record(row) for row in each.segments.to_dict("records")]
-        files.append(record)
+    files = [
+        {"file": p.path, "duration_s": p.duration_s, "sample_rate": p.sample_rate, "channels": p.channels,
+         "emotion": p.emotion, "probabilities": p.utterance, "warnings": [notice.text for notice in p.notices]}
+        | ({"segments": [_segment_record(row) for row in p.segments.to_dict("records")]} if segments else {})
+        for p in predictions
+    ]  # fmt: skip
     failures = [{"file": path, "error": message} for path, message in failed.items()]
     content = {"model": str(folder), "files": files, "failed": failures}
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -182,25 +186,14 @@ def _as_json(predictions, failed, segments, folder):
 
 def _segment_record(row):
     """One segment with its probabilities together; a level of minus infinity, which JSON lacks, is null."""
-    level = row["peak_dbfs"] if math.isfinite(row["peak_dbfs"]) else None
-    times = {name: row[name] for name in ("start_s", "end_s", "seconds")}
-    probabilities = {label: row[f"p_{label}"] for label in LABELS}
-    return times | {"peak_dbfs": level, "emotion": row["emotion"], "probabilities": probabilities}
-
-
-def _summary(predictions):
-    from serkit.predict.predictor import summary_table
-
-    return summary_table(predictions)
+    record = {name: value for name, value in row.items() if not name.startswith("p_")}
+    record["peak_dbfs"] = row["peak_dbfs"] if math.isfinite(row["peak_dbfs"]) else None
+    return record | {"probabilities": {label: row[f"p_{label}"] for label in LABELS}}
 
 
 def _plain_text(table):
     """Columns for reading; probabilities to a tenth of a percent."""
-    return table.to_string(index=False, float_format=lambda value: f"{value:.3f}")
-
-
-def _shorten(name, longest=90):
-    return name if len(name) <= longest else f"{name[: longest - 4]} ..."
+    return table.to_string(index=False, float_format="{:.3f}".format)
 
 
 def _say(text):
@@ -211,7 +204,6 @@ def _write(target, write):
     try:
         write(Path(target))
     except OSError as error:
-        raise RunError(
-            f"{target}: can't be written ({error.strerror or error}); choose another place"
-        ) from error
+        reason = error.strerror or error
+        raise RunError(f"{target}: can't be written ({reason}); choose another place") from error
     _say(f"written {target}")

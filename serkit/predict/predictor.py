@@ -1,7 +1,8 @@
 """Any sound file to the probabilities of four emotions, for the whole and for every three seconds."""
 
-import contextlib
-from dataclasses import dataclass, fields
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,22 +10,18 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from serkit import features
 from serkit.constants import LABELS, SAMPLE_RATE
 from serkit.errors import AudioError, ParameterError
-from serkit.features.arrays import encode_level, level_of_code
-from serkit.features.segments import plan_segments
-from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
+from serkit.evaluation.predictions import PROBABILITIES
 from serkit.metrics import utterance_probabilities
-from serkit.model.storage import open_model_folder
-from serkit.predict.loudness import to_dbfs
-from serkit.predict.recording import Recording
-from serkit.training.batches import model_inputs, segment_batch
-from serkit.training.devices import resolve_precision
+from serkit.model import open_model_folder
+from serkit.predict.recording import Recording, to_dbfs
+from serkit.training import model_inputs, resolve_precision, segment_batch
 
-BATCH_SEGMENTS = 16  # at least so many go through the model at once where a recording has them
+BATCH_SEGMENTS = 16  # at most go through the model at once
 BAR_AFTER_S = 3  # s that a recording may take before a progress bar appears
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PROBABILITIES = [f"p_{label}" for label in LABELS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +31,7 @@ class Prediction:
     path: str
     utterance: dict  # label -> probability of the whole recording, in class order
     segments: pd.DataFrame  # start_s, end_s, seconds (of sound), peak_dbfs, p_..., emotion
-    warnings: list  # what a reader of the result should know, one sentence each
+    notices: list  # of `serkit.predict.recording.Notice`: what a reader of the result should know
     duration_s: float
     sample_rate: int  # of the file, Hz
     channels: int
@@ -53,7 +50,6 @@ class Attention:
     segments: pd.DataFrame  # as in `Prediction`
     weights: np.ndarray  # (N, T') co-attention weight of each speech encoder frame
     spectrogram: np.ndarray  # (N, 200, 300) dB below the utterance's peak, padding included
-    n_frames: np.ndarray  # (N,) real frames of the spectrogram
 
 
 class Predictor:
@@ -110,21 +106,20 @@ class Predictor:
             If the file is missing, is no audio, or holds no usable waveform.
         """
         recording = Recording(path)
-        scores, tables = [], []
+        tables, scores = [], []
         total_s = recording.announced / recording.sample_rate
         with tqdm(desc=recording.path.name, total=round(total_s, 1), unit="s", delay=BAR_AFTER_S,
                   leave=False, disable=not progress) as bar:  # fmt: skip
-            for features, about in self._batches(recording):
-                scores.append(self._score(features))
-                tables.append(about)
+            for start, waveform in recording.windows(self.recipe):
+                segments, plan = _analyse(waveform, self.recipe)
+                scores.append(self._forward(segments)[0])
+                tables.append(_segment_table(start, waveform, plan, scores[-1]))
                 bar.update(recording.duration_s - bar.n)
-        scores = np.concatenate(scores)
-        whole = utterance_probabilities(scores.mean(axis=0))
         return Prediction(
             path=str(path),
-            utterance=dict(zip(LABELS, whole.tolist(), strict=True)),
-            segments=_segment_table(pd.concat(tables, ignore_index=True), scores),
-            warnings=recording.warnings(),
+            utterance=_pooled(np.concatenate(scores)),
+            segments=pd.concat(tables, ignore_index=True),
+            notices=recording.notices(),
             duration_s=recording.duration_s,
             sample_rate=recording.sample_rate,
             channels=recording.channels,
@@ -178,70 +173,53 @@ class Predictor:
                 f"views={self.model.config.views!r}: this model does not see the waveform, so no frame of it has a "
                 "weight to be drawn; choose a variant that does"
             )
-        features, plan = _analyse(waveform, self.recipe)
-        parts = [
-            self._forward(_take(features, slice(start, start + BATCH_SEGMENTS)))
-            for start in range(0, len(features), BATCH_SEGMENTS)
-        ]
-        scores = np.concatenate([_log_probabilities(part) for part in parts])
-        return Attention(
-            utterance=dict(zip(LABELS, utterance_probabilities(scores.mean(axis=0)).tolist(), strict=True)),
-            segments=_segment_table(_places(0, waveform, plan), scores),
-            weights=np.concatenate([part.coattention.float().cpu().numpy() for part in parts]),
-            spectrogram=features.spectrogram,
-            n_frames=features.n_frames,
-        )
-
-    def _batches(self, recording):
-        """Features of some segments at a time, and where they lie in the recording."""
-        waiting, about = [], []
-        for start, waveform in recording.windows(self.recipe):
-            features, plan = _analyse(waveform, self.recipe)
-            waiting.append(features)
-            about.append(_places(start, waveform, plan))
-            if sum(map(len, waiting)) >= BATCH_SEGMENTS:
-                yield _join(waiting), pd.concat(about)
-                waiting, about = [], []
-        if waiting:
-            yield _join(waiting), pd.concat(about)
-
-    def _score(self, features):
-        """Log-probabilities of segments, shape (N, 4), float64."""
-        return _log_probabilities(self._forward(features))
+        segments, plan = _analyse(waveform, self.recipe)
+        scores, weights = self._forward(segments)
+        table = _segment_table(0, waveform, plan, scores)
+        return Attention(_pooled(scores), table, np.concatenate(weights), segments.spectrogram)
 
     @torch.inference_mode()
-    def _forward(self, features):
-        """The network's output for some segments."""
-        kind = AUTOCAST.get(self.precision)
-        autocast = torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
-        inputs = model_inputs(segment_batch(features), self.scaler, self.recipe, self.device)
-        with autocast:
-            return self.model(**inputs)
+    def _forward(self, segments):
+        """Log-probabilities, shape (N, 4), and the co-attention weights batch by batch."""
+        scores, weights = [], []
+        batch = segment_batch(segments)
+        for start in range(0, len(segments), BATCH_SEGMENTS):
+            few = {name: tensor[start : start + BATCH_SEGMENTS] for name, tensor in batch.items()}
+            inputs = model_inputs(few, self.scaler, self.recipe, self.device)
+            with torch.autocast(self.device.type, AUTOCAST.get(self.precision), self.precision in AUTOCAST):
+                output = self.model(**inputs)
+            scores.append(F.log_softmax(output.logits.float(), dim=1).double().cpu().numpy())
+            if output.coattention is not None:
+                weights.append(output.coattention.float().cpu().numpy())
+        return np.concatenate(scores), weights
 
 
-def summary_table(predictions):
-    """One row for each recording.
+def open_predictor(folder, device="auto"):
+    """The model in a folder: kept from the last call, unless its files have changed since.
+
+    A model that was deleted or trained anew meanwhile is noticed.
 
     Parameters
     ----------
-    predictions : list of Prediction
+    folder : path
+    device : str, optional
 
     Returns
     -------
-    pd.DataFrame
-        ``file, duration_s, sample_rate, channels, emotion, p_angry, ..., warnings``.
+    Predictor
+
+    Raises
+    ------
+    WeightsError, ParameterError
+        As :class:`Predictor`.
     """
-    rows = [
-        {
-            "file": each.path, "duration_s": round(each.duration_s, 3), "sample_rate": each.sample_rate,
-            "channels": each.channels, "emotion": each.emotion,
-            **dict(zip(PROBABILITIES, each.utterance.values(), strict=True)),
-            "warnings": "; ".join(each.warnings),
-        }
-        for each in predictions
-    ]  # fmt: skip
-    columns = ["file", "duration_s", "sample_rate", "channels", "emotion", *PROBABILITIES, "warnings"]
-    return pd.DataFrame(rows, columns=columns)
+    found = [path.stat() for path in sorted(Path(folder).glob("*"))]
+    return _opened(Path(folder), device, tuple((stat.st_mtime_ns, stat.st_size) for stat in found))
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(folder, device, stamp):
+    return Predictor(folder, device)
 
 
 def _analyse(waveform, recipe):
@@ -250,67 +228,39 @@ def _analyse(waveform, recipe):
     Levels go through the 16-bit codes of the feature store: the picture made from them has 8 bits,
     and a level next to a grey step must not fall on its other side.
     """
-    whole = utterance_features(waveform, recipe)
-    levels = level_of_code(recipe.top_db)[encode_level(whole.spectrogram, recipe.top_db)]
-    plan = plan_segments(len(waveform), recipe)
-    return cut_segments(UtteranceFeatures(levels, whole.mfcc, waveform), plan, recipe), plan
+    views = features.utterance_features(waveform, recipe)
+    codes = features.encode_level(views.spectrogram, recipe.top_db)
+    views = replace(views, spectrogram=features.level_of_code(recipe.top_db)[codes])
+    plan = features.plan_segments(len(waveform), recipe)
+    return features.cut_segments(views, plan, recipe), plan
 
 
-def _places(start, waveform, plan):
-    """Where segments lie in the recording, in seconds, and their peak level."""
-    first = start + plan.sample_start
+def _pooled(scores):
+    """Probability of each label for the whole."""
+    return dict(zip(LABELS, utterance_probabilities(scores.mean(axis=0)).tolist(), strict=True))
+
+
+def _segment_table(start, waveform, plan, scores):
+    """Where segments lie in the recording, how loud they are, and what they were taken for."""
     ends = plan.sample_start + plan.num_samples
     peaks = [np.abs(waveform[a:b]).max(initial=0) for a, b in zip(plan.sample_start, ends, strict=True)]
-    return pd.DataFrame({
-        "start_s": first / SAMPLE_RATE,
-        "end_s": (start + ends) / SAMPLE_RATE,
-        "seconds": plan.num_samples / SAMPLE_RATE,
-        "peak_dbfs": [to_dbfs(peak) for peak in peaks],
+    table = pd.DataFrame({
+        "start_s": (start + plan.sample_start) / SAMPLE_RATE, "end_s": (start + ends) / SAMPLE_RATE,
+        "seconds": plan.num_samples / SAMPLE_RATE, "peak_dbfs": [to_dbfs(peak) for peak in peaks],
     })  # fmt: skip
-
-
-def _log_probabilities(output):
-    return F.log_softmax(output.logits.float(), dim=1).cpu().numpy().astype(np.float64)
-
-
-def _segment_table(places, scores):
-    probability = pd.DataFrame(utterance_probabilities(scores), columns=PROBABILITIES)
-    return pd.concat([places, probability], axis=1).assign(emotion=np.array(LABELS)[scores.argmax(axis=1)])
-
-
-def _join(parts):
-    """Segments of several windows in one."""
-    if len(parts) == 1:
-        return parts[0]
-    names = [field.name for field in fields(SegmentFeatures)]
-    return SegmentFeatures(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    )
-
-
-def _take(features, rows):
-    """Some segments of many."""
-    return SegmentFeatures(**{field.name: getattr(features, field.name)[rows] for field in fields(features)})
+    table[list(PROBABILITIES)] = utterance_probabilities(scores)
+    return table.assign(emotion=np.array(LABELS)[scores.argmax(axis=1)])
 
 
 def _find_device(name):
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or not there.get(device.type, False):
-        found = ", ".join(kind for kind, here in there.items() if here)
-        raise ParameterError(f"device={name!r}, expected auto or what this machine has: {found}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ParameterError(f"device={name!r}, expected a number below {torch.cuda.device_count()}")
-    return device
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    numbers = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    known = ["cpu", *["mps"] * mps, *["cuda"] * cuda, *numbers]
+    if name not in known:
+        raise ParameterError(f"device={name!r}, expected auto or what this machine has: {', '.join(known)}")
+    return torch.device(name)
 
 
 def _find_precision(name, device):

@@ -8,8 +8,10 @@ the corpora, a door that slams lifts the reference of 15 s and not of an hour, a
 segments seldom holds nothing but a pause, whose noise would be lifted to full level.
 """
 
-from itertools import chain, pairwise
+import math
+from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -18,12 +20,35 @@ from serkit.constants import MIN_SAMPLES, SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLE
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.features.segments import count_segments
-from serkit.predict.loudness import LevelMeter, to_dbfs
 
 UTTERANCE_S = 30  # s; up to here one utterance: about the longest turn of IEMOCAP
 WINDOW_S = 15  # s = 5 segments; longer sounds are cut into these
 SHORT_S = 1.0  # s; below, two thirds of the only segment are padding
 MISSING_S = 0.1  # s that may lack at the end of a file before it is said; encoders announce some too much
+QUIET_DBFS = -36.0  # peak; 16 bits have 10 left here: 96 dB of range less 36
+CLIPPED_RUN = 3  # samples at full scale in a row; one or two may be an honest peak
+FULL_SCALE = {  # largest positive amplitude that the format can hold; all others: that of 16 bits
+    "PCM_U8": 127 / 128, "PCM_S8": 127 / 128, "ULAW": 32124 / 32768, "ALAW": 32256 / 32768,
+}  # fmt: skip
+ADVICE = {  # what to do about it
+    "too short": "Record a whole sentence: three seconds fill a segment.",
+    "incomplete": "Copy or record the file again.",
+    "long": "Read the timeline and not the single answer for the whole.",
+    "silent parts": "Don't read the probabilities of these parts: there is nothing behind them.",
+    "silence": "Don't read the probabilities: there is nothing behind them. Is the right microphone on?",
+    "quiet": "Go nearer to the microphone or turn its level up; the model counts loudness as evidence.",
+    "clipping": "Turn the level down or step back, and record again; what was cut off can't be put back.",
+    "sample rate": "Record at 16 kHz or more; nothing brings back what was not recorded.",
+    "channels": "Nothing to do, unless each channel is another voice: then give one channel only.",
+}
+
+
+class Notice(NamedTuple):
+    """Something that a reader of the result should know about the recording."""
+
+    kind: str  # one of ADVICE
+    text: str  # the kind, and what was measured, in a sentence
+    advice: str  # what to do about it
 
 
 class Recording:
@@ -43,16 +68,21 @@ class Recording:
         Read so far, of each channel, at the file's rate.
     announced : int
         Samples that the file's header promises.
+    peak, mono_peak : float
+        Largest amplitude so far of any channel, and of their average.
+    clipped, runs, longest_run : int
+        Samples at full scale so far, over all channels; stretches of at least 3 of them, and the longest.
     """
 
     def __init__(self, path):
         self.path = Path(path)
-        self.num_samples = 0
-        self.n_windows = 0
-        self.silent_windows = []  # their beginnings in s
         with audio.open_sound(self.path) as sound:
             self.sample_rate, self.channels, self.announced = sound.samplerate, sound.channels, sound.frames
-            self.levels = LevelMeter(sound.channels, sound.subtype)
+            self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
+        self.num_samples = self.n_windows = self.clipped = self.runs = self.longest_run = 0
+        self.peak = self.mono_peak = 0.0
+        self.silent_windows = []  # their beginnings in s
+        self._open = np.zeros(self.channels, int)  # length of the run that reaches the end of what was read
 
     @property
     def duration_s(self):
@@ -81,66 +111,77 @@ class Recording:
             If the file can't be decoded, is shorter than 25 ms, or holds NaN or infinite samples.
         """
         with audio.open_sound(self.path) as sound:
-            blocks = self._mono_blocks(sound)
-            head = []
-            for block in blocks:
-                head.append(block)
-                if self.duration_s > UTTERANCE_S:
-                    pieces = _cut(_resampled(chain(head, blocks), self.sample_rate), window_length(recipe))
-                    break
+            blocks = self._mono_seconds(sound)
+            head = list(islice(blocks, UTTERANCE_S + 1))
+            if self.duration_s > UTTERANCE_S:
+                pieces = _cut(_resampled(chain(head, blocks), self.sample_rate), window_length(recipe))
             else:
-                pieces = [
-                    (0, audio.resample(np.concatenate([*head, np.zeros(0, np.float32)]), self.sample_rate))
-                ]
+                whole = np.concatenate([np.zeros(0, np.float32), *head])
+                pieces = [(0, audio.resample(whole, self.sample_rate))]
             for start, waveform in pieces:
                 yield start, self._checked(start, waveform)
 
-    def warnings(self):
+    def notices(self):
         """What a reader of the result should know about this recording, once it has been read.
 
         Returns
         -------
-        list of str
+        list of Notice
         """
-        found = [*self._length_warnings(), *self.levels.warnings()]
-        if self.sample_rate < SAMPLE_RATE:
-            found.append(
-                f"sample rate {self.sample_rate} Hz: nothing above {self.sample_rate / 2:g} Hz in the input, "
-                f"the model expects sound up to {SAMPLE_RATE // 2} Hz"
-            )
-        if self.channels > 1:
-            found.append(f"{self.channels} channels were averaged to one")
-        return found
+        rate, windows, silent = self.sample_rate, self.n_windows, self.silent_windows
+        level, loudest, lowest = to_dbfs(self.mono_peak), to_dbfs(self.peak), SILENCE_DBFS
+        starts = ", ".join(f"{start:.0f} s" for start in silent[:3]) + " ..." * (len(silent) > 3)
+        if self.peak == 0:
+            why = "every sample is zero, the answer means nothing"
+        elif loudest >= lowest:
+            why = (f"the channels cancel each other, their average peaks at {level:.1f} dBFS and the loudest channel "
+                   f"at {loudest:.1f} dBFS; give one channel only")  # fmt: skip
+        else:
+            why = f"the loudest sample is at {level:.1f} dBFS, expected {lowest:g} dBFS or more; the answer is about noise"
+        faults = [
+            ("too short", self.duration_s < SHORT_S,
+             f"{self.duration_s:.2f} s, so {1 - self.duration_s / SEGMENT_S:.0%} of the {SEGMENT_S:g} s segment is padding"),
+            ("incomplete", self.announced - self.num_samples > MISSING_S * rate,
+             f"the file announces {self.announced / rate:.1f} s and holds {self.duration_s:.1f} s; was it cut short?"),
+            ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance of its own"),
+            ("silent parts", windows > 1 and silent,
+             f"{len(silent)} of {windows} windows are below {lowest:g} dBFS (from {starts}): the answers there mean "
+             "nothing, and they count in the whole"),
+            ("silence", level < lowest, why),
+            ("quiet", lowest <= level < QUIET_DBFS,
+             f"the loudest sample is at {level:.1f} dBFS, expected {QUIET_DBFS:g} dBFS or more"),
+            ("clipping", self.runs,
+             f"{self.clipped / max(1, self.num_samples * self.channels):.2%} of the samples are at full scale, in {self.runs} "
+             f"runs of {CLIPPED_RUN} or more, the longest {self.longest_run}; what was cut off there may change the answer"),
+            ("sample rate", rate < SAMPLE_RATE,
+             f"{rate} Hz, so there is nothing above {rate / 2:g} Hz in the input; the model expects sound up to "
+             f"{SAMPLE_RATE // 2} Hz"),
+            ("channels", self.channels > 1, f"{self.channels} were averaged to one"),
+        ]  # fmt: skip
+        return [Notice(kind, f"{kind}: {text}", ADVICE[kind]) for kind, holds, text in faults if holds]
 
-    def _length_warnings(self):
-        if self.duration_s < SHORT_S:
-            padding = 1 - self.duration_s / SEGMENT_S
-            yield (
-                f"too short: {self.duration_s:.2f} s, so {padding:.0%} of the {SEGMENT_S:g} s segment is padding"
-            )
-        if self.announced - self.num_samples > MISSING_S * self.sample_rate:
-            yield (
-                f"incomplete: the file announces {self.announced / self.sample_rate:.1f} s and holds "
-                f"{self.duration_s:.1f} s; was it cut short?"
-            )
-        if self.n_windows > 1:
-            yield (
-                f"long: cut into {self.n_windows} windows of {WINDOW_S} s, each treated as an utterance of its own"
-            )
-        if self.n_windows > 1 and self.silent_windows:
-            first = ", ".join(f"{start:.0f} s" for start in self.silent_windows[:3])
-            yield (
-                f"silence in {len(self.silent_windows)} of {self.n_windows} windows (below {SILENCE_DBFS:g} dBFS, "
-                f"from {first}{' ...' if len(self.silent_windows) > 3 else ''}): the answers there mean nothing, and they count in the whole"
-            )
-
-    def _mono_blocks(self, sound):
-        """One second after the other as mono, at the file's rate; levels are measured on the way."""
+    def _mono_seconds(self, sound):
+        """The file as mono at its own rate, a second at a time; levels are measured on the way."""
         while len(channels := audio.read_channels(sound, sound.samplerate)):
             mono = audio.downmix(channels)
-            self.levels.update(channels, mono)
-            self.num_samples += len(channels)
+            self._measure(channels, mono)
             yield mono
+
+    def _measure(self, channels, mono):
+        amplitude = np.abs(channels)
+        self.num_samples += len(mono)
+        self.peak = max(self.peak, float(amplitude.max()))
+        self.mono_peak = max(self.mono_peak, float(np.abs(mono).max()))
+        full = amplitude >= self._full_scale
+        self.clipped += int(full.sum())
+        number = np.arange(1, len(full) + 1)[:, None]
+        before = np.maximum.accumulate(
+            np.where(full, -self._open, number)
+        )  # the last sample that was not full
+        length = number - before  # of the run so far, at each sample
+        self.runs += int((length == CLIPPED_RUN).sum())  # every long run passes this length once
+        self.longest_run = max(self.longest_run, int(length.max()))
+        self._open = length[-1]
 
     def _checked(self, start, waveform):
         """The window, once it is one that can be analysed."""
@@ -154,6 +195,15 @@ class Recording:
             self.silent_windows.append(start / SAMPLE_RATE)
         subject = self.path if start == 0 else f"{self.path} from {start / SAMPLE_RATE:.0f} s on"
         return audio.check_waveform(waveform, subject=subject)
+
+
+def to_dbfs(amplitude):
+    """Amplitude in dB re full scale.
+
+    >>> to_dbfs(1.0), to_dbfs(0.1), to_dbfs(0.0)
+    (0.0, -20.0, -inf)
+    """
+    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
 
 
 def window_length(recipe):
@@ -174,15 +224,13 @@ def _resampled(blocks, sample_rate):
         return
     stream = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality=audio.SOXR_QUALITY)
     taken = given = 0
-    # a block late, because the stream wants to know which one is the last
-    for block, following in pairwise(chain(blocks, [None])):
-        taken += len(block)
-        out = stream.resample_chunk(block, last=following is None)
-        if following is None:
-            wanted = audio.resampled_length(taken, sample_rate) - given
-            out = np.pad(out[:wanted], (0, max(0, wanted - len(out))))
-        given += len(out)
+    for block in blocks:
+        out = stream.resample_chunk(block)
+        taken, given = taken + len(block), given + len(out)
         yield out
+    wanted = audio.resampled_length(taken, sample_rate) - given
+    rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[:wanted]
+    yield np.pad(rest, (0, wanted - len(rest)))
 
 
 def _cut(blocks, length):

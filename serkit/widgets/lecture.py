@@ -1,20 +1,56 @@
-"""What notebooks play and draw to explain a step: players, windows, mel bands, encoder frames.
+"""What notebooks choose, play and draw to explain a step: utterances, players, windows, mel bands, encoder frames.
 
-Pictures of results are in ``serkit.figures.plots``; here is what only a lecture needs.
+Pictures of results are in ``serkit.figures``; here is what only a lecture needs.
 """
 
+import base64
+import io
+from html import escape
+
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import soundfile
+import soxr
 from IPython.display import Audio, display
 from matplotlib.axes import Axes
 
-from serkit.constants import IMAGE_SIZE, SAMPLE_RATE
-from serkit.errors import ParameterError
-from serkit.features.audio import preemphasise
+from serkit import corpora, figures, runs
+from serkit.constants import IMAGE_SIZE, LABELS, MIN_SAMPLES, SAMPLE_RATE
+from serkit.errors import CorpusError, ParameterError, RunError
+from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
-from serkit.figures.plots import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, legend_above
+from serkit.figures.plots import BLUE, ORANGE, OTHER_COLOURS, VERMILLION
+from serkit.folds import task_rows
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks
+SCREEN_DPI = 130  # a page of 7 inches fits beside JupyterLab's file browser
 LOBE_POINTS = 2**16  # of the transform that shows a window's lobes: 0.24 Hz apart
+EXAMPLE_S = 6.0  # s, length of the utterance that is shown when no recording is given
+FAR_AWAY = 0.01  # peak of a voice far from the microphone: -40 dBFS
+TOO_LOUD = 8  # times what the recorder can hold
+CUT_OFF_S = 0.5  # s that are left when the recorder was stopped too early
+TELEPHONE_HZ = 8000
+
+
+def player(sound, *, equal_peaks=False):
+    """A player that holds the sound itself.
+
+    Parameters
+    ----------
+    sound : np.ndarray, shape (num_samples,)
+        Mono at 16 kHz.
+    equal_peaks : bool
+        Bring it to nine tenths of full scale. By default it is as loud as it is, and what lies beyond
+        full scale is clipped.
+
+    Returns
+    -------
+    IPython.display.Audio
+    """
+    peak = np.abs(sound).max(initial=0.0)
+    scaled = sound * (PEAK / peak) if equal_peaks and peak else sound
+    return Audio(np.clip(scaled, -1, 1), rate=SAMPLE_RATE, normalize=False)
 
 
 def play(sounds, *, equal_peaks=False):
@@ -23,16 +59,267 @@ def play(sounds, *, equal_peaks=False):
     Parameters
     ----------
     sounds : mapping of str to np.ndarray, shape (num_samples,)
-        Mono at 16 kHz.
+        As :func:`player` takes them.
     equal_peaks : bool
-        Bring every sound to the same peak. By default each is as loud as it is, and what lies
-        beyond full scale is clipped.
     """
     for name, sound in sounds.items():
-        peak = np.abs(sound).max(initial=0.0)
-        scaled = sound * (PEAK / peak) if equal_peaks and peak else sound
         print(name)
-        display(Audio(np.clip(scaled, -1, 1), rate=SAMPLE_RATE, normalize=False))
+        display(player(sound, equal_peaks=equal_peaks))
+
+
+def picture(figure, alt):
+    """A figure as an HTML image that needs no file; the figure is closed."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=SCREEN_DPI)
+    plt.close(figure)
+    data = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+
+
+def segment_table(segments):
+    """What was said of each segment, for reading: times in s, level in dBFS, probabilities in %.
+
+    Parameters
+    ----------
+    segments : pd.DataFrame
+        Of `serkit.predict.Prediction`.
+
+    Returns
+    -------
+    pd.DataFrame
+    """
+    columns = {"start_s": "from (s)", "end_s": "to (s)", "peak_dbfs": "peak (dBFS)"}
+    table = segments[list(columns)].rename(columns=columns)
+    for label in LABELS:
+        table[label] = 100 * segments[f"p_{label}"]
+    return table.round(1).assign(likeliest=segments["emotion"])
+
+
+def one_per_emotion(manifest, speaker=""):
+    """One utterance of each class, as comparable as the corpus allows.
+
+    All four come from one speaker, because two voices differ more than two emotions of one voice.
+    Among the speakers the one is taken that says the same sentence in most emotions, and among
+    utterances those on which the annotators agree most; ties go to the first in the alphabet.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+    speaker : str, optional
+        The speaker to take; default: chosen as above.
+
+    Returns
+    -------
+    pd.DataFrame
+        Rows of the manifest in class order, index 0, 1, ..., and the column ``seconds``. A
+        sentence is a transcript where there is one, otherwise what the corpus calls a dialogue.
+
+    Raises
+    ------
+    ParameterError
+        If the manifest has no such speaker.
+    CorpusError
+        If no speaker, or not the one asked for, has utterances of all four classes.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> table = pd.DataFrame({"utterance_id": list("abcde"), "label": [*LABELS, "sad"], "speaker": "x",
+    ...                       "dialogue": "d", "transcript": ["Go.", "No.", "Go.", "Go.", "Go."],
+    ...                       "agreement": 1.0, "num_samples": 16000, "sample_rate": 16000})
+    >>> one_per_emotion(table)["utterance_id"].tolist()
+    ['a', 'e', 'c', 'd']
+    """
+    rows = _with_seconds(task_rows(manifest))
+    if speaker and speaker not in set(rows["speaker"]):
+        known = ", ".join(sorted(rows["speaker"].unique()))
+        raise ParameterError(f"speaker={speaker!r}, expected one of {known}, or nothing")
+    rows["sentence"] = rows["transcript"].fillna(rows["dialogue"])
+    rows["agreement"] = rows["agreement"].fillna(0.0)
+    rows = rows[rows["speaker"] == speaker] if speaker else rows
+    complete = rows.groupby("speaker")["label"].transform("nunique") == len(LABELS)
+    if not complete.any():
+        raise CorpusError(
+            f"{f'speaker {speaker} has not' if speaker else 'no speaker has'} all of {', '.join(LABELS)}; "
+            "choose another speaker or use a larger part of the corpus"
+        )
+    shared = rows[complete].groupby(["speaker", "sentence"])["label"].nunique()
+    voice, sentence = shared.index[np.argmax(shared.to_numpy())]
+    rows = rows[rows["speaker"] == voice].assign(other=lambda table: table["sentence"] != sentence)
+    rows = rows.sort_values(["other", "agreement", "utterance_id"], ascending=[True, False, True])
+    firsts = rows.drop_duplicates("label").set_index("label", drop=False).loc[list(LABELS)]
+    return firsts[[*manifest.columns, "seconds"]].reset_index(drop=True)
+
+
+def utterance_near(manifest, seconds, *, speaker=""):
+    """The four-class utterance whose length comes closest.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+    seconds : float
+        Wanted length in s.
+    speaker : str, optional
+        Only this speaker's utterances.
+
+    Returns
+    -------
+    pd.Series
+        A row of the manifest, with its length as ``seconds``.
+
+    Raises
+    ------
+    ParameterError
+        If ``seconds`` is not positive or the speaker has no utterance.
+    """
+    if not seconds > 0:
+        raise ParameterError(f"seconds={seconds!r}, expected a positive length such as 2.0")
+    rows = _with_seconds(task_rows(manifest))
+    rows = rows[rows["speaker"] == speaker] if speaker else rows
+    if rows.empty:
+        raise ParameterError(f"speaker={speaker!r} has no labelled utterance; choose one of the manifest")
+    return rows.loc[(rows["seconds"] - seconds).abs().idxmin()]
+
+
+def waveform_near(manifest, seconds, *, speaker=""):
+    """A waveform of about the wanted length: whole where the corpus has one, otherwise cut.
+
+    An utterance within a fifth of the wanted length is taken whole, a longer one is cut down to it.
+
+    Returns
+    -------
+    utterance : pd.Series
+        From :func:`utterance_near`.
+    waveform : np.ndarray, shape (num_samples,), float32
+        16 kHz.
+    """
+    utterance = utterance_near(manifest, seconds, speaker=speaker)
+    waveform = audio.read(utterance["path"])
+    if utterance["seconds"] > 1.2 * seconds:
+        waveform = waveform[: max(round(seconds * SAMPLE_RATE), MIN_SAMPLES)]
+    return utterance, waveform
+
+
+def check_all(checks):
+    """Print each check with its outcome, and stop if one fails.
+
+    Parameters
+    ----------
+    checks : dict of str to bool
+        What must hold, in words.
+
+    Raises
+    ------
+    RunError
+        Naming all that fail.
+
+    Examples
+    --------
+    >>> check_all({"four classes": len(LABELS) == 4})
+    ok    four classes
+    """
+    failed = [name for name, holds in checks.items() if not holds]
+    for name in checks:
+        print(f"{'FAIL' if name in failed else 'ok  '}  {name}")
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}; "
+            "look at the cells above before using anything this notebook wrote"
+        )
+
+
+def unheard_utterances(experiment, root=""):
+    """Labelled utterances of the demo corpus that a model has not been trained on.
+
+    Parameters
+    ----------
+    experiment : dict
+        Of the model: ``corpus``, ``by`` and ``fold``.
+    root : path, optional
+        Of the demo corpus; it is spoken there if it is missing.
+
+    Returns
+    -------
+    pd.DataFrame
+        Rows of the manifest: those of the tested fold, or all for a model of another corpus.
+    """
+    manifest = task_rows(corpora.load("demo", runs.corpus_root("demo", root)))
+    if experiment["corpus"] == "demo":
+        manifest = manifest[manifest[experiment["by"]] == experiment["fold"]]
+    return manifest.reset_index(drop=True)
+
+
+def choose_recording(recording, experiment, root=""):
+    """The recording that was asked for, or an utterance that the model has not heard.
+
+    Parameters
+    ----------
+    recording : path
+        Empty: the utterance of the demo corpus whose length is nearest to 6 s.
+    experiment : dict
+    root : path, optional
+        As in `unheard_utterances`.
+
+    Returns
+    -------
+    path : str
+    origin : str
+        What is known about it, for a caption.
+    """
+    if recording:
+        return str(recording), "your recording"
+    row = utterance_near(unheard_utterances(experiment, root), EXAMPLE_S)
+    origin = f"{row['utterance_id']} of the demo corpus, a machine speaking in a {row['label']} voice"
+    return row["path"], origin
+
+
+def four_emotions(experiment, root=""):
+    """One voice in four emotions, one after the other in one recording.
+
+    Returns
+    -------
+    content : bytes
+        A wav file, 16 kHz.
+    parts : pd.DataFrame
+        ``label, start_s, end_s`` of each.
+    """
+    rows = one_per_emotion(unheard_utterances(experiment, root))
+    sounds = [audio.read(path) for path in rows["path"]]
+    ends = np.cumsum([len(sound) for sound in sounds]) / SAMPLE_RATE
+    parts = pd.DataFrame({"label": rows["label"], "start_s": np.append(0, ends[:-1]), "end_s": ends})
+    return wav_bytes(np.concatenate(sounds)), parts
+
+
+def spoil(waveform):
+    """The same speech, recorded badly in five ways.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,)
+        16 kHz.
+
+    Returns
+    -------
+    dict of str to bytes
+        What was done -> wav file.
+    """
+    loudest = max(np.abs(waveform).max(), 1e-9)  # silence stays silence
+    telephone = soxr.resample(waveform, SAMPLE_RATE, TELEPHONE_HZ, quality=audio.SOXR_QUALITY)
+    return {
+        "as it is": wav_bytes(waveform),
+        "far away": wav_bytes(FAR_AWAY * waveform / loudest),
+        "too loud": wav_bytes(np.clip(TOO_LOUD * waveform / loudest, -1, 1)),
+        "telephone": wav_bytes(telephone, TELEPHONE_HZ),
+        "cut off": wav_bytes(waveform[: int(CUT_OFF_S * SAMPLE_RATE)]),
+        "muted": wav_bytes(0 * waveform),
+    }
+
+
+def wav_bytes(waveform, sample_rate=SAMPLE_RATE):
+    """A mono waveform as a 16-bit wav file."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, sample_rate, "PCM_16", format="WAV")
+    return file.getvalue()
 
 
 def segment_sounds(waveform, recipe):
@@ -50,7 +337,7 @@ def segment_sounds(waveform, recipe):
         What the recipe hands to the speech encoder, before it is brought to unit variance.
     """
     if recipe.preemphasis_waveform:
-        waveform = preemphasise(waveform, recipe.preemphasis)
+        waveform = audio.preemphasise(waveform, recipe.preemphasis)
     return cut_samples(waveform, plan_segments(len(waveform), recipe))
 
 
@@ -101,7 +388,7 @@ def plot_window(frame, window, ax: Axes) -> Axes:
     ax.plot(milliseconds, frame * window / peak, color=BLUE, linewidth=0.6, label="windowed")
     ax.plot(milliseconds, window, color=VERMILLION, label="window")
     ax.set(xlabel="time in the frame (ms)", ylabel="amplitude, peak = 1", xlim=(0, milliseconds[-1]))
-    return legend_above(ax)
+    return figures.legend_above(ax)
 
 
 def plot_mel_bands(bands, ax: Axes, *, every=8) -> Axes:
@@ -113,7 +400,7 @@ def plot_mel_bands(bands, ax: Axes, *, every=8) -> Axes:
         Weights of the bins, from 0 Hz to half the sample rate.
     ax : Axes
     every : int
-        Draw every so-manieth band: all of them would be one blot.
+        Draw only every 8th band, say: all of them would be one blot.
     """
     kilohertz = np.linspace(0, SAMPLE_RATE / 2000, bands.shape[1])
     for number, weights in enumerate(bands[::every] / bands.max()):
@@ -139,7 +426,7 @@ def plot_lobes(windows_ms, ax: Axes, *, span=250.0) -> Axes:
         lobe = np.abs(np.fft.fftshift(np.fft.fft(np.hamming(round(ms * SAMPLE_RATE / 1000)), LOBE_POINTS)))
         ax.plot(hz[near], 20 * np.log10(lobe[near] / lobe.max() + 1e-6), color=colour, label=f"{ms:g} ms")
     ax.set(xlabel="distance from the tone (Hz)", ylabel="level (dB)", xlim=(-span, span), ylim=(-60, 3))
-    return legend_above(ax)
+    return figures.legend_above(ax)
 
 
 def plot_picture(pixels, ax: Axes) -> Axes:
@@ -218,3 +505,7 @@ def plot_vectors(vectors, ax: Axes, *, hop, n_real=None) -> Axes:
     ax.set(xlabel="time (s); dashed: end of the speech", ylabel="dimension of the vector")
     ax.figure.colorbar(image, ax=ax, label="hidden state", pad=0.02, extend="both")
     return ax
+
+
+def _with_seconds(rows):
+    return rows.assign(seconds=(rows["num_samples"] / rows["sample_rate"]).astype(float))

@@ -1,113 +1,184 @@
-"""The panel of notebook 08_predict: choose a file, record, or give a path, and see what the model says."""
+"""A recording from a file, an upload or the microphone: what the model says about it, and what it sounds like.
 
-import base64
-import io
+Everything that notebook 08_predict shows. ipywidgets' FileUpload sends a file in one message, and Jupyter
+cuts the connection, without a word to the reader, at 10 MiB: two minutes of a CD. `SoundInput` sends
+pieces, each after the kernel has written the one before to disk.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 
+import anywidget
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
-from IPython.display import Audio
+import numpy as np
+import pandas as pd
 
-from serkit import runs
-from serkit.constants import SAMPLE_RATE
+from serkit import figures, runs
+from serkit.constants import LABELS, SAMPLE_RATE
 from serkit.errors import AudioError, RunError, SerkitError
-from serkit.figures.plots import paper_style, plot_class_probabilities, plot_waveform
-from serkit.figures.timeline import plot_timeline
-from serkit.widgets.ownvoice import LIMITS, PLAYER_S, Recogniser
-from serkit.widgets.soundinput import SoundInput
+from serkit.features import audio
+from serkit.predict import Prediction, describe_training, newest_model, open_predictor
+from serkit.widgets.lecture import picture, player, segment_table, wav_bytes
 
-SCREEN_DPI = 110  # a page of 7 inches fits beside JupyterLab's file browser
+PLAYER_S = 60  # s that a player holds; an hour would make the notebook 150 MB
+OUTLINE_HZ = 20  # of a longer recording: its lowest and highest sample in each twentieth of a second
 MAX_ROWS = 40  # segments shown as a table: two minutes
-STYLE = """<style>
-.serkit-segments { border-collapse: collapse; line-height: 1.5; }
-.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right;
-  border-bottom: 1px solid var(--jp-border-color2, #ddd); }
-</style>"""
+MAX_BYTES = 2 * 2**30  # of one file; a day of telephone speech, three hours of a CD
+LIMITS = (
+    "It can't say what you feel. It compares a sound with acted speech. It always answers, also to music, a dog or an "
+    "empty room, and knows only four words for it. Its percentages are not calibrated: 90 % does not mean right in "
+    "nine of ten cases. It is no basis for any decision about a person."
+)
+STYLE = "<style>.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right; }</style>"
 
 
-class VoicePanel(widgets.VBox):
-    """Upload, microphone and path, and below them the answer.
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """One recording as it was heard and judged."""
+
+    name: str
+    prediction: Prediction
+    sound: np.ndarray = field(repr=False)  # (num_samples,) float32, 16 kHz mono: its first minute at most
+    outline: np.ndarray = field(repr=False)  # to draw: the sound itself, or lows and highs of a longer one
+    outline_rate: float  # values of the outline in a second
+
+    @property
+    def verdict(self):
+        """The answer in a line; none for a recording that is silent from beginning to end."""
+        if any(notice.kind == "silence" for notice in self.prediction.notices):
+            return "no answer: the recording is silent"
+        order = sorted(LABELS, key=self.prediction.utterance.get, reverse=True)
+        first, second = (f"{label} {self.prediction.utterance[label]:.0%}" for label in order[:2])
+        return f"{first}, then {second}"
+
+    @property
+    def segments(self):
+        """Table of segments for reading, as `serkit.widgets.lecture.segment_table`."""
+        return segment_table(self.prediction.segments)
+
+
+class Recogniser:
+    """A trained model that listens to recordings; one trained anew or deleted meanwhile is noticed.
 
     Parameters
     ----------
-    recogniser : Recogniser
-        The model that answers first.
-    models : dict of str to path, optional
-        Others to choose from, with the names that are shown; see `finished_models`.
+    folder : path
+        Model folder.
+    device : str, optional
+        As in `serkit.predict.Predictor`.
 
-    Notes
-    -----
-    Classes for style sheets and tests: ``serkit-model``, ``serkit-path``, ``serkit-analyse`` (button),
-    ``serkit-answer`` and in it ``serkit-verdict`` or ``serkit-problem``; those of
-    `serkit.widgets.soundinput.SoundInput`.
+    Raises
+    ------
+    WeightsError, ParameterError
+        If the model or the device can't be used.
     """
 
-    def __init__(self, recogniser, models=None):
-        self.recogniser = recogniser
-        choices = {str(runs.show_path(recogniser.folder)): recogniser.folder} | dict(models or {})
-        choices = {
-            name: folder for folder, name in {folder: name for name, folder in choices.items()}.items()
-        }
-        self.model = widgets.Dropdown(
-            options=choices, value=recogniser.folder, description="model", layout={"width": "auto"}
-        )
-        self.path = widgets.Text(placeholder="or the path of a sound file", layout={"flex": "1 1 auto"})
-        self.button = widgets.Button(description="Analyse")
-        self.sound = SoundInput(self.analyse_file)
-        self.answer = widgets.HTML()
-        for part, name in (
-            (self.model, "model"),
-            (self.path, "path"),
-            (self.button, "analyse"),
-            (self.answer, "answer"),
-        ):
-            part.add_class(f"serkit-{name}")
-        self.model.observe(self._change_model, "value")
-        self.button.on_click(lambda _: self.analyse_path())
-        super().__init__([self.model, self.sound, widgets.HBox([self.path, self.button]), self.answer])
-        self.add_class("serkit-panel")
+    def __init__(self, folder, device="auto"):
+        self.folder, self.device = Path(folder), device
+        self.experiment = self.open_model().experiment  # what the model was trained on: dict
 
-    def __repr__(self):
-        # what a page shows that has no kernel behind it
-        return "Buttons to choose a sound file or to record one: they need a running notebook."
+    def open_model(self):
+        """The `serkit.predict.Predictor`, or a WeightsError if there is no complete model any more."""
+        return open_predictor(self.folder, self.device)
+
+    def describe(self):
+        """Folder, training and device in a line."""
+        trained = describe_training(self.experiment)
+        return f"model {runs.show_path(self.folder)}, trained on {trained}, on {self.open_model().device}"
 
     def analyse(self, content, name):
-        """Show what the model says about the bytes of a sound file, or why it can't."""
-        self._show(lambda: self.recogniser.analyse(content, name))
+        """Recognise the emotions in the bytes of a sound file, called ``name`` in messages; as `analyse_file`."""
+        with tempfile.TemporaryDirectory(prefix="serkit-") as folder:
+            path = Path(folder) / "sound"
+            path.write_bytes(content)
+            return self.analyse_file(path, name)
 
-    def analyse_file(self, path, name=""):
-        """The same for a file on this machine."""
-        self._show(lambda: self.recogniser.analyse_file(path, name))
+    def analyse_file(self, path, name="", *, progress=False):
+        """Recognise the emotions in a sound file.
 
-    def analyse_path(self):
-        """The same for what stands in the text field."""
-        path = self.path.value.strip()
-        if path:
-            self.analyse_file(path)
-        else:
-            self._refuse(AudioError("no path given; write one into the field, or choose a file above"))
+        Parameters
+        ----------
+        path : path
+            Relative to the project or absolute; any format that soundfile reads.
+        name : str, optional
+            What messages call it; default: the path.
+        progress : bool, optional
+            Show a bar when it takes long.
 
-    def _change_model(self, change):
-        self.recogniser = Recogniser(change["new"], self.recogniser.device)
-        self.answer.value = ""  # it was another model's
+        Returns
+        -------
+        Analysis
 
-    def _show(self, judge):
+        Raises
+        ------
+        AudioError
+            If it is missing, empty, no audio, or can't be analysed.
+        WeightsError
+            If the model is gone.
+        """
+        name = name or str(path)
+        path = runs.project_home() / os.path.expanduser(path)
         try:
-            self.answer.value = as_html(judge())
-        except SerkitError as error:
-            self._refuse(error)
-        except KeyboardInterrupt:
-            self._refuse(RunError("interrupted; nothing was kept"))
+            if path.is_file() and not path.stat().st_size:
+                raise AudioError(
+                    f"{path}: the file is empty (0 bytes), expected a sound; record or copy it again"
+                )
+            return Analysis(name, self.open_model().predict(path, progress=progress), *_listen(path))
+        except AudioError as error:
+            raise AudioError(str(error).replace(str(path), name)) from None
+        except OSError as error:
+            raise AudioError(f"{name}: can't be read ({error.strerror or error}); check the path") from error
 
-    def _refuse(self, error):
-        self.answer.value = f'<p class="serkit-problem"><b>Not possible.</b> {escape(str(error))}</p>'
+
+def open_recogniser(run, model="", device="auto"):
+    """The model of a run, ready to listen.
+
+    Parameters
+    ----------
+    run : str or serkit.runs.Run
+    model : path, optional
+        Model folder, relative to the project or absolute; default: that of the newest finished fold.
+    device : str, optional
+
+    Returns
+    -------
+    Recogniser
+
+    Raises
+    ------
+    RunError
+        If the run has no finished fold.
+    WeightsError, ParameterError
+        If the model or the device can't be used.
+    """
+    runs.quiet_libraries()
+    chosen = runs.project_home() / Path(model).expanduser()
+    return Recogniser(chosen if model else newest_model(getattr(run, "name", run)), device)
 
 
-def finished_models():
-    """Model folders of all finished folds of all runs: dict of name to path, sorted."""
-    home = runs.project_home() / "runs"
-    found = sorted(home.glob(f"*/*/fold=*/seed=*/{runs.DONE}"))
-    return {str(runs.show_path(done.parent / "model")): done.parent / "model" for done in found}
+def compare(analyses):
+    """One row for each analysis: its probabilities in %, and what was noticed.
+
+    Parameters
+    ----------
+    analyses : dict of str to Analysis
+
+    Returns
+    -------
+    pd.DataFrame
+    """
+    table = pd.DataFrame({name: each.prediction.utterance for name, each in analyses.items()}).T
+    noticed = ["; ".join(notice.kind for notice in each.prediction.notices) for each in analyses.values()]
+    return (
+        (100 * table)
+        .round(1)
+        .assign(noticed=[kinds or "nothing" for kinds in noticed])
+        .rename_axis("recording")
+    )
 
 
 def as_html(analysis):
@@ -120,44 +191,180 @@ def as_html(analysis):
     Returns
     -------
     str
-        Verdict, player, warnings with advice, pictures, segments, limits.
+        Verdict, player, notices with advice, pictures, segments, limits.
     """
-    warnings = "".join(
-        f"<li>{escape(text)}. <b>{escape(advice)}</b></li>" for text, advice in analysis.faults
-    )
-    table = analysis.segments
+    table, prediction = analysis.segments, analysis.prediction
+    notices = "".join(f"<li>{escape(n.text)}. <b>{escape(n.advice)}</b></li>" for n in prediction.notices)
+    cut = f"<p>The player holds the first {PLAYER_S} s.</p>" if analysis.sound is not analysis.outline else ""
     rest = len(table) - MAX_ROWS
     more = f"<p>and {rest} more; the timeline shows all of them.</p>" if rest > 0 else ""
-    first = (
-        f"<p>The player holds the first {PLAYER_S} s.</p>" if analysis.sound is not analysis.outline else ""
+    return (
+        f'<h3 class="serkit-verdict">{escape(analysis.name)}: {escape(analysis.verdict)}</h3>'
+        f"{player(analysis.sound)._repr_html_()}{cut}<ul>{notices}</ul>{_draw(analysis)}{STYLE}"
+        f"<details><summary>{len(table)} segment{'s' if len(table) > 1 else ''}</summary>"
+        f"{table.head(MAX_ROWS).to_html(index=False, border=0, classes='serkit-segments')}{more}</details>"
+        f"<p><b>What it can't say.</b> {LIMITS}</p>"
     )
-    picture = base64.b64encode(draw(analysis)).decode()
-    return "".join((
-        f'<h3 class="serkit-verdict">{escape(analysis.name)}: {escape(analysis.verdict)}</h3>',
-        f'<audio controls src="{player(analysis.sound).src_attr()}"></audio>{first}',
-        f'<ul class="serkit-warnings">{warnings}</ul>',
-        f'<img alt="waveform, timeline and probabilities" style="max-width: 100%" src="data:image/png;base64,{picture}">',
-        f"{STYLE}<details><summary>{len(table)} segment{'s' if len(table) > 1 else ''}</summary>",
-        f'{table.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")}{more}</details>',
-        f"<p><b>What it can't say.</b> {' '.join(map(escape, LIMITS))}</p>",
-    ))  # fmt: skip
 
 
-def player(sound):
-    """A player for a waveform at 16 kHz, as loud as it is: faults of the level stay audible."""
-    return Audio(sound.clip(-1, 1), rate=SAMPLE_RATE, normalize=False)
+class SoundInput(anywidget.AnyWidget):
+    """Two buttons, *Choose a file* and *Record*: a sound from the reader's browser.
+
+    Parameters
+    ----------
+    on_sound : callable
+        Called with the path of the sound, which is deleted afterwards, and the name that the reader knows.
+        Its SerkitError is shown beside the buttons.
+
+    Notes
+    -----
+    Classes for style sheets and tests: ``serkit-sound`` around ``serkit-file`` (the input),
+    ``serkit-record`` (the button) and ``serkit-note`` (what is going on).
+    """
+
+    _esm = Path(__file__).with_suffix(".js")
+    _css = """.serkit-sound { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
+    .serkit-sound .serkit-choose { line-height: var(--jp-widgets-inline-height, 28px); text-align: center; }"""
+
+    def __init__(self, on_sound):
+        super().__init__()
+        self._on_sound = on_sound
+        self._folder = None  # of the sound that is on its way
+        self.add_class("serkit-sound")
+        self.on_msg(lambda _, content, buffers: self.send(self.receive(content, buffers)))
+
+    def receive(self, content, buffers=()):
+        """Take in the next piece of a sound.
+
+        Parameters
+        ----------
+        content : dict
+            ``name``, ``size`` in bytes, ``start`` of the piece, and ``rate`` in Hz if these are the
+            microphone's own samples (32-bit floats) and no file.
+        buffers : sequence of bytes
+            The piece.
+
+        Returns
+        -------
+        dict
+            The answer: empty, or why this sound is ``refused``.
+        """
+        try:
+            if self._store(content, buffers) < content["size"]:
+                return {}
+            path, name = Path(self._folder.name) / "sound", content["name"]
+            if "rate" in content:
+                path.write_bytes(wav_bytes(np.fromfile(path, "<f4"), content["rate"]))
+            self._on_sound(path, name)
+            return self._forget()
+        except SerkitError as error:
+            return self._forget(refused=str(error))
+        except OSError as error:
+            return self._forget(refused=f"can't be stored ({error.strerror})")
+
+    def _store(self, content, buffers):
+        """Append a piece to the file; returns the bytes that are there now."""
+        if content["size"] > MAX_BYTES:
+            size = f"{content['size'] / 2**30:.1f} GiB, expected at most {MAX_BYTES // 2**30} GiB"
+            raise SerkitError(f"{content['name']}: {size}; copy it to this machine and give its path")
+        if content["start"] == 0:
+            self._forget()
+            self._folder = tempfile.TemporaryDirectory(prefix="serkit-")
+        if self._folder is None:
+            raise SerkitError("the beginning of this sound is lost; was the cell run again? Choose it again")
+        with open(Path(self._folder.name) / "sound", "ab") as file:
+            file.writelines(buffers)
+            return file.tell()
+
+    def _forget(self, **answer):
+        if self._folder is not None:
+            self._folder.cleanup()
+        self._folder = None
+        return answer
 
 
-def draw(analysis):
-    """Waveform, timeline and probabilities of the whole, as a PNG file for the screen."""
-    with paper_style(columns=2, height=3.6):
+class VoicePanel(widgets.VBox):
+    """Upload, microphone and path, and below them the answer.
+
+    Parameters
+    ----------
+    recogniser : Recogniser
+        The model that answers first; those of all finished folds can be chosen.
+
+    Notes
+    -----
+    Classes for style sheets and tests: ``serkit-panel``, ``serkit-answer`` and in it ``serkit-verdict`` or
+    ``serkit-problem``; those of `SoundInput`.
+    """
+
+    def __init__(self, recogniser):
+        self.recogniser = recogniser
+        folders = [*(folder / "model" for folder in runs.find_folds()), recogniser.folder]
+        choices = {str(runs.show_path(folder)): folder for folder in folders}
+        wide = {"width": "auto"}
+        self.model = widgets.Dropdown(
+            options=choices, value=recogniser.folder, description="model", layout=wide
+        )
+        self.path = widgets.Text(placeholder="or the path of a sound file", layout={"flex": "1 1 auto"})
+        self.button = widgets.Button(description="Analyse")
+        self.sound, self.answer = SoundInput(self.analyse_file), widgets.HTML().add_class("serkit-answer")
+        self.model.observe(self._change_model, "value")
+        self.button.on_click(lambda _: self.analyse_file(self.path.value.strip()))
+        super().__init__([self.model, self.sound, widgets.HBox([self.path, self.button]), self.answer])
+        self.add_class("serkit-panel")
+
+    def __repr__(self):
+        # what a page shows that has no kernel behind it
+        return "Buttons to choose a sound file or to record one: they need a running notebook."
+
+    def analyse_file(self, path, name=""):
+        """Show what the model says about a sound file, or why it can't."""
+        try:
+            if not str(path):
+                raise AudioError("no path given; write one into the field, or choose a file above")
+            self.answer.value = as_html(self.recogniser.analyse_file(path, name))
+        except SerkitError as error:
+            self._refuse(error)
+        except KeyboardInterrupt:
+            self._refuse(RunError("interrupted; nothing was kept"))
+
+    def _change_model(self, change):
+        self.answer.value = ""  # it was another model's
+        try:
+            self.recogniser = Recogniser(change["new"], self.recogniser.device)
+        except SerkitError as error:
+            self._refuse(error)
+
+    def _refuse(self, error):
+        self.answer.value = f'<p class="serkit-problem"><b>Not possible.</b> {escape(str(error))}</p>'
+
+
+def _draw(analysis):
+    """Waveform, timeline and probabilities of the whole, as an image."""
+    with figures.paper_style(columns=2, height=3.6):
         figure = plt.Figure()
         left, right = figure.subfigures(1, 2, width_ratios=(5, 3))
         top, bottom = left.subplots(2, 1, sharex=True, height_ratios=(1, 2))
-        plot_waveform(analysis.outline, analysis.outline_rate, top)
-        plot_timeline(analysis.prediction.segments, ax=bottom)
+        figures.plot_waveform(analysis.outline, analysis.outline_rate, top)
+        figures.plot_timeline(analysis.prediction.segments, ax=bottom)
         top.set_xlabel("")
-        plot_class_probabilities(analysis.prediction.utterance, right.subplots())
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=SCREEN_DPI)
-    return file.getvalue()
+        figures.plot_class_probabilities(analysis.prediction.utterance, right.subplots())
+        return picture(figure, "waveform, timeline and probabilities")
+
+
+def _listen(path):
+    """The sound for a player, and the outline for a picture; what is held does not grow like the recording."""
+    head, edges, heard = [], [], 0
+    with audio.open_sound(path) as sound:
+        rate = sound.samplerate
+        step = max(1, rate // OUTLINE_HZ)
+        while len(channels := audio.read_channels(sound, step)):
+            mono = audio.downmix(channels)
+            edges += [mono.min(), mono.max()]
+            if heard < PLAYER_S * rate:
+                head.append(mono)
+            heard += len(mono)
+    sound = audio.resample(np.concatenate(head)[: PLAYER_S * rate], rate)
+    if heard <= PLAYER_S * rate:
+        return sound, sound, SAMPLE_RATE
+    return sound, np.array(edges), 2 * rate / step

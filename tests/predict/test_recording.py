@@ -7,7 +7,6 @@ import soundfile
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.features.segments import plan_segments
-from serkit.predict.loudness import LevelMeter
 from serkit.predict.recording import Recording, window_length
 from serkit.recipe import CORRECTED, PUBLISHED
 
@@ -97,84 +96,87 @@ class TestRefused:
             Recording(tmp_path / "b.wav")
 
 
-class TestWarnings:
-    def found(self, path):
+class TestNotices:
+    def noticed(self, path):
+        """Texts by kind."""
         _, recording = windows(path)
-        return recording.warnings()
+        notices = recording.notices()
+        assert all(notice.advice for notice in notices)
+        return {notice.kind: notice.text for notice in notices}
 
     def test_none_for_a_good_one(self, tmp_path):
-        assert self.found(write(tmp_path / "a.wav", noise(2))) == []
+        assert self.noticed(write(tmp_path / "a.wav", noise(2))) == {}
 
     def test_too_short_says_how_much_is_padding(self, tmp_path):
-        [text] = self.found(write(tmp_path / "a.wav", noise(0.3)))
-        assert text == "too short: 0.30 s, so 90% of the 3 s segment is padding"
+        noticed = self.noticed(write(tmp_path / "a.wav", noise(0.3)))
+        assert noticed == {"too short": "too short: 0.30 s, so 90% of the 3 s segment is padding"}
 
     def test_low_rate_and_channels(self, tmp_path):
-        found = self.found(write(tmp_path / "a.wav", np.stack([noise(2, 8_000)] * 2, 1), 8_000))
-        assert found[0].startswith("sample rate 8000 Hz: nothing above 4000 Hz in the input")
-        assert found[1] == "2 channels were averaged to one"
+        noticed = self.noticed(write(tmp_path / "a.wav", np.stack([noise(2, 8_000)] * 2, 1), 8_000))
+        assert list(noticed) == ["sample rate", "channels"]
+        assert "8000 Hz, so there is nothing above 4000 Hz in the input" in noticed["sample rate"]
 
-    def test_silence_and_its_level(self, tmp_path):
-        [zeros] = self.found(write(tmp_path / "a.wav", np.zeros(32_000)))
-        assert zeros.startswith("silence: every sample is zero")
+    @pytest.mark.parametrize(
+        ("level", "kinds"), [(-35.9, []), (-36.1, ["quiet"]), (-59.9, ["quiet"]), (-60.1, ["silence"])]
+    )
+    def test_quiet_is_between_silence_and_its_limit(self, tmp_path, level, kinds):
         sound = np.zeros(32_000)
-        sound[::2] = 10 ** (-70 / 20)
-        [quiet] = self.found(write(tmp_path / "b.wav", sound, subtype="FLOAT"))
-        assert "the loudest sample is at -70.0 dBFS" in quiet
+        sound[::2] = 10 ** (level / 20)
+        noticed = self.noticed(write(tmp_path / "b.wav", sound, subtype="FLOAT"))
+        assert list(noticed) == kinds
+        assert all(f"the loudest sample is at {level} dBFS" in text for text in noticed.values())
 
-    def test_channels_that_cancel(self, tmp_path):
+    def test_silence(self, tmp_path):
+        noticed = self.noticed(write(tmp_path / "a.wav", np.zeros(32_000)))
+        assert noticed == {"silence": "silence: every sample is zero, the answer means nothing"}
+
+    @pytest.mark.parametrize(("rest", "level"), [(0.0, "-inf"), (1e-4, "-")])
+    def test_channels_that_cancel(self, tmp_path, rest, level):
         sound = noise(2)
-        found = self.found(write(tmp_path / "a.wav", np.stack([sound, -sound], 1), subtype="FLOAT"))
-        assert "the channels cancel each other" in found[0]
+        noticed = self.noticed(write(tmp_path / "a.wav", np.stack([sound, rest - sound], 1), subtype="FLOAT"))
+        assert list(noticed) == ["silence", "channels"]
+        assert f"the channels cancel each other, their average peaks at {level}" in noticed["silence"]
 
     @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "PCM_24", "FLOAT"])
     def test_clipping(self, tmp_path, subtype):
         time_s = np.arange(32_000) / 16_000
         sine = np.sin(2 * np.pi * 200 * time_s)
-        [text] = self.found(write(tmp_path / "a.wav", np.clip(2 * sine, -1, 1), subtype=subtype))
+        noticed = self.noticed(write(tmp_path / "a.wav", np.clip(2 * sine, -1, 1), subtype=subtype))
         # |2 sin| exceeds 1 on two thirds of the time
-        assert 0.6 < float(text.split()[1].rstrip("%")) / 100 < 0.72
-        assert self.found(write(tmp_path / "b.wav", 0.9 * sine, subtype=subtype)) == []
+        assert 0.6 < float(noticed["clipping"].split()[1].rstrip("%")) / 100 < 0.72
+        assert self.noticed(write(tmp_path / "b.wav", 0.9 * sine, subtype=subtype)) == {}
+
+    def test_clipped_runs_go_on_over_the_seconds_in_which_a_file_is_read(self, tmp_path):
+        """By counting in one go; at 100 Hz a second is short, so that many runs cross its end."""
+        sound = np.where(np.random.default_rng(3).random((5000, 2)) < 0.7, 1.0, 0.0)
+        sound[95:205, 1] = 1  # a run over three seconds
+        _, recording = windows(write(tmp_path / "a.wav", sound, 100))
+        lengths = [
+            len(run) for c in range(2) for run in "".join("10"[int(x == 0)] for x in sound[:, c]).split("0")
+        ]
+        assert max(lengths) >= 110
+        assert (recording.clipped, recording.runs, recording.longest_run) == (
+            int(sound.sum()), sum(n >= 3 for n in lengths), max(lengths)
+        )  # fmt: skip
+
+    def test_two_in_a_row_are_a_peak(self, tmp_path):
+        sound = noise(2)
+        sound[100:102] = 1
+        assert self.noticed(write(tmp_path / "a.wav", sound)) == {}
 
     def test_long_says_windows_and_which_are_silent(self, tmp_path):
         sound = noise(60)
         sound[16_000 * 15 : 16_000 * 30] = 0
-        found = self.found(write(tmp_path / "a.wav", sound))
-        assert found[0].startswith("long: cut into 4 windows of 15 s")
-        assert found[1].startswith("silence in 1 of 4 windows (below -60 dBFS, from 15 s)")
+        noticed = self.noticed(write(tmp_path / "a.wav", sound))
+        assert noticed["long"].startswith("long: cut into 4 windows of 15 s")
+        assert "1 of 4 windows are below -60 dBFS (from 15 s)" in noticed["silent parts"]
 
     def test_file_cut_short(self, tmp_path):
         path = write(tmp_path / "a.flac", noise(8))
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         try:
-            found = self.found(path)
+            noticed = self.noticed(path)
         except AudioError as error:  # some versions of libsndfile refuse to go on, which is as good
             assert "not readable as audio" in str(error)
         else:
-            assert any(text.startswith("incomplete: the file announces 8.0 s") for text in found)
-
-
-class TestLevelMeter:
-    def test_runs_do_not_depend_on_blocks(self):
-        rng = np.random.default_rng(3)
-        sound = np.where(rng.random((5000, 2)) < 0.7, 1.0, 0.0).astype(np.float32)
-        expected = None
-        for size in (5000, 1000, 7, 1):
-            meter = LevelMeter(2)
-            for start in range(0, 5000, size):
-                block = sound[start : start + size]
-                meter.update(block, block.mean(axis=1))
-            counts = meter.clipped, meter.total, meter.runs, meter.longest_run
-            expected = expected or counts
-            assert counts == expected
-        lengths = [
-            len(run) for c in range(2) for run in "".join("1" if x else "0" for x in sound[:, c]).split("0")
-        ]
-        assert expected == (
-            int(sound.sum()), sound.size, sum(n >= 3 for n in lengths), max(lengths)
-        )  # fmt: skip
-
-    def test_two_in_a_row_are_a_peak(self):
-        meter = LevelMeter(1)
-        meter.update(np.float32([[1], [1], [0]]), np.float32([1, 1, 0]))
-        assert (meter.runs, list(meter.warnings())) == (0, [])
+            assert noticed["incomplete"].startswith("incomplete: the file announces 8.0 s")

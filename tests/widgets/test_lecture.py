@@ -1,12 +1,19 @@
-"""What the lecture plays and draws, held against what can be worked out by hand."""
+"""What the lecture chooses, plays and draws, held against what can be worked out by hand."""
+
+import io
 
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 from matplotlib.figure import Figure
 
-from serkit.errors import ParameterError
+from serkit.constants import LABELS
+from serkit.corpora.manifest import make_manifest
+from serkit.errors import CorpusError, ParameterError, RunError
 from serkit.recipe import CORRECTED, PUBLISHED
 from serkit.widgets import lecture
+from serkit.widgets.lecture import check_all, one_per_emotion, utterance_near, wav_bytes, waveform_near
 
 
 @pytest.fixture
@@ -35,9 +42,10 @@ class TestPlay:
         np.testing.assert_allclose(played[0][0], [0.45, -0.9])
         assert not played[1][0].any()
 
-    def test_a_player_is_made(self, capsys):
-        lecture.play({"tone": np.zeros(400)})
-        assert "Audio" in capsys.readouterr().out
+    @pytest.mark.parametrize("equal_peaks", [True, False])
+    def test_silence_can_be_played(self, equal_peaks):
+        wav = lecture.player(np.zeros(800, np.float32), equal_peaks=equal_peaks).data
+        assert len(wav) == 44 + 1600 and not np.frombuffer(wav[44:], np.int16).any()
 
 
 class TestSegmentSounds:
@@ -123,3 +131,133 @@ class TestPlots:
     def test_vectors_that_are_all_zero(self, ax):
         lecture.plot_vectors(np.zeros((4, 3)), ax, hop=320)
         assert ax.images[0].get_clim() == (-1, 1) and not ax.lines
+
+
+def row(utterance_id, speaker, label, sentence, seconds=2.0, agreement=None, path="x.wav"):
+    return {
+        "utterance_id": utterance_id, "path": str(path), "corpus": "demo", "speaker": speaker, "session": "1",
+        "gender": "F", "dialogue": "d", "scripted": True, "emotion": label or "xxx", "label": label,
+        "num_samples": round(seconds * 16000), "sample_rate": 16000, "agreement": agreement,
+        "transcript": sentence,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def manifest():
+    rows = [row(f"a{i}", "A", label, f"sentence {i}") for i, label in enumerate(LABELS)]
+    rows += [row(f"b{i}", "B", label, "same") for i, label in enumerate(LABELS)]
+    rows += [row("c0", "C", "sad", "same", seconds=9.0), row("c1", "C", None, "same", seconds=0.5)]
+    return make_manifest(rows)
+
+
+def test_prefers_the_speaker_who_says_one_sentence_in_all_emotions(manifest):
+    chosen = one_per_emotion(manifest)
+    assert chosen["utterance_id"].tolist() == ["b0", "b1", "b2", "b3"]
+    assert chosen["label"].tolist() == list(LABELS)
+    assert chosen["seconds"].tolist() == [2.0] * 4
+
+
+def test_takes_the_speaker_that_is_asked_for(manifest):
+    assert set(one_per_emotion(manifest, "A")["speaker"]) == {"A"}
+
+
+def test_order_of_rows_does_not_matter(manifest):
+    shuffled = manifest.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(one_per_emotion(shuffled), one_per_emotion(manifest))
+
+
+def test_agreement_decides_between_equal_sentences(manifest):
+    doubtful = row("b0again", "B", "angry", "same", agreement=1.0)
+    more = make_manifest([*manifest.to_dict("records"), doubtful])
+    assert one_per_emotion(more)["utterance_id"].iloc[0] == "b0again"
+
+
+def test_speaker_without_all_classes(manifest):
+    with pytest.raises(CorpusError, match="speaker C has not all of angry, sad, happy, neutral"):
+        one_per_emotion(manifest, "C")
+    with pytest.raises(CorpusError, match="no speaker has all of"):
+        one_per_emotion(manifest[manifest["speaker"] == "C"])
+
+
+def test_unknown_speaker(manifest):
+    with pytest.raises(ParameterError, match="speaker='Z', expected one of A, B, C"):
+        one_per_emotion(manifest, "Z")
+
+
+def test_nearest_length_leaves_out_what_has_no_label(manifest):
+    assert utterance_near(manifest, 7.0)["utterance_id"] == "c0"
+    assert utterance_near(manifest, 0.5)["seconds"] == 2.0
+
+
+def test_nearest_length_refuses_nonsense(manifest):
+    with pytest.raises(ParameterError, match="seconds=0"):
+        utterance_near(manifest, 0)
+    with pytest.raises(ParameterError, match="speaker='Z' has no labelled utterance"):
+        utterance_near(manifest, 2.0, speaker="Z")
+
+
+def test_waveform_is_cut_only_where_nothing_is_short_enough(tmp_path):
+    sound = np.random.default_rng(1).uniform(-0.1, 0.1, 48000)
+    soundfile.write(tmp_path / "x.wav", sound, 16000)
+    manifest = make_manifest([row("x", "A", "sad", "s", seconds=3.0, path=tmp_path / "x.wav")])
+    assert len(waveform_near(manifest, 2.6)[1]) == 48000
+    assert len(waveform_near(manifest, 2.0)[1]) == 32000
+
+
+def test_checks_print_and_stop(capsys):
+    check_all({"this": True})
+    assert capsys.readouterr().out == "ok    this\n"
+    with pytest.raises(RunError, match="1 of 2 checks failed: that"):
+        check_all({"this": True, "that": np.bool_(False)})
+
+
+class TestSamples:
+    @pytest.fixture
+    def demo(self, tmp_path, monkeypatch):
+        """Two sessions of one speaker, each with four utterances of 1, 2, 3 and 8 s; amplitude in percent: the session."""
+        rows = []
+        for session in "12":
+            for number, (label, seconds) in enumerate(zip(LABELS, (1, 2, 3, 8), strict=True)):
+                path = tmp_path / f"{session}{number}.wav"
+                path.write_bytes(wav_bytes(np.full(16_000 * seconds, int(session) / 100)))
+                rows.append({
+                    "utterance_id": path.stem, "path": str(path), "corpus": "demo", "speaker": f"{session}F",
+                    "session": session, "gender": "F", "dialogue": "d", "emotion": label, "label": label,
+                    "num_samples": 16_000 * seconds, "sample_rate": 16_000,
+                })  # fmt: skip
+        monkeypatch.setattr(lecture.corpora, "load", lambda name, root: make_manifest(rows))
+        return tmp_path
+
+    MODEL = {"corpus": "demo", "by": "session", "fold": "2"}  # noqa: RUF012
+
+    def test_only_who_was_left_out(self, demo):
+        assert lecture.unheard_utterances(self.MODEL)["session"].tolist() == ["2"] * 4
+        assert len(lecture.unheard_utterances(self.MODEL | {"corpus": "iemocap", "fold": "9"})) == 8
+
+    def test_the_utterance_of_about_six_seconds(self, demo):
+        path, origin = lecture.choose_recording("", self.MODEL)
+        assert path == str(demo / "23.wav") and "23 of the demo corpus" in origin and "neutral" in origin
+        assert lecture.choose_recording("mine.wav", self.MODEL) == ("mine.wav", "your recording")
+
+    def test_four_emotions_by_hand(self, demo):
+        content, parts = lecture.four_emotions(self.MODEL)
+        sound, rate = soundfile.read(io.BytesIO(content))
+        assert parts["label"].tolist() == list(LABELS)
+        assert parts["start_s"].tolist() == [0, 1, 3, 6] and parts["end_s"].tolist() == [1, 3, 6, 14]
+        assert rate == 16_000 and len(sound) == 14 * 16_000
+        np.testing.assert_allclose(sound, 0.02, atol=1e-4)  # session 2 alone
+
+    def test_spoiled_by_hand(self):
+        wave = np.float32([0, 0.25, -0.5, 0.02] * 4000)
+        sounds = {name: soundfile.read(io.BytesIO(c)) for name, c in lecture.spoil(wave).items()}
+        close = {"atol": 1e-4}  # 16 bits
+        np.testing.assert_allclose(sounds["as it is"][0], wave, **close)
+        np.testing.assert_allclose(sounds["far away"][0][:4], [0, 0.005, -0.01, 0.0004], **close)
+        np.testing.assert_allclose(sounds["too loud"][0][:4], [0, 1, -1, 0.32], **close)
+        np.testing.assert_allclose(sounds["cut off"][0], wave[:8000], **close)
+        assert (sounds["telephone"][1], len(sounds["telephone"][0])) == (8000, 8000)
+        assert not sounds["muted"][0].any() and len(sounds["muted"][0]) == 16_000
+
+    def test_spoiled_silence_is_silence(self):
+        for content in lecture.spoil(np.zeros(16_000, np.float32)).values():
+            assert not soundfile.read(io.BytesIO(content))[0].any()

@@ -1,0 +1,300 @@
+"""A recording from a file, the browser or the microphone: an answer, and a sentence for all that can't be one."""
+
+import io
+import shutil
+import tempfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from voices import voice, write_model
+
+from serkit.constants import LABELS
+from serkit.errors import AudioError, ParameterError, RunError, SerkitError, WeightsError
+from serkit.evaluation.predictions import PROBABILITIES
+from serkit.features import audio
+from serkit.predict import Notice, Prediction, Predictor
+from serkit.recipe import CORRECTED, PUBLISHED
+from serkit.widgets import lecture
+from serkit.widgets import voice as voicepanel
+from serkit.widgets.lecture import wav_bytes
+from serkit.widgets.voice import Analysis, Recogniser, SoundInput, VoicePanel, open_recogniser
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"), CORRECTED)
+
+
+@pytest.fixture(scope="module")
+def recogniser(folder):
+    return Recogniser(folder, "cpu")
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """Where temporary files land, to see that none stays."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def made_up(probabilities=(0.1, 0.6, 0.25, 0.05), peaks=(-10.0, -12.0), notices=()):
+    """An analysis with known numbers: a segment for each peak, all with the same probabilities."""
+    segments = pd.DataFrame(
+        {
+            "start_s": 3.0 * np.arange(len(peaks)), "end_s": 3.0 * np.arange(1, len(peaks) + 1), "seconds": 3.0,
+            "peak_dbfs": peaks, **dict(zip(PROBABILITIES, probabilities, strict=True)), "emotion": "sad",
+        }
+    )  # fmt: skip
+    utterance = dict(zip(LABELS, probabilities, strict=True))
+    prediction = Prediction("a.wav", utterance, segments, list(notices), 3.0 * len(peaks), 16_000, 1)
+    sound = voice(1)
+    return Analysis("a.wav", prediction, sound, sound, 16_000)
+
+
+class TestAnalysis:
+    def test_bytes_get_what_the_file_gets(self, recogniser, folder, tmp_path, temporary):
+        path = tmp_path / "talk.flac"
+        soundfile.write(path, voice(7.3), 16_000)
+        result = recogniser.analyse(path.read_bytes(), "talk.flac")
+        expected = Predictor(folder, device="cpu").predict(path)
+        assert result.prediction.utterance == expected.utterance
+        pd.testing.assert_frame_equal(result.prediction.segments, expected.segments)
+        np.testing.assert_array_equal(result.sound, audio.read(path))
+        assert result.outline is result.sound and result.outline_rate == 16_000
+        assert result.name == "talk.flac" and not list(temporary.iterdir())
+
+    def test_long_sound_by_hand(self, recogniser):
+        """61 s, each second at a level of its own, down and up in turns: 20 lows and highs for each second."""
+        levels = np.arange(61) / 100
+        sound = np.repeat(levels, 16_000).astype(np.float32)
+        sound[1::2] *= -1
+        result = recogniser.analyse(wav_bytes(sound), "stairs.wav")
+        assert len(result.sound) == 60 * 16_000 and result.outline_rate == 40
+        grid = result.outline.reshape(61, 20, 2)
+        np.testing.assert_allclose(grid[:, :, 1], levels[:, None] * np.ones(20), atol=1e-4)  # 16 bits
+        np.testing.assert_allclose(grid[:, :, 0], -levels[:, None] * np.ones(20), atol=1e-4)
+
+    def test_outline_of_an_odd_rate_is_as_long_as_the_sound(self, recogniser):
+        sound = 0.1 * np.sin(np.arange(61 * 11_025 + 17))
+        result = recogniser.analyse(wav_bytes(sound, 11_025), "odd.wav")
+        seconds = len(result.outline) / result.outline_rate
+        assert seconds == pytest.approx(len(sound) / 11_025, abs=1 / voicepanel.OUTLINE_HZ)
+        assert len(result.sound) == 60 * 16_000
+
+    def test_verdict_and_table_by_hand(self):
+        result = made_up()
+        assert result.verdict == "sad 60%, then happy 25%"
+        assert result.segments.to_dict("list") == {
+            "from (s)": [0, 3], "to (s)": [3, 6], "peak (dBFS)": [-10, -12], "angry": [10, 10], "sad": [60, 60],
+            "happy": [25, 25], "neutral": [5, 5], "likeliest": ["sad", "sad"],
+        }  # fmt: skip
+
+    def test_silence_gets_no_verdict(self):
+        silence = Notice("silence", "silence: every sample is zero", "Is the microphone on?")
+        assert made_up(notices=[silence]).verdict == "no answer: the recording is silent"
+        assert made_up(notices=[silence._replace(kind="silent parts")]).verdict.startswith("sad")
+
+    def test_what_was_done_to_a_recording_is_noticed(self, recogniser):
+        """Real recordings, spoiled one by one."""
+        bad = {name: recogniser.analyse(content, name) for name, content in lecture.spoil(voice(4)).items()}
+        assert voicepanel.compare(bad)["noticed"].to_dict() == {
+            "as it is": "nothing", "far away": "quiet", "too loud": "clipping", "telephone": "sample rate",
+            "cut off": "too short", "muted": "silence",
+        }  # fmt: skip
+
+    def test_comparison_by_hand(self):
+        table = voicepanel.compare(
+            {"x": made_up(), "y": made_up(notices=[Notice("quiet", "quiet", "louder")])}
+        )
+        assert table.loc["x", list(LABELS)].tolist() == [10, 60, 25, 5]
+        assert table["noticed"].tolist() == ["nothing", "quiet"]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"", r"^talk\.wav: the file is empty \(0 bytes\), expected a sound"),
+            (b"this is no sound\n", r"^talk\.wav: not readable as audio .*; convert it to WAV or FLAC$"),
+            (wav_bytes(voice(1))[:30], r"^talk\.wav: not readable as audio"),
+            (wav_bytes(voice(0.02)), r"^talk\.wav: 20\.0 ms long, expected at least 25 ms"),
+            (wav_bytes(np.zeros(0)), r"^talk\.wav: 0\.0 ms long"),
+        ],
+    )
+    def test_uploads(self, recogniser, temporary, content, message):
+        with pytest.raises(AudioError, match=message) as caught:
+            recogniser.analyse(content, "talk.wav")
+        assert str(temporary) not in str(caught.value) and not list(temporary.iterdir())
+
+    def test_not_a_number(self, recogniser):
+        file = io.BytesIO()
+        soundfile.write(file, np.float32([0.1, np.nan] * 8000), 16_000, "FLOAT", format="WAV")
+        with pytest.raises(AudioError, match=r"^nan\.wav: sample 1 is nan"):
+            recogniser.analyse(file.getvalue(), "nan.wav")
+
+    @pytest.mark.parametrize("path", ["gone.wav", ".", "a\0b", "~nobody/a.wav"])
+    def test_paths(self, recogniser, path):
+        with pytest.raises(AudioError, match="no such file; check the path"):
+            recogniser.analyse_file(path)
+
+    def test_a_path_that_no_disk_takes(self, recogniser):
+        with pytest.raises(AudioError, match=r"^x+: can't be read \(File name too long\); check the path"):
+            recogniser.analyse_file("x" * 300)
+
+    def test_no_run_no_model_no_device(self, folder, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(RunError, match="run 'none': no finished fold"):
+            open_recogniser("none")
+        with pytest.raises(WeightsError, match="no such folder; train a model with notebook 05"):
+            open_recogniser("none", "nowhere")
+        with pytest.raises(ParameterError, match="device='tpu'"):
+            open_recogniser("none", folder, "tpu")
+
+
+class TestSoundInput:
+    """Messages as the browser sends them, handed over without one."""
+
+    @pytest.fixture
+    def heard(self):
+        return []
+
+    @pytest.fixture
+    def sound(self, heard, temporary):
+        return SoundInput(lambda path, name: heard.append((name, path.read_bytes())))
+
+    def piece(self, sound, start=0, content=b"abcd", size=6, **about):
+        return sound.receive({"name": "a.wav", "size": size, "start": start} | about, [content])
+
+    def test_pieces_in_order(self, sound, heard, temporary):
+        assert self.piece(sound) == {} and heard == []
+        assert self.piece(sound, 4, memoryview(b"ef")) == {}
+        assert heard == [("a.wav", b"abcdef")] and not list(temporary.iterdir())
+
+    def test_the_samples_of_the_microphone_become_a_wav_file(self, sound, heard):
+        samples = np.float32([0, 0.25, -0.5, 1.5])
+        assert self.piece(sound, content=samples.tobytes(), size=16, rate=44_100) == {}
+        waveform, rate = soundfile.read(io.BytesIO(heard[0][1]))
+        assert rate == 44_100
+        np.testing.assert_allclose(waveform, [0, 0.25, -0.5, 1], atol=1e-4)  # 16 bits
+
+    def test_every_message_of_the_browser_is_answered(self, sound, heard, monkeypatch):
+        answers = []
+        monkeypatch.setattr(sound, "send", answers.append)
+        for start, size in ((0, 0), (4, 8)):
+            sound._handle_custom_msg({"name": "a", "size": size, "start": start}, [])
+        assert answers[0] == {} and "Choose it again" in answers[1]["refused"]
+        assert heard == [("a", b"")]
+
+    def test_a_second_beginning_forgets_the_first(self, sound, heard):
+        self.piece(sound, content=b"old")
+        self.piece(sound, content=b"newest")
+        assert heard == [("a.wav", b"newest")]
+
+    def test_too_large_is_refused_before_it_is_sent(self, sound, temporary):
+        answer = self.piece(sound, size=voicepanel.MAX_BYTES + 1)
+        assert "a.wav: 2.0 GiB, expected at most 2 GiB" in answer["refused"]
+        assert not list(temporary.iterdir())
+
+    def test_a_full_disk(self, sound, temporary, monkeypatch):
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        self.piece(sound)
+        monkeypatch.setattr("builtins.open", full)
+        assert self.piece(sound, 4) == {"refused": "can't be stored (No space left on device)"}
+        assert not list(temporary.iterdir())
+
+    def test_what_the_listener_refuses_is_said(self, temporary):
+        def refuse(path, name):
+            raise SerkitError(f"{name}: not today")
+
+        assert self.piece(SoundInput(refuse), size=4) == {"refused": "a.wav: not today"}
+        assert not list(temporary.iterdir())
+
+
+class TestPanel:
+    @pytest.fixture
+    def panel(self, recogniser):
+        return VoicePanel(recogniser)
+
+    def send(self, panel, content, name="talk.wav"):
+        """As the browser does it."""
+        assert panel.sound.receive({"name": name, "size": len(content), "start": 0}, [content]) == {}
+
+    def test_an_upload(self, panel):
+        self.send(panel, wav_bytes(voice(4)))
+        html = panel.answer.value
+        assert 'class="serkit-verdict">talk.wav: ' in html and "serkit-problem" not in html
+        assert html.count('src="data:audio/wav;base64,') == html.count('src="data:image/png;base64,') == 1
+        assert "<summary>2 segments</summary>" in html and "can't say" in html
+        assert "http" not in html.replace("data:", "")  # a page that fetches nothing
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [(b"", "the file is empty"), (b"no sound", "not readable as audio")],
+    )
+    def test_a_problem_is_a_sentence_and_the_panel_goes_on(self, panel, content, said):
+        self.send(panel, content, "<b>.wav")
+        assert 'class="serkit-problem"' in panel.answer.value and said in panel.answer.value
+        assert "&lt;b&gt;.wav" in panel.answer.value and "<audio" not in panel.answer.value
+        self.send(panel, wav_bytes(voice(1)), "good.wav")
+        assert "good.wav: " in panel.answer.value and "serkit-problem" not in panel.answer.value
+
+    def test_silence_is_shown_without_a_verdict(self, panel):
+        self.send(panel, wav_bytes(np.zeros(32_000)), "muted.wav")
+        assert "muted.wav: no answer: the recording is silent" in panel.answer.value
+        assert "Is the right microphone on?" in panel.answer.value
+
+    def test_a_path(self, panel, tmp_path):
+        panel.button.click()
+        assert "no path given" in panel.answer.value
+        (tmp_path / "talk.wav").write_bytes(wav_bytes(voice(1)))
+        panel.path.value = f"  {tmp_path / 'talk.wav'} "
+        panel.button.click()
+        assert f"{tmp_path / 'talk.wav'}: " in panel.answer.value
+        panel.path.value = str(tmp_path / "gone.wav")
+        panel.button.click()
+        assert "gone.wav: no such file" in panel.answer.value
+
+    def test_the_models_of_all_finished_folds_can_be_chosen(self, tmp_path, recogniser, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        folds = [tmp_path / "runs" / run / "v" / "fold=1" / "seed=1" for run in "ba"]
+        other = write_model(folds[0] / "model", PUBLISHED)
+        for fold in folds:
+            fold.mkdir(parents=True, exist_ok=True)
+            (fold / "DONE").write_text("x")
+        panel = VoicePanel(recogniser)
+        names = [f"runs/{run}/v/fold=1/seed=1/model" for run in "ab"]
+        assert list(panel.model.options) == [*names, str(recogniser.folder)]
+        assert panel.model.value == recogniser.folder
+        self.send(panel, wav_bytes(voice(1)), "a.wav")
+        first = panel.answer.value
+        panel.model.value = other
+        assert panel.answer.value == "" and panel.recogniser.folder == other
+        self.send(panel, wav_bytes(voice(1)), "a.wav")
+        assert "serkit-verdict" in panel.answer.value and panel.answer.value != first
+        shutil.rmtree(other)
+        self.send(panel, wav_bytes(voice(1)), "a.wav")
+        assert "no such folder; train a model" in panel.answer.value
+        panel.model.value = folds[1] / "model"
+        assert "no such folder; train a model" in panel.answer.value
+
+    def test_interrupted(self, panel, monkeypatch):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(panel.recogniser, "analyse_file", interrupt)
+        self.send(panel, b"", "a.wav")
+        assert "interrupted; nothing was kept" in panel.answer.value
+
+    def test_long_tables_are_cut_and_say_so(self):
+        html = voicepanel.as_html(made_up(peaks=(-10.0,) * 45))
+        assert "45 segments" in html and "and 5 more" in html
+        assert html.count("<tr") == 1 + voicepanel.MAX_ROWS
+
+    def test_a_page_without_a_kernel_says_what_is_missing(self, panel):
+        assert repr(panel).startswith("Buttons to choose a sound file")

@@ -1,26 +1,22 @@
-"""The co-attention model of the paper, its configuration, and its way to and from disk.
+"""The co-attention model of the paper: its configuration, its parts, and the weights it starts from.
 
 The spectrogram and the MFCC of a segment decide together how much each wav2vec 2.0 frame
 counts; the three resulting vectors are joined and classified. Views can be left out and the fusion
-exchanged, to see what each of them is good for: see `serkit.model.fusion`.
+exchanged, to see what each of them is good for.
 """
 
 import dataclasses
-import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
-from serkit.errors import ParameterError, WeightsError
-from serkit.files import replacing
+from serkit.errors import ParameterError
 from serkit.model.encoders import (
     MASKED_FRAME,
     RANDOM,
@@ -33,7 +29,8 @@ from serkit.model.encoders import (
     load_speech_encoder,
     speech_config,
 )
-from serkit.model.fusion import GUIDED, weigh_frames
+
+GUIDED = ("coattention", "softmax")  # fusions in which other views decide about the frames of speech
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class ModelConfig:
     encoder_training: str = "all"  # what of the encoder learns: all, transformer, top_<k>, frozen
     encoder_layers: str = "last"  # its last layer, or a learned weighted sum of all: weighted
     views: str = "all"  # what the model sees, see serkit.constants.VIEW_SETS
-    fusion: str = "coattention"  # how the views become one vector, see serkit.model.fusion
+    fusion: str = "coattention"  # how the views become one vector, see weigh_frames
     sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
     def transformers_config(self):
@@ -256,6 +253,43 @@ class CoAttentionModel(nn.Module):
         }
 
 
+def weigh_frames(scores, mask, fusion):
+    """Weight of every frame of speech; padding gets none.
+
+    ``coattention``, as published: scores pass a ReLU. Weights do not add up to anything, and all of
+    them can be zero. ``softmax``: the same scores made positive with sum one. ``mean`` and ``gated``: all
+    frames count alike; with ``gated`` every number of the joined vector is then multiplied by a gate
+    between 0 and 1 that depends on all of them. Without speech there is nothing to weigh, without
+    another view nothing that could: the vectors there are stand side by side.
+
+    Parameters
+    ----------
+    scores : torch.Tensor, shape (B, T'), or None
+        What the other views make of each frame; None: all frames count alike, whatever the fusion.
+    mask : torch.Tensor, shape (B, T')
+        1.0 for speech, 0.0 for padding. A row without any speech counts as all speech.
+    fusion : str
+        One of ``serkit.constants.FUSIONS``.
+
+    Returns
+    -------
+    torch.Tensor, shape (B, T')
+
+    Examples
+    --------
+    >>> scores, mask = torch.tensor([[-1.0, 2.0, 2.0, 5.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    >>> weigh_frames(scores, mask, "coattention").tolist()
+    [[0.0, 2.0, 2.0, 0.0]]
+    >>> (6 * weigh_frames(None, mask, "mean")).round().tolist()
+    [[2.0, 2.0, 2.0, 0.0]]
+    """
+    if scores is not None and fusion == "coattention":
+        return F.relu(scores) * mask
+    real = torch.where(mask.sum(dim=1, keepdim=True) > 0, mask, torch.ones_like(mask)) > 0
+    flat = torch.zeros_like(mask) if scores is None else scores
+    return torch.softmax(flat.masked_fill(~real, float("-inf")), dim=1)
+
+
 def create_model(config):
     """A model ready for training: structure, and the pretrained weights that the config names.
 
@@ -320,28 +354,3 @@ def weights_source(name, module):
     if name == "imagenet":
         place, revision = "torchvision or its cache", "IMAGENET1K_V1"
     return {"name": name, "from": place, "revision": revision, "sha256": fingerprint(module)}
-
-
-def save_model(model, folder):
-    """Write ``config.json`` and ``model.safetensors``."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.json") as partial:
-        partial.write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n")
-    with replacing(folder / "model.safetensors") as partial:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
-        # safetensors lets nobody else read it: on a shared disk a run would be of use to its owner only
-        shutil.copymode(folder / "config.json", partial)
-
-
-def load_model(folder):
-    """Read a model that ``save_model`` wrote; in evaluation mode."""
-    folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise WeightsError(f"model folder {folder}: {name} is missing; train one with notebook 05")
-    settings = json.loads((folder / "config.json").read_text())
-    settings["cnn_channels"] = tuple(settings["cnn_channels"])
-    model = CoAttentionModel(ModelConfig(**settings))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.eval()

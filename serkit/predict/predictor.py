@@ -19,7 +19,7 @@ from serkit.model.storage import open_model_folder
 from serkit.predict.loudness import to_dbfs
 from serkit.predict.recording import Recording
 from serkit.training.batches import model_inputs, segment_batch
-from serkit.training.devices import resolve_precision
+from serkit.training.scoring import resolve_precision
 
 BATCH_SEGMENTS = 16  # at least so many go through the model at once where a recording has them
 BAR_AFTER_S = 3  # s that a recording may take before a progress bar appears

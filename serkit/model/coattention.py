@@ -17,18 +17,7 @@ from transformers.utils import ModelOutput
 
 from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
 from serkit.errors import ParameterError
-from serkit.model.encoders import (
-    MASKED_FRAME,
-    RANDOM,
-    MfccBiLstm,
-    SpectrogramCNN,
-    count_encoder_frames,
-    fingerprint,
-    freeze,
-    load_alexnet_weights,
-    load_speech_encoder,
-    speech_config,
-)
+from serkit.model import encoders
 
 GUIDED = ("coattention", "softmax")  # fusions in which other views decide about the frames of speech
 
@@ -72,8 +61,8 @@ class ModelConfig:
 PAPER = ModelConfig()
 DEMO = ModelConfig(
     profile="demo",
-    speech_encoder=RANDOM,
-    cnn_weights=RANDOM,
+    speech_encoder=encoders.RANDOM,
+    cnn_weights=encoders.RANDOM,
     speech={
         "model_type": "wav2vec2",
         "conv_dim": [8, 16, 16, 32, 32, 32, 32],
@@ -118,13 +107,13 @@ class CoAttentionModel(nn.Module):
         super().__init__()
         self.config = config
         speech = config.transformers_config()
-        self.n_encoder_frames = count_encoder_frames(SEGMENT_SAMPLES, speech)  # T', 149 in the paper
+        self.n_encoder_frames = encoders.count_encoder_frames(SEGMENT_SAMPLES, speech)  # T', 149 in the paper
         hidden, self.views = config.hidden, VIEW_SETS[config.views]
         guides = [view for view in self.views if view != "speech"]
         if "spectrogram" in self.views:
-            self.spectrogram_encoder = SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
+            self.spectrogram_encoder = encoders.SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
         if "mfcc" in self.views:
-            self.mfcc_encoder = MfccBiLstm(
+            self.mfcc_encoder = encoders.MfccBiLstm(
                 N_MFCC, config.lstm_hidden, config.lstm_layers, config.lstm_dropout, hidden, config.dropout
             )
         if "speech" in self.views:
@@ -142,7 +131,7 @@ class CoAttentionModel(nn.Module):
             if config.encoder_layers == "weighted":
                 # of every layer and of what enters the first one; equal at the beginning
                 self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
-            freeze(self.speech_encoder, config.encoder_training)
+            encoders.freeze(self.speech_encoder, config.encoder_training)
 
     def train(self, mode=True):
         """A frozen encoder never drops out or masks anything: its output is a feature like the others."""
@@ -240,7 +229,7 @@ class CoAttentionModel(nn.Module):
 
     def frame_mask(self, num_samples):
         """1.0 for encoder frames that hold speech, 0.0 for padding, shape (B, T')."""
-        frames = count_encoder_frames(num_samples, self.speech_encoder.config)  # (B,)
+        frames = encoders.count_encoder_frames(num_samples, self.speech_encoder.config)  # (B,)
         place = torch.arange(self.n_encoder_frames, device=num_samples.device)
         return (place < frames[:, None]).float()
 
@@ -306,20 +295,20 @@ def create_model(config):
     WeightsError
         If weights can't be had; nothing falls back to random ones.
     """
-    if config.cnn_weights not in ("imagenet", RANDOM):
+    if config.cnn_weights not in ("imagenet", encoders.RANDOM):
         raise ParameterError(f"cnn_weights={config.cnn_weights!r}, expected imagenet or random")
     config = resolve_structure(config)
     model = CoAttentionModel(config)
-    if config.speech_encoder != RANDOM and "speech" in model.views:
-        pretrained = load_speech_encoder(config.speech_encoder).state_dict()
+    if config.speech_encoder != encoders.RANDOM and "speech" in model.views:
+        pretrained = encoders.load_speech_encoder(config.speech_encoder).state_dict()
         ours = model.speech_encoder.state_dict()
         # either may do without SpecAugment; everything else must be there
-        spare = {MASKED_FRAME: ours[MASKED_FRAME]} if MASKED_FRAME in ours else {}
+        spare = {encoders.MASKED_FRAME: ours[encoders.MASKED_FRAME]} if encoders.MASKED_FRAME in ours else {}
         if not spare:
-            pretrained.pop(MASKED_FRAME, None)
+            pretrained.pop(encoders.MASKED_FRAME, None)
         model.speech_encoder.load_state_dict(spare | pretrained)
-    if config.cnn_weights != RANDOM and "spectrogram" in model.views:
-        model.spectrogram_encoder.features.load_state_dict(load_alexnet_weights())
+    if config.cnn_weights != encoders.RANDOM and "spectrogram" in model.views:
+        model.spectrogram_encoder.features.load_state_dict(encoders.load_alexnet_weights())
     sources = {}
     if "speech" in model.views:
         sources["speech_encoder"] = weights_source(config.speech_encoder, model.speech_encoder)
@@ -337,9 +326,9 @@ def resolve_structure(config):
     WeightsError
         If the encoder's own config can't be had.
     """
-    if config.speech_encoder == RANDOM or "speech" not in VIEW_SETS[config.views]:
+    if config.speech_encoder == encoders.RANDOM or "speech" not in VIEW_SETS[config.views]:
         return config
-    structure = speech_config(config.speech_encoder)
+    structure = encoders.speech_config(config.speech_encoder)
     return dataclasses.replace(
         config,
         speech=structure.to_diff_dict() | {"model_type": structure.model_type},
@@ -349,8 +338,14 @@ def resolve_structure(config):
 
 def weights_source(name, module):
     """Where a branch's first weights came from: name, place, revision, and a hash of the values."""
-    place = "random values" if name == RANDOM else "folder" if Path(name).is_dir() else "hub or its cache"
+    place = (
+        "random values"
+        if name == encoders.RANDOM
+        else "folder"
+        if Path(name).is_dir()
+        else "hub or its cache"
+    )
     revision = getattr(getattr(module, "config", None), "_commit_hash", None)
     if name == "imagenet":
         place, revision = "torchvision or its cache", "IMAGENET1K_V1"
-    return {"name": name, "from": place, "revision": revision, "sha256": fingerprint(module)}
+    return {"name": name, "from": place, "revision": revision, "sha256": encoders.fingerprint(module)}

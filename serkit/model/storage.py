@@ -47,12 +47,7 @@ CONTRACT = {  # what this version of serkit takes for granted about any model
 }
 
 CARD = Path(__file__).with_name("model_card.md")
-CORPORA = {  # language code, what was heard
-    "demo": ("en", "English sentences spoken by a speech synthesiser (eSpeak NG); no human voice is in it"),
-    "ravdess": ("en", "24 actors from North America speaking two fixed English sentences"),
-    "emodb": ("de", "10 actors speaking ten fixed German sentences"),
-    "iemocap": ("en", "10 actors in scripted and improvised dialogues in American English"),
-}
+LANGUAGES = {"emodb": "de"}  # of a corpus; others speak English
 
 # name in the published checkpoint -> ours; more specific names first
 PUBLISHED_NAMES = {
@@ -243,11 +238,10 @@ def model_card(config, *, recipe, experiment, metrics):
     str
         Markdown.
     """
-    language, heard = CORPORA[experiment.corpus]
     name = f"serkit-{experiment.corpus}-{experiment.variant}-fold{experiment.fold}-seed{experiment.seed}"
     percent = {key: 100 * metrics[f"{key}_pooled"] for key in ("wa", "ua")}
     header = ModelCardData(
-        language=language,
+        language=LANGUAGES.get(experiment.corpus, "en"),
         library_name="serkit",
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "co-attention"],
@@ -266,17 +260,10 @@ def model_card(config, *, recipe, experiment, metrics):
             if math.isfinite(percent[key])
         ],
     )
-    views = VIEW_SETS[config.views]
-    sources = {
-        "speech": ("speech encoder", config.speech_encoder),
-        "spectrogram": ("spectrogram CNN", config.cnn_weights),
-    }
     card = ModelCard.from_template(
-        header, CARD, name=name, labels=LABELS, heard=heard, language=language, chance=CHANCE_UA,
-        config=config, recipe=recipe, experiment=experiment, metrics=metrics, views=views,
-        weights=dict(source for view, source in sources.items() if view in views),
+        header, CARD, name=name, labels=LABELS, chance=CHANCE_UA, percent=percent, views=VIEW_SETS[config.views],
+        config=config, recipe=recipe, experiment=experiment, metrics=metrics,
         leak=leak_notice({"selection": experiment.selection}),
-        **{key: f"{value:.1f}" if math.isfinite(value) else "–" for key, value in percent.items()},
     )  # fmt: skip
     return f"{card}\n"
 
@@ -334,18 +321,9 @@ def from_published_state_dict(state):
         elif not name.startswith(PUBLISHED_UNUSED):
             ours[name] = value
     model = CoAttentionModel(dataclasses.replace(PAPER, speech=Wav2Vec2Config().to_diff_dict()))
-    wanted = model.state_dict()
-    faults = [f"missing {name}" for name in wanted if name not in ours]
-    faults += [f"unknown {name}" for name in ours if name not in wanted]
-    faults += [
-        f"{name} is {tuple(ours[name].shape)}, expected {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in ours and ours[name].shape != value.shape
-    ]
-    if faults:
-        raise WeightsError(
-            f"checkpoint does not fit the published model: {len(faults)} faults: {'; '.join(faults[:20])}"
-            + ("; ..." if len(faults) > 20 else "")
-        )
-    model.load_state_dict(ours)
+    try:
+        model.load_state_dict(ours)
+    except RuntimeError as error:  # torch lists what is missing, unknown, or of another shape
+        faults = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise WeightsError(f"checkpoint does not fit the published model: {faults[:1000]}") from error
     return model.eval()

@@ -24,8 +24,7 @@ from serkit.experiment import show_path
 from serkit.files import replacing
 from serkit.runs import CHECKPOINT, EPOCHS
 
-FULL = {errno.ENOSPC, errno.EDQUOT}
-PROTECTED = {errno.EACCES, errno.EPERM, errno.EROFS}
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def best_epoch(history):
@@ -157,13 +156,11 @@ def interruptible(folder):
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; {kept_epochs(folder)}: run again to go on") from None
     except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", errno.ENOSPC)  # safetensors gives none
-        if number not in FULL | PROTECTED:
+        if getattr(error, "errno", errno.ENOSPC) not in UNWRITABLE:  # safetensors gives no number
             raise
-        cure = "mend the folder's permissions" if number in PROTECTED else "make room"
         raise RunError(
-            f"{show_path(folder)}: results can't be written ({error}); {kept_epochs(folder)}: {cure} and run "
-            "again to go on"
+            f"{show_path(folder)}: results can't be written ({error}); {kept_epochs(folder)}: make room, or mend "
+            "the folder's permissions, and run again to go on"
         ) from error
     finally:
         if in_main:

@@ -36,36 +36,14 @@ from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
 from serkit.inventory import write_inventory
 from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
-from serkit.model.coattention import PROFILES, CoAttentionModel, create_model, resolve_structure
+from serkit.model import coattention, storage
 from serkit.model.encoders import RANDOM
-from serkit.model.storage import describe_model, load_model, save_model
+from serkit.training import checkpoints, scoring
 from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
-from serkit.training.checkpoints import (
-    Progress,
-    best_epoch,
-    interruptible,
-    join_predictions,
-    keep_predictions,
-    load_checkpoint,
-    remove_leftovers,
-    save_checkpoint,
-)
 from serkit.training.encoder_states import build_states
-from serkit.training.scoring import (
-    make_accelerator,
-    predict,
-    prediction_table,
-    score_utterances,
-    vector_table,
-)
 
 LINE_S = 60.0  # s between lines inside a long epoch
 MB = 1e6
-SCHEDULES = {
-    "constant": "constant_with_warmup",
-    "linear": "linear",
-    "cosine": "cosine",
-}  # transformers' names
 
 
 @dataclass(frozen=True)
@@ -86,7 +64,7 @@ class Learner:
 
     experiment: Experiment
     accelerator: Accelerator
-    model: CoAttentionModel
+    model: coattention.CoAttentionModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: SpectrogramScaler
@@ -133,42 +111,39 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
     """
     folder = Path(folder)
     if runs.is_done(folder, experiment):
-        remove_leftovers(folder)  # where the process ended right after DONE
+        checkpoints.remove_leftovers(folder)  # where the process ended right after DONE
         report(f"already done: {runs.show_path(folder)}")
         return read_result(folder)
-    with interruptible(folder):
+    with checkpoints.interruptible(folder):
         _claim(folder, experiment, manifest)
-        accelerator = make_accelerator(experiment.precision, experiment.profile)
+        accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
         set_seed(experiment.seed)
-        model = create_model(model_config(experiment))
+        model = coattention.create_model(model_config(experiment))
         _report_start(model, accelerator, report)
         data = _make_datasets(experiment, store, manifest, fold, model, accelerator)
         scaler = fit_scaler(store, data["train"].rows)
         learner = make_learner(experiment, accelerator, model, scaler, len(data["train"]))
 
-        progress = load_checkpoint(folder, learner) or Progress()
+        progress = checkpoints.load_checkpoint(folder, learner) or checkpoints.Progress()
         if progress.epoch:
             report(f"resumed after epoch {progress.epoch}: {runs.show_path(folder)}")
         if progress.is_at_best:  # it may have ended between its checkpoint and its model
-            save_model(model, folder / "model")
+            storage.save_model(model, folder / "model")
 
         while not progress.is_finished(experiment):
             epoch, started = progress.epoch + 1, time.perf_counter()
             trained, learning_rate = train_epoch(learner, data["train"], epoch, report)
             validated = _evaluate(learner, data, manifest, folder, epoch)
             progress.history.append({"epoch": epoch} | trained | validated | {"learning_rate": learning_rate})
-            cost = {
-                "seconds": time.perf_counter() - started,
-                "peak_memory_mb": peak_memory(accelerator.device) / MB,
-            }
-            progress.timing.append({"epoch": epoch} | cost)
+            seconds, peak_mb = time.perf_counter() - started, peak_memory(accelerator.device) / MB
+            progress.timing.append({"epoch": epoch, "seconds": seconds, "peak_memory_mb": peak_mb})
             _log_scalars(folder, progress)
-            save_checkpoint(folder, learner, progress)
+            checkpoints.save_checkpoint(folder, learner, progress)
             if progress.is_at_best:  # after its checkpoint: the model kept is always of an epoch that counts
-                save_model(model, folder / "model")
+                storage.save_model(model, folder / "model")
             report(_epoch_line(progress, experiment))
 
-        best = load_model(folder / "model").to(accelerator.device)
+        best = storage.load_model(folder / "model").to(accelerator.device)
         scored = _predict(learner, best, data, ["validation", "test"])
         _write_result(folder, learner, manifest, progress, scored)
     return read_result(folder)
@@ -290,24 +265,18 @@ def make_learner(experiment, accelerator, model, scaler, n_segments):
     The speech encoder is a parameter group of its own. The schedule counts on all ``epochs``:
     stopping early leaves its end out.
     """
-    encoder = model.speech_encoder if "speech" in model.views else None
-    if experiment.gradient_checkpointing and encoder:
-        encoder.activation_checkpointing_enable()
-    inside = {id(value) for value in encoder.parameters()} if encoder else set()
-    trained = [value for value in model.parameters() if value.requires_grad]
-    groups = [
-        {
-            "params": [value for value in trained if id(value) in inside],
-            "lr": experiment.encoder_learning_rate or experiment.learning_rate,
-        },
-        {"params": [value for value in trained if id(value) not in inside], "lr": experiment.learning_rate},
-    ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]], weight_decay=experiment.weight_decay
-    )
+    if experiment.gradient_checkpointing and "speech" in model.views:
+        model.speech_encoder.activation_checkpointing_enable()
+    encoder_rate = experiment.encoder_learning_rate or experiment.learning_rate
+    rates, groups = {True: encoder_rate, False: experiment.learning_rate}, {True: [], False: []}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            groups[name.startswith("speech_encoder.")].append(value)
+    groups = [{"params": values, "lr": rates[inside]} for inside, values in groups.items() if values]
+    optimizer = torch.optim.AdamW(groups, weight_decay=experiment.weight_decay)
     steps = -(-n_segments // experiment.batch_size) * experiment.epochs
-    warmup = round(experiment.warmup * steps)
-    scheduler = get_scheduler(SCHEDULES[experiment.schedule], optimizer, warmup, steps)
+    schedule = "constant_with_warmup" if experiment.schedule == "constant" else experiment.schedule
+    scheduler = get_scheduler(schedule, optimizer, round(experiment.warmup * steps), steps)
     if experiment.compile:
         model.compile()
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -316,11 +285,10 @@ def make_learner(experiment, accelerator, model, scaler, n_segments):
 
 def model_config(experiment):
     """The model that an experiment asks for: its profile with what is changed by name."""
-    always = ("encoder_training", "encoder_layers", "views", "fusion")
-    named = [name for name in ("speech_encoder", "cnn_weights") if getattr(experiment, name)]
-    return replace(
-        PROFILES[experiment.profile], **{name: getattr(experiment, name) for name in (*always, *named)}
-    )
+    names = ["encoder_training", "encoder_layers", "views", "fusion"]
+    names += [name for name in ("speech_encoder", "cnn_weights") if getattr(experiment, name)]
+    changes = {name: getattr(experiment, name) for name in names}
+    return replace(coattention.PROFILES[experiment.profile], **changes)
 
 
 def peak_memory(device):
@@ -349,11 +317,9 @@ def time_steps(experiment, store, n_steps=2):
     peak_bytes : int
         Most memory in use: of the GPU, or of this process.
     """
-    accelerator = make_accelerator(experiment.precision, experiment.profile)
-    model = CoAttentionModel(resolve_structure(model_config(experiment)))
-    states = None
-    if experiment.reads_states:
-        states = build_states(store, model, accelerator.device, accelerator.autocast)
+    accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
+    model = coattention.CoAttentionModel(coattention.resolve_structure(model_config(experiment)))
+    states = _build_states(experiment, store, model, accelerator)
     rows = np.resize(np.arange(len(store)), n_steps * experiment.batch_size)
     labels = dict.fromkeys(store.utterances["utterance_id"], 0)
     dataset = SegmentDataset(store, rows, labels, states, experiment.views)
@@ -389,16 +355,19 @@ def _report_start(model, accelerator, report):
 
 def _make_datasets(experiment, store, manifest, fold, model, accelerator):
     """Train, validation and test; with what a frozen encoder makes of them, if it is to be kept."""
-    labelled = task_rows(manifest)
-    label_of = dict(zip(labelled["utterance_id"], labelled["label"].map(LABELS.index), strict=True))
-    states = None
-    if experiment.reads_states:
-        states = build_states(store, model, accelerator.device, accelerator.autocast)
+    labels = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index).to_dict()
+    states = _build_states(experiment, store, model, accelerator)
     return {
-        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), label_of, states, experiment.views)
+        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), labels, states, experiment.views)
         for split in ("train", "validation", "test")
         if len(getattr(fold, split))
     }
+
+
+def _build_states(experiment, store, model, accelerator):
+    if experiment.reads_states:
+        return build_states(store, model, accelerator.device, accelerator.autocast)
+    return None
 
 
 def _evaluate(learner, data, manifest, folder, epoch):
@@ -406,63 +375,55 @@ def _evaluate(learner, data, manifest, folder, epoch):
     keep = learner.experiment.keep_epochs
     scored = _predict(learner, learner.model, data, ["validation"] + ["test"] * keep)
     if keep:
-        keep_predictions(folder, epoch, _prediction_tables(scored, manifest, learner.experiment))
-    scores = score_utterances(scored["validation"]) if "validation" in scored else {}
+        checkpoints.keep_predictions(folder, epoch, _prediction_tables(scored, manifest, learner.experiment))
+    scores = scoring.score_utterances(scored["validation"]) if "validation" in scored else {}
     return {f"validation_{name}": value for name, value in scores.items()}
 
 
 def _predict(learner, model, data, splits):
+    common = {"scaler": learner.scaler, "batch_size": learner.micro_batch}
     return {
-        split: predict(
-            learner.accelerator,
-            model,
-            data[split],
-            learner.scaler,
-            learner.micro_batch,
-            vectors=split == "test",
-        )
+        split: scoring.predict(learner.accelerator, model, data[split], **common)
         for split in splits
         if split in data
     }
 
 
 def _prediction_tables(scored, manifest, experiment):
-    return [prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
+    return [scoring.prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
 
 
 def _write_result(folder, learner, manifest, progress, scored):
     """Everything a reader needs, ``DONE`` last."""
     experiment, history = learner.experiment, progress.history
-    vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
+    scoring.vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
     predictions = pd.concat(_prediction_tables(scored, manifest, experiment), ignore_index=True)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
     if experiment.keep_epochs:
-        join_predictions(folder, len(history))
-    metrics = pooled_and_fold_mean(predictions) | {"best_epoch": best_epoch(history), "epochs": len(history)}
+        checkpoints.join_predictions(folder, len(history))
+    metrics = pooled_and_fold_mean(predictions) | {
+        "best_epoch": checkpoints.best_epoch(history),
+        "epochs": len(history),
+    }
     runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
-    describe_model(
+    storage.describe_model(
         folder / "model", recipe=learner.recipe, scaler=learner.scaler, experiment=experiment, metrics=metrics
     )
     write_inventory(folder)
     with replacing(folder / runs.DONE) as partial:
         partial.write_text(experiment.key + "\n")
-    remove_leftovers(folder)
+    checkpoints.remove_leftovers(folder)
 
 
 def read_result(folder):
     """Read a finished run folder back."""
     folder = Path(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
-    return FoldResult(
-        folder,
-        pd.read_csv(folder / "history.csv"),
-        pd.read_csv(folder / "timing.csv"),
-        pd.read_parquet(folder / "predictions.parquet"),
-        metrics,
-        metrics["best_epoch"],
-    )
+    history, timing = (pd.read_csv(folder / f"{name}.csv") for name in ("history", "timing"))
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    return FoldResult(folder, history, timing, predictions, metrics, metrics["best_epoch"])
 
 
 def _log_scalars(folder, progress):

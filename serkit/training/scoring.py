@@ -36,16 +36,15 @@ def make_accelerator(precision, profile="demo"):
 
 
 @torch.no_grad()
-def predict(accelerator, model, dataset, scaler, batch_size, *, vectors=False):
+def predict(accelerator, model, dataset, scaler, batch_size):
     """Score every utterance of a dataset: mean over its segments of log-softmax.
 
     Returns
     -------
     pd.DataFrame
         Index ``utterance_id``; ``loss`` (mean cross-entropy of its segments), ``truth`` (class
-        index) and one column of mean log-probability for each label. With ``vectors`` also
-        ``fused_1 ...``: mean over segments of ``fusion_hidden_2``, from which the classifier tells
-        the emotion.
+        index), one column of mean log-probability for each label, and ``fused_1 ...``: mean over
+        segments of ``fusion_hidden_2``, from which the classifier tells the emotion.
     """
     model.eval()
     parts = []
@@ -53,9 +52,10 @@ def predict(accelerator, model, dataset, scaler, batch_size, *, vectors=False):
     for batch in load_batches(dataset, plan, on_gpu=accelerator.device.type == "cuda"):
         with accelerator.autocast():
             output = model(**model_inputs(batch, scaler, dataset.store.recipe, accelerator.device))
-        values = [F.log_softmax(output.logits.float(), dim=1)]
-        values += [output.fusion_hidden_2.float()] * vectors
-        parts.append(torch.cat(values, dim=1).cpu().numpy())
+        values = torch.cat(
+            [F.log_softmax(output.logits.float(), dim=1), output.fusion_hidden_2.float()], dim=1
+        )
+        parts.append(values.cpu().numpy())
     scores = np.concatenate(parts)
     names = [*LABELS, *(f"{FUSED}{i}" for i in range(1, scores.shape[1] - len(LABELS) + 1))]
     table = pd.DataFrame(scores.astype(np.float64), columns=names)
@@ -93,6 +93,6 @@ def prediction_table(scored, manifest, experiment, split):
 
 
 def vector_table(scored):
-    """Rows of ``embedding.parquet`` from a table that ``predict`` made with vectors."""
+    """Rows of ``embedding.parquet`` from a table that ``predict`` made."""
     fused = scored.columns[scored.columns.str.startswith(FUSED)]
     return scored[fused].astype(np.float32).reset_index()

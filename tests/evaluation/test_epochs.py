@@ -10,7 +10,7 @@ from serkit.errors import ParameterError, RunError
 from serkit.evaluation.epochs import apply_rule, choose_epochs, epoch_scores, load_epochs
 from serkit.evaluation.predictions import check_predictions
 from serkit.runs import EPOCHS
-from serkit.training import loop as training
+from serkit.training import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ class TestKept:
 
     def test_interrupted_and_continued(self, tones, tmp_path, monkeypatch):
         whole = train(tones, tmp_path / "whole", keep_epochs=True)
-        real, calls = training.save_checkpoint, []
+        real, calls = checkpoints.save_checkpoint, []
 
         def stop_after_two(*arguments):
             real(*arguments)
@@ -107,11 +107,11 @@ class TestKept:
             if len(calls) == 2:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(training, "save_checkpoint", stop_after_two)
+        monkeypatch.setattr(checkpoints, "save_checkpoint", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             train(tones, tmp_path / "broken", keep_epochs=True)
         assert (tmp_path / "broken" / "epochs").is_dir()
-        monkeypatch.setattr(training, "save_checkpoint", real)
+        monkeypatch.setattr(checkpoints, "save_checkpoint", real)
         again = train(tones, tmp_path / "broken", keep_epochs=True)
         assert (again.folder / EPOCHS).read_bytes() == (whole.folder / EPOCHS).read_bytes()
 

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from IPython.display import Audio
+from voices import write_model_folder
 
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
@@ -22,7 +23,6 @@ from serkit.features.images import SpectrogramScaler
 from serkit.figures.attention import plot_attention
 from serkit.figures.plots import paper_style
 from serkit.model.coattention import DEMO, create_model
-from serkit.model.storage import write_model_folder
 from serkit.predict.predictor import Attention, Predictor
 from serkit.recipe import CORRECTED
 from serkit.runs import start_run

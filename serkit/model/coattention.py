@@ -337,8 +337,8 @@ def resolve_structure(config):
 
 
 def weights_source(name, module):
-    """Where a branch's first weights came from: name, place, revision, and a hash of the values."""
-    place = (
+    """Where a branch's first weights came from: name, origin, revision, and a hash of the values."""
+    origin = (
         "random values"
         if name == encoders.RANDOM
         else "folder"
@@ -347,5 +347,5 @@ def weights_source(name, module):
     )
     revision = getattr(getattr(module, "config", None), "_commit_hash", None)
     if name == "imagenet":
-        place, revision = "torchvision or its cache", "IMAGENET1K_V1"
-    return {"name": name, "from": place, "revision": revision, "sha256": encoders.fingerprint(module)}
+        origin, revision = "torchvision or its cache", "IMAGENET1K_V1"
+    return {"name": name, "from": origin, "revision": revision, "sha256": encoders.fingerprint(module)}

@@ -295,8 +295,10 @@ def peak_memory(device):
     """Most memory in use so far, in bytes: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    if sys.platform == "linux":  # not getrusage: a new program inherits the peak of the one that started it
+        with open("/proc/self/status") as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
 def time_steps(experiment, store, n_steps=2):

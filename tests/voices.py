@@ -6,7 +6,7 @@ import torch
 from serkit.experiment import Experiment
 from serkit.features.images import SpectrogramScaler
 from serkit.model.coattention import DEMO, create_model
-from serkit.model.storage import write_model_folder
+from serkit.model.storage import describe_model, save_model
 
 METRICS = {"wa_pooled": 0.5, "ua_pooled": 0.5, "n_utterances": 8}
 SCALER = SpectrogramScaler(np.full(200, -80, np.float32), np.full(200, -5, np.float32))
@@ -19,6 +19,12 @@ def voice(seconds, rate=16_000, pitch=120.0, seed=0):
     glide = 2 * np.pi * np.cumsum(pitch * (1 + 0.2 * np.sin(2 * np.pi * 0.7 * time_s))) / rate
     tone = sum(np.sin(k * glide + rng.uniform(0, 6)) / k for k in range(1, 12))
     return (0.1 * tone * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * time_s))).astype(np.float32)
+
+
+def write_model_folder(folder, model, **about):
+    """A model as training leaves it: weights, what they were trained on, and a card."""
+    save_model(model, folder)
+    describe_model(folder, **about)
 
 
 def write_model(folder, recipe):

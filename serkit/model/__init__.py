@@ -4,21 +4,19 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=[
-        "coattention", "encoders", "fusion", "modelcard", "published", "storage",
-    ],
+    submodules=["coattention", "encoders", "storage"],
     submod_attrs={
         "coattention": [
-            "ModelConfig", "CoAttentionOutput", "CoAttentionModel", "create_model", "resolve_structure",
-            "weights_source", "save_model", "load_model",
+            "ModelConfig", "PAPER", "DEMO", "PROFILES", "CoAttentionOutput", "CoAttentionModel", "weigh_frames",
+            "create_model", "resolve_structure", "weights_source",
         ],
         "encoders": [
             "alexnet_features", "SpectrogramCNN", "MfccBiLstm", "speech_config", "load_speech_encoder",
             "freeze", "fingerprint", "load_alexnet_weights", "count_encoder_frames",
         ],
-        "fusion": ["weigh_frames"],
-        "modelcard": ["model_card"],
-        "published": ["load_published", "from_published_state_dict"],
-        "storage": ["ModelFolder", "write_model_folder", "describe_model", "open_model_folder"],
+        "storage": [
+            "ModelFolder", "save_model", "load_model", "describe_model", "open_model_folder", "model_card",
+            "load_published", "from_published_state_dict",
+        ],
     },
 )  # fmt: skip

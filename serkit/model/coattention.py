@@ -1,39 +1,25 @@
-"""The co-attention model of the paper, its configuration, and its way to and from disk.
+"""The co-attention model of the paper: its configuration, its parts, and the weights it starts from.
 
 The spectrogram and the MFCC of a segment decide together how much each wav2vec 2.0 frame
 counts; the three resulting vectors are joined and classified. Views can be left out and the fusion
-exchanged, to see what each of them is good for: see `serkit.model.fusion`.
+exchanged, to see what each of them is good for.
 """
 
 import dataclasses
-import json
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
-from serkit.errors import ParameterError, WeightsError
-from serkit.files import replacing
-from serkit.model.encoders import (
-    MASKED_FRAME,
-    RANDOM,
-    MfccBiLstm,
-    SpectrogramCNN,
-    count_encoder_frames,
-    fingerprint,
-    freeze,
-    load_alexnet_weights,
-    load_speech_encoder,
-    speech_config,
-)
-from serkit.model.fusion import GUIDED, weigh_frames
+from serkit.errors import ParameterError
+from serkit.model import encoders
+
+GUIDED = ("coattention", "softmax")  # fusions in which other views decide about the frames of speech
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,7 @@ class ModelConfig:
     encoder_training: str = "all"  # what of the encoder learns: all, transformer, top_<k>, frozen
     encoder_layers: str = "last"  # its last layer, or a learned weighted sum of all: weighted
     views: str = "all"  # what the model sees, see serkit.constants.VIEW_SETS
-    fusion: str = "coattention"  # how the views become one vector, see serkit.model.fusion
+    fusion: str = "coattention"  # how the views become one vector, see weigh_frames
     sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
     def transformers_config(self):
@@ -75,8 +61,8 @@ class ModelConfig:
 PAPER = ModelConfig()
 DEMO = ModelConfig(
     profile="demo",
-    speech_encoder=RANDOM,
-    cnn_weights=RANDOM,
+    speech_encoder=encoders.RANDOM,
+    cnn_weights=encoders.RANDOM,
     speech={
         "model_type": "wav2vec2",
         "conv_dim": [8, 16, 16, 32, 32, 32, 32],
@@ -121,13 +107,13 @@ class CoAttentionModel(nn.Module):
         super().__init__()
         self.config = config
         speech = config.transformers_config()
-        self.n_encoder_frames = count_encoder_frames(SEGMENT_SAMPLES, speech)  # T', 149 in the paper
+        self.n_encoder_frames = encoders.count_encoder_frames(SEGMENT_SAMPLES, speech)  # T', 149 in the paper
         hidden, self.views = config.hidden, VIEW_SETS[config.views]
         guides = [view for view in self.views if view != "speech"]
         if "spectrogram" in self.views:
-            self.spectrogram_encoder = SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
+            self.spectrogram_encoder = encoders.SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
         if "mfcc" in self.views:
-            self.mfcc_encoder = MfccBiLstm(
+            self.mfcc_encoder = encoders.MfccBiLstm(
                 N_MFCC, config.lstm_hidden, config.lstm_layers, config.lstm_dropout, hidden, config.dropout
             )
         if "speech" in self.views:
@@ -145,7 +131,7 @@ class CoAttentionModel(nn.Module):
             if config.encoder_layers == "weighted":
                 # of every layer and of what enters the first one; equal at the beginning
                 self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
-            freeze(self.speech_encoder, config.encoder_training)
+            encoders.freeze(self.speech_encoder, config.encoder_training)
 
     def train(self, mode=True):
         """A frozen encoder never drops out or masks anything: its output is a feature like the others."""
@@ -243,7 +229,7 @@ class CoAttentionModel(nn.Module):
 
     def frame_mask(self, num_samples):
         """1.0 for encoder frames that hold speech, 0.0 for padding, shape (B, T')."""
-        frames = count_encoder_frames(num_samples, self.speech_encoder.config)  # (B,)
+        frames = encoders.count_encoder_frames(num_samples, self.speech_encoder.config)  # (B,)
         place = torch.arange(self.n_encoder_frames, device=num_samples.device)
         return (place < frames[:, None]).float()
 
@@ -254,6 +240,43 @@ class CoAttentionModel(nn.Module):
             for name, part in self.named_children()
             if any(True for _ in part.parameters())
         }
+
+
+def weigh_frames(scores, mask, fusion):
+    """Weight of every frame of speech; padding gets none.
+
+    ``coattention``, as published: scores pass a ReLU. Weights do not add up to anything, and all of
+    them can be zero. ``softmax``: the same scores made positive with sum one. ``mean`` and ``gated``: all
+    frames count alike; with ``gated`` every number of the joined vector is then multiplied by a gate
+    between 0 and 1 that depends on all of them. Without speech there is nothing to weigh, without
+    another view nothing that could: the vectors there are stand side by side.
+
+    Parameters
+    ----------
+    scores : torch.Tensor, shape (B, T'), or None
+        What the other views make of each frame; None: all frames count alike, whatever the fusion.
+    mask : torch.Tensor, shape (B, T')
+        1.0 for speech, 0.0 for padding. A row without any speech counts as all speech.
+    fusion : str
+        One of ``serkit.constants.FUSIONS``.
+
+    Returns
+    -------
+    torch.Tensor, shape (B, T')
+
+    Examples
+    --------
+    >>> scores, mask = torch.tensor([[-1.0, 2.0, 2.0, 5.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    >>> weigh_frames(scores, mask, "coattention").tolist()
+    [[0.0, 2.0, 2.0, 0.0]]
+    >>> (6 * weigh_frames(None, mask, "mean")).round().tolist()
+    [[2.0, 2.0, 2.0, 0.0]]
+    """
+    if scores is not None and fusion == "coattention":
+        return F.relu(scores) * mask
+    real = torch.where(mask.sum(dim=1, keepdim=True) > 0, mask, torch.ones_like(mask)) > 0
+    flat = torch.zeros_like(mask) if scores is None else scores
+    return torch.softmax(flat.masked_fill(~real, float("-inf")), dim=1)
 
 
 def create_model(config):
@@ -272,20 +295,20 @@ def create_model(config):
     WeightsError
         If weights can't be had; nothing falls back to random ones.
     """
-    if config.cnn_weights not in ("imagenet", RANDOM):
+    if config.cnn_weights not in ("imagenet", encoders.RANDOM):
         raise ParameterError(f"cnn_weights={config.cnn_weights!r}, expected imagenet or random")
     config = resolve_structure(config)
     model = CoAttentionModel(config)
-    if config.speech_encoder != RANDOM and "speech" in model.views:
-        pretrained = load_speech_encoder(config.speech_encoder).state_dict()
+    if config.speech_encoder != encoders.RANDOM and "speech" in model.views:
+        pretrained = encoders.load_speech_encoder(config.speech_encoder).state_dict()
         ours = model.speech_encoder.state_dict()
         # either may do without SpecAugment; everything else must be there
-        spare = {MASKED_FRAME: ours[MASKED_FRAME]} if MASKED_FRAME in ours else {}
+        spare = {encoders.MASKED_FRAME: ours[encoders.MASKED_FRAME]} if encoders.MASKED_FRAME in ours else {}
         if not spare:
-            pretrained.pop(MASKED_FRAME, None)
+            pretrained.pop(encoders.MASKED_FRAME, None)
         model.speech_encoder.load_state_dict(spare | pretrained)
-    if config.cnn_weights != RANDOM and "spectrogram" in model.views:
-        model.spectrogram_encoder.features.load_state_dict(load_alexnet_weights())
+    if config.cnn_weights != encoders.RANDOM and "spectrogram" in model.views:
+        model.spectrogram_encoder.features.load_state_dict(encoders.load_alexnet_weights())
     sources = {}
     if "speech" in model.views:
         sources["speech_encoder"] = weights_source(config.speech_encoder, model.speech_encoder)
@@ -303,9 +326,9 @@ def resolve_structure(config):
     WeightsError
         If the encoder's own config can't be had.
     """
-    if config.speech_encoder == RANDOM or "speech" not in VIEW_SETS[config.views]:
+    if config.speech_encoder == encoders.RANDOM or "speech" not in VIEW_SETS[config.views]:
         return config
-    structure = speech_config(config.speech_encoder)
+    structure = encoders.speech_config(config.speech_encoder)
     return dataclasses.replace(
         config,
         speech=structure.to_diff_dict() | {"model_type": structure.model_type},
@@ -314,34 +337,15 @@ def resolve_structure(config):
 
 
 def weights_source(name, module):
-    """Where a branch's first weights came from: name, place, revision, and a hash of the values."""
-    place = "random values" if name == RANDOM else "folder" if Path(name).is_dir() else "hub or its cache"
+    """Where a branch's first weights came from: name, origin, revision, and a hash of the values."""
+    origin = (
+        "random values"
+        if name == encoders.RANDOM
+        else "folder"
+        if Path(name).is_dir()
+        else "hub or its cache"
+    )
     revision = getattr(getattr(module, "config", None), "_commit_hash", None)
     if name == "imagenet":
-        place, revision = "torchvision or its cache", "IMAGENET1K_V1"
-    return {"name": name, "from": place, "revision": revision, "sha256": fingerprint(module)}
-
-
-def save_model(model, folder):
-    """Write ``config.json`` and ``model.safetensors``."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "config.json") as partial:
-        partial.write_text(json.dumps(dataclasses.asdict(model.config), indent=2) + "\n")
-    with replacing(folder / "model.safetensors") as partial:
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, partial)
-        # safetensors lets nobody else read it: on a shared disk a run would be of use to its owner only
-        shutil.copymode(folder / "config.json", partial)
-
-
-def load_model(folder):
-    """Read a model that ``save_model`` wrote; in evaluation mode."""
-    folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise WeightsError(f"model folder {folder}: {name} is missing; train one with notebook 05")
-    settings = json.loads((folder / "config.json").read_text())
-    settings["cnn_channels"] = tuple(settings["cnn_channels"])
-    model = CoAttentionModel(ModelConfig(**settings))
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.eval()
+        origin, revision = "torchvision or its cache", "IMAGENET1K_V1"
+    return {"name": name, "from": origin, "revision": revision, "sha256": encoders.fingerprint(module)}

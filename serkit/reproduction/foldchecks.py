@@ -129,7 +129,7 @@ def _checked_predictions(folder):
 
 def _check_scores(folder, subject, predictions):
     """Every number of ``metrics.json``, computed again."""
-    from serkit.training.progress import best_epoch  # here: torch and TensorBoard are slow to import
+    from serkit.training.checkpoints import best_epoch  # here: torch is slow to import
 
     given = _json(folder / "metrics.json")
     scores = pooled_and_fold_mean(predictions)

@@ -29,11 +29,8 @@ from serkit.reproduction.estimate import extrapolate
 from serkit.runs import quiet_libraries
 from serkit.training import loop as training
 from serkit.training.batches import SegmentDataset, fit_scaler
-from serkit.training.devices import make_accelerator, peak_memory
 from serkit.training.encoder_states import build_states
-from serkit.training.optimisation import make_optimizer
-from serkit.training.progress import new_progress
-from serkit.training.scoring import predict
+from serkit.training.scoring import make_accelerator, predict
 
 SIZES = (2, 4)  # segments in a batch; two points make a line
 BUDGET_S = 6.0  # s, that a step of the real batch size may take to be measured itself
@@ -85,7 +82,7 @@ def _measure_training(experiment, store, free):
     for name in ("serkit.figures.plots", "ipykernel.ipkernel"):  # training runs in a notebook that has them
         importlib.import_module(name)
     accelerator = make_accelerator(experiment.precision, experiment.profile)
-    result = {"device": accelerator.device.type, "process_bytes": peak_memory(accelerator.device)}
+    result = {"device": accelerator.device.type, "process_bytes": training.peak_memory(accelerator.device)}
     if result["device"] == "cuda":
         result["free"], result["total"] = torch.cuda.mem_get_info()
     else:
@@ -102,9 +99,8 @@ def _measure_training(experiment, store, free):
         states = build_states(store, model, accelerator.device, accelerator.autocast)
         result["encoder"] = (time.perf_counter() - started) / len(store)
         result["state_bytes"] = 2 * math.prod(states.shape[1:])
-    optimizer, scheduler = make_optimizer(model, experiment, 1)
-    model, optimizer = accelerator.prepare(model, optimizer)
     scaler = fit_scaler(store, np.arange(len(store)))
+    learner = training.make_learner(experiment, accelerator, model, scaler, 1)
 
     def dataset(n):
         label_of = dict.fromkeys(store.utterances["utterance_id"], 0)
@@ -118,12 +114,10 @@ def _measure_training(experiment, store, free):
         size = sizes.pop(0)
         _reset_peak(accelerator.device)
         for n in (1, n_steps):  # the first step allocates
-            rows, each = dataset(n * size), replace(experiment, batch_size=size, micro_batch=None)
-            work = training.train_steps(
-                accelerator, model, optimizer, scheduler, rows, scaler, each, new_progress(rows, each), ""
-            )
+            each = replace(learner, experiment=replace(experiment, batch_size=size, micro_batch=None))
+            work = (training.train_epoch(each, dataset(size), epoch) for epoch in range(n))
             step_s = _seconds_each(work, on_cpu)
-        steps[size] = (step_s, peak_memory(accelerator.device))
+        steps[size] = (step_s, training.peak_memory(accelerator.device))
         if not sizes and size < experiment.batch_size:
             step_s, peak = extrapolate(steps, experiment.batch_size)
             affordable = step_s < BUDGET_S and peak < result["free"] / 2

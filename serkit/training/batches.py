@@ -59,16 +59,27 @@ def segment_batch(features):
     return {name: torch.from_numpy(getattr(features, name)) for name in (*TENSORS.values(), "num_samples")}
 
 
-def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False, workers=None):
-    """Batches of a dataset, shuffled by a seed of its own or in store order.
+def plan_batches(n, batch_size, shuffle_seed=None):
+    """Places of a dataset's rows batch by batch, shuffled by a seed or in store order.
+
+    >>> [places.tolist() for places in plan_batches(5, 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    if shuffle_seed is None:
+        order = torch.arange(n)
+    else:
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(shuffle_seed))
+    return [order.numpy()[start : start + batch_size] for start in range(0, n, batch_size)]
+
+
+def load_batches(dataset, plan, *, on_gpu=False, workers=None):
+    """The batches of a plan.
 
     Parameters
     ----------
     dataset : SegmentDataset
-    batch_size : int
-        Segments.
-    shuffle_seed : int, optional
-        Default: store order.
+    plan : iterable of np.ndarray of int
+        Places of the rows of each batch, as ``plan_batches`` gives them.
     on_gpu : bool, optional
         Whether batches go to a GPU: then processes read ahead into pinned memory.
     workers : int, optional
@@ -79,25 +90,6 @@ def make_loader(dataset, batch_size, *, shuffle_seed=None, on_gpu=False, workers
     torch.utils.data.DataLoader
         Yields dicts of CPU tensors: the three views, ``num_samples`` and ``label``.
     """
-    plan = plan_batches(len(dataset), batch_size, shuffle_seed)
-    return load_batches(dataset, plan, on_gpu=on_gpu, workers=workers)
-
-
-def plan_batches(n, batch_size, shuffle_seed=None):
-    """Places of a dataset's rows batch by batch, shuffled by a seed of its own or in order.
-
-    >>> [places.tolist() for places in plan_batches(5, 2)]
-    [[0, 1], [2, 3], [4]]
-    """
-    if shuffle_seed is None:
-        order = torch.arange(n)
-    else:
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(shuffle_seed))
-    return list(order.numpy()[start : start + batch_size] for start in range(0, n, batch_size))
-
-
-def load_batches(dataset, plan, *, on_gpu=False, workers=None):
-    """As ``make_loader``, for the batches of ``plan``."""
     if workers is None:
         workers = min(LOADER_WORKERS, usable_cores()) if on_gpu else 0
     return DataLoader(

@@ -1,67 +1,48 @@
-"""Training one fold: the loop, the checkpoint rule, and going on after an interruption.
+"""Training one fold: the loop, and going on after an interruption.
 
 The rules are the published ones (``serkit.experiment.TRAINING``): AdamW with one learning rate for
 everything, cross-entropy on segments, the best epoch by WA + UA of the selection set, stop after
 ``patience`` epochs without a better one but never before ``min_epochs``.
 
-Every random draw follows from seed, epoch, batch and process: whoever goes on from a checkpoint
-draws the same. On a GPU sums are not always added in the same order, so there the same seed gives
-the same numbers to about four digits only.
+Every random draw follows from seed, epoch and batch: whoever goes on from a checkpoint draws the
+same. On a GPU sums are not always added in the same order, so there the same seed gives the same
+numbers to about four digits only.
 """
 
 import json
-import signal
+import resource
+import sys
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.nn import functional as F
+from torch.utils.tensorboard import SummaryWriter
+from transformers import get_scheduler
 
 from serkit import recipe as recipes
 from serkit import runs
 from serkit.constants import LABELS
 from serkit.errors import RunError
+from serkit.experiment import Experiment
+from serkit.features.images import SpectrogramScaler
 from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
-from serkit.metrics import pooled_and_fold_mean
-from serkit.model.coattention import PROFILES, create_model, load_model, save_model
+from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
+from serkit.model import coattention, storage
 from serkit.model.encoders import RANDOM
-from serkit.model.storage import describe_model
+from serkit.training import checkpoints, scoring
 from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
-from serkit.training.checkpoints import (
-    good_checkpoint,
-    join_epochs,
-    keep_epoch,
-    load_checkpoint,
-    position,
-    remove_checkpoint,
-    save_checkpoint,
-    writing,
-)
-from serkit.training.devices import MB, is_out_of_memory, make_accelerator, peak_memory
 from serkit.training.encoder_states import build_states
-from serkit.training.interrupts import STOP, Interrupts
-from serkit.training.optimisation import class_weights, make_optimizer, seed_of_step
-from serkit.training.progress import (
-    batch_line,
-    begin_epoch,
-    best_epoch,
-    epoch_line,
-    is_at_best,
-    is_finished,
-    log_scalars,
-    new_progress,
-    train_scores,
-)
-from serkit.training.scoring import predict, prediction_table, score_utterances, vector_table
 
-CHECKPOINT_MIN = 10.0  # minutes between checkpoints inside an epoch; there is one after each epoch
 LINE_S = 60.0  # s between lines inside a long epoch
+MB = 1e6
 
 
 @dataclass(frozen=True)
@@ -76,11 +57,33 @@ class FoldResult:
     best_epoch: int
 
 
-def train_fold(experiment, store, manifest, fold, folder, *, report=print, checkpoint_min=CHECKPOINT_MIN):
+@dataclass
+class Learner:
+    """A model in training, with everything that a step needs."""
+
+    experiment: Experiment
+    accelerator: Accelerator
+    model: coattention.CoAttentionModel
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: SpectrogramScaler
+
+    @property
+    def micro_batch(self):
+        """Segments computed at once."""
+        return self.experiment.micro_batch or self.experiment.batch_size
+
+    @property
+    def recipe(self):
+        """The recipe of the features."""
+        return recipes.named(self.experiment.recipe)
+
+
+def train_fold(experiment, store, manifest, fold, folder, *, report=print):
     """Train, choose the best epoch, predict validation and test, write the run folder.
 
-    An interrupted call (Ctrl-C, SIGTERM, SIGKILL, a full disk) is continued from its last
-    checkpoint and gives the same numbers as an uninterrupted one. A finished one is read back.
+    An interrupted call (Ctrl-C, SIGTERM, SIGKILL, a full disk) is continued after its last finished
+    epoch and gives the same numbers as an uninterrupted one. A finished one is read back.
 
     Parameters
     ----------
@@ -92,8 +95,6 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
         Run folder, see ``Experiment.folder``.
     report : callable, optional
         Called with one line per epoch.
-    checkpoint_min : float, optional
-        Minutes between checkpoints inside an epoch.
 
     Returns
     -------
@@ -102,249 +103,234 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print, check
     Raises
     ------
     RunError
-        If the loss is no longer a number, memory or disk are exhausted, the process is asked to
-        end, or the folder belongs to another experiment.
+        If the loss is no longer a number, memory or disk are exhausted, or the folder belongs to
+        another experiment.
+    KeyboardInterrupt
+        On Ctrl-C and SIGTERM, saying what is kept.
     """
     folder = Path(folder)
     if runs.is_done(folder, experiment):
-        remove_checkpoint(folder)  # where the process ended right after DONE
+        checkpoints.remove_leftovers(folder)  # where the process ended right after DONE
         report(f"already done: {runs.show_path(folder)}")
         return read_result(folder)
-    accelerator = make_accelerator(experiment.precision, experiment.profile)
-    main = accelerator.is_main_process
-    report = report if main else _silent
-    with accelerator.main_process_first():
+    with checkpoints.interruptible(folder):
         _claim(folder, experiment, manifest)
-    set_seed(experiment.seed)
-    model = create_model(model_config(experiment))
-    _report_start(model, accelerator, report)
-    sets = _make_datasets(experiment, store, manifest, fold, model, accelerator)
-    scaler = fit_scaler(store, sets["train"].rows)
-    if experiment.gradient_checkpointing and "speech" in model.views:
-        model.speech_encoder.activation_checkpointing_enable()
-    progress = new_progress(sets["train"], experiment)
-    optimizer, scheduler = make_optimizer(model, experiment, progress["batches"])
-    progress = load_checkpoint(folder, model, optimizer) or progress
-    if progress["history"] or progress["batch"]:
-        scheduler.load_state_dict(progress["scheduler"])
-        report(f"resumed after {position(progress)}: {runs.show_path(folder)}")
-    if experiment.compile:
-        model.compile()
-    model, optimizer = accelerator.prepare(model, optimizer)
-    plain = accelerator.unwrap_model(model)
-    if progress.get("loss_scale"):
-        accelerator.scaler.load_state_dict(progress["loss_scale"])
+        accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
+        set_seed(experiment.seed)
+        model = coattention.create_model(model_config(experiment))
+        _report_start(model, accelerator, report)
+        data = _make_datasets(experiment, store, manifest, fold, model, accelerator)
+        scaler = fit_scaler(store, data["train"].rows)
+        learner = make_learner(experiment, accelerator, model, scaler, len(data["train"]))
 
-    def save():
-        progress["scheduler"] = scheduler.state_dict()
-        progress["loss_scale"] = accelerator.scaler.state_dict() if accelerator.scaler else None  # fp16
-        if main:
-            save_checkpoint(folder, plain, optimizer, progress)
+        progress = checkpoints.load_checkpoint(folder, learner) or checkpoints.Progress()
+        if progress.epoch:
+            report(f"resumed after epoch {progress.epoch}: {runs.show_path(folder)}")
+        if progress.is_at_best:  # it may have ended between its checkpoint and its model
+            storage.save_model(model, folder / "model")
 
-    def keep_if_best():
-        # after its checkpoint and never before: the one kept is always of the best epoch that counts
-        if main and is_at_best(progress):
-            with writing(folder, f"the model of epoch {progress['history'][-1]['epoch']}"):
-                save_model(plain, folder / "model")
+        while not progress.is_finished(experiment):
+            epoch, started = progress.epoch + 1, time.perf_counter()
+            trained, learning_rate = train_epoch(learner, data["train"], epoch, report)
+            validated = _evaluate(learner, data, manifest, folder, epoch)
+            progress.history.append({"epoch": epoch} | trained | validated | {"learning_rate": learning_rate})
+            seconds, peak_mb = time.perf_counter() - started, peak_memory(accelerator.device) / MB
+            progress.timing.append({"epoch": epoch, "seconds": seconds, "peak_memory_mb": peak_mb})
+            _log_scalars(folder, progress)
+            checkpoints.save_checkpoint(folder, learner, progress)
+            if progress.is_at_best:  # after its checkpoint: the model kept is always of an epoch that counts
+                storage.save_model(model, folder / "model")
+            report(_epoch_line(progress, experiment))
 
-    keep_if_best()  # whoever was here before may have ended between the two
-    with Interrupts(accelerator, every_s=60 * checkpoint_min) as interrupts:
-        while not is_finished(progress["history"], experiment):
-            started = time.perf_counter() - progress["seconds"]
-            line_due = time.perf_counter() + LINE_S
-            for _ in train_steps(
-                accelerator, model, optimizer, scheduler, sets["train"], scaler, experiment, progress, folder
-            ):
-                progress["seconds"] = time.perf_counter() - started
-                asked = interrupts.due()
-                if asked:
-                    save()
-                if asked == STOP:
-                    _stop(interrupts.signal, progress, folder)
-                if time.perf_counter() >= line_due:
-                    report(batch_line(progress))
-                    line_due = time.perf_counter() + LINE_S
-            row = {"epoch": progress["epoch"]} | train_scores(progress)
-            looked_at = ["validation"] * ("validation" in sets) + ["test"] * experiment.keep_epochs
-            scored = {
-                split: predict(accelerator, plain, sets[split], scaler, _piece(experiment))
-                for split in looked_at
-            }
-            if "validation" in scored:
-                scores = score_utterances(scored["validation"])
-                row |= {f"validation_{name}": value for name, value in scores.items()}
-            if experiment.keep_epochs and main:
-                with writing(folder, f"the predictions of epoch {progress['epoch']}"):
-                    keep_epoch(folder, progress["epoch"], _prediction_tables(scored, manifest, experiment))
-            progress["history"].append(row | {"learning_rate": progress["learning_rate"]})
-            progress["timing"].append({
-                "epoch": progress["epoch"],
-                "seconds": time.perf_counter() - started,
-                "peak_memory_mb": peak_memory(accelerator.device) / MB,
-            })  # fmt: skip
-            if main:
-                with writing(folder, f"the curves of epoch {progress['epoch']}"):
-                    log_scalars(folder, progress)
-            begin_epoch(progress)
-            save()
-            keep_if_best()
-            report(epoch_line(progress, experiment, is_at_best(progress)))
-
-    accelerator.wait_for_everyone()
-    best = load_model(folder / "model").to(accelerator.device)
-    scored = {
-        split: predict(accelerator, best, sets[split], scaler, _piece(experiment), vectors=split == "test")
-        for split in ("validation", "test")
-        if split in sets
-    }
-    if main:
-        with writing(folder, "the result"):
-            _write_result(folder, experiment, manifest, progress, scored, scaler, best)
-    accelerator.wait_for_everyone()
+        best = storage.load_model(folder / "model").to(accelerator.device)
+        scored = _predict(learner, best, data, ["validation", "test"])
+        _write_result(folder, learner, manifest, progress, scored)
     return read_result(folder)
 
 
-def train_steps(accelerator, model, optimizer, scheduler, dataset, scaler, experiment, progress, folder):
-    """The rest of an epoch, optimiser step by optimiser step; yields after each.
+def train_epoch(learner, dataset, epoch, report=lambda line: None):
+    """One pass over a training set, optimiser step by optimiser step.
 
-    A step's batch is cut into what is computed at once, and shared out among the processes; the
-    gradient is that of the whole batch.
+    Parameters
+    ----------
+    learner : Learner
+        Its model, optimiser and schedule move on.
+    dataset : SegmentDataset
+    epoch : int
+        From 1; order of the segments and all random draws follow from it and the experiment's seed.
+    report : callable, optional
+        Called with a line once a minute.
+
+    Returns
+    -------
+    scores : dict
+        ``train_loss``, ``train_wa`` and ``train_ua`` of the segments as they were trained on.
+    learning_rate : float
+        Of the last step.
     """
-    rank, world = accelerator.process_index, accelerator.num_processes
-    epoch, done = progress["epoch"], progress["batch"]
-    plan = plan_batches(len(dataset), experiment.batch_size, experiment.seed + epoch)[done:]
-    # a last batch smaller than the number of processes: who has nothing to do takes a row for nothing
-    shares = [places[rank::world] if rank < len(places) else places[:1] for places in plan]
-    pieces = [
-        [share[i : i + _piece(experiment)] for i in range(0, len(share), _piece(experiment))]
-        for share in shares
-    ]
-    flat = [piece for share in pieces for piece in share]
-    stream = iter(load_batches(dataset, flat, on_gpu=accelerator.device.type == "cuda"))
+    experiment, device = learner.experiment, learner.accelerator.device
+    plan = plan_batches(len(dataset), experiment.batch_size, experiment.seed + epoch)
+    size = learner.micro_batch
+    pieces = [[batch[i : i + size] for i in range(0, len(batch), size)] for batch in plan]
+    stream = iter(load_batches(dataset, chain(*pieces), on_gpu=device.type == "cuda"))
     weight = class_weights(dataset.labels) if experiment.class_weights else np.ones(len(LABELS))
-    model.train()
-    for number, (places, share) in enumerate(zip(plan, pieces, strict=True), start=done + 1):
-        set_seed(seed_of_step(experiment.seed, epoch, number, rank))
-        total = weight[dataset.labels[places]].sum() if rank < len(places) else np.inf
-        outcome = np.zeros(1 + len(LABELS) ** 2)  # loss, then counts of truth x prediction
+    loss, guesses, seen = 0.0, [], 0
+    started = said = time.perf_counter()
+    learner.model.train()
+    for number, batch in enumerate(plan, start=1):
+        set_seed(seed_of_step(experiment.seed, epoch, number))
+        learning_rate = learner.optimizer.param_groups[-1]["lr"]
         try:
-            for i, _ in enumerate(share, start=1):
-                together = nullcontext() if i == len(share) else accelerator.no_sync(model)
-                with together:
-                    outcome += _forward_backward(
-                        accelerator,
-                        model,
-                        next(stream),
-                        scaler,
-                        dataset.store.recipe,
-                        experiment,
-                        weight,
-                        total,
-                    )
+            total = weight[dataset.labels[batch]].sum()
+            step_loss, guess = _step(learner, islice(stream, len(pieces[number - 1])), weight, total)
         except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise RunError(_out_of_memory(experiment, epoch, number, folder)) from error
+            if _is_out_of_memory(error):
+                raise RunError(
+                    f"epoch {epoch}, batch {number}: out of memory with {size} segments at once; set micro_batch="
+                    f"{max(size // 2, 1)} (the batch stays {experiment.batch_size}), gradient_checkpointing=True, or "
+                    "precision='bf16'; under a new run name"
+                ) from error
             raise
-        if world > 1:
-            outcome = accelerator.reduce(torch.tensor(outcome, device=accelerator.device)).cpu().numpy()
-        if not np.isfinite(outcome[0]):
+        if not np.isfinite(step_loss):
             raise RunError(
-                f"epoch {epoch}, batch {number}: the loss is {outcome[0]}; {good_checkpoint(folder)}. Lower "
-                f"learning_rate={experiment.learning_rate}, or set precision='float32' or max_grad_norm=1.0"
+                f"epoch {epoch}, batch {number}: the loss is {step_loss}, expected a number; lower learning_rate="
+                f"{experiment.learning_rate}, or set precision='float32' or max_grad_norm=1.0; under a new run name"
             )
-        if experiment.max_grad_norm:
-            accelerator.clip_grad_norm_(model.parameters(), experiment.max_grad_norm)
-        progress["learning_rate"] = optimizer.param_groups[-1]["lr"]
-        optimizer.step()
-        optimizer.zero_grad()
-        scheduler.step()
-        progress["batch"] = number
-        progress["loss"] += float(outcome[0]) * len(places)
-        progress["counts"] = (np.array(progress["counts"]) + outcome[1:].astype(int)).tolist()
-        yield number
-
-
-def _forward_backward(accelerator, model, batch, scaler, recipe, experiment, weight, total):
-    """One piece of a batch: adds to the gradients; returns its part of the loss, and counts."""
-    label = batch["label"].to(accelerator.device)
-    with accelerator.autocast():
-        logits = model(**model_inputs(batch, scaler, recipe, accelerator.device)).logits
-    losses = F.cross_entropy(
-        logits.float(), label, weight=torch.tensor(weight, dtype=torch.float32, device=label.device),
-        label_smoothing=experiment.label_smoothing, reduction="sum",
-    )  # fmt: skip
-    loss = losses / total
-    accelerator.backward(loss * accelerator.num_processes)  # processes average their gradients
+        loss, seen = loss + step_loss * len(batch), seen + len(batch)
+        guesses.append(guess)
+        if time.perf_counter() - said >= LINE_S:
+            said = time.perf_counter()
+            left_min = (said - started) / number * (len(plan) - number) / 60
+            report(
+                f"epoch {epoch}, batch {number} of {len(plan)}  loss {loss / seen:.3f}  {left_min:.0f} min left"
+            )
     # labels in the order of the shuffled batches, so that scores of the training set mean something
-    pair = len(LABELS) * label + logits.argmax(dim=1)
-    counts = torch.bincount(pair, minlength=len(LABELS) ** 2).cpu().numpy() * np.isfinite(total)
-    return np.concatenate([[loss.item()], counts])
+    truth, guess = dataset.labels[np.concatenate(plan)], torch.cat(guesses).cpu().numpy()
+    wa, ua = weighted_accuracy(truth, guess), unweighted_accuracy(truth, guess)
+    return {"train_loss": loss / seen, "train_wa": wa, "train_ua": ua}, learning_rate
+
+
+def _step(learner, batches, weight, total):
+    """One optimiser step, its batch in pieces: the gradient is that of the whole batch.
+
+    Returns its loss and the class that every segment was taken for.
+    """
+    accelerator, experiment = learner.accelerator, learner.experiment
+    weight = torch.tensor(weight, dtype=torch.float32, device=accelerator.device)
+    loss, guesses = 0.0, []
+    for batch in batches:
+        label = batch["label"].to(accelerator.device)
+        with accelerator.autocast():
+            inputs = model_inputs(batch, learner.scaler, learner.recipe, accelerator.device)
+            logits = learner.model(**inputs).logits
+        losses = F.cross_entropy(
+            logits.float(), label, weight=weight, label_smoothing=experiment.label_smoothing, reduction="sum"
+        )
+        accelerator.backward(losses / total)
+        loss += (losses / total).item()
+        guesses.append(logits.argmax(dim=1))
+    if experiment.max_grad_norm:
+        accelerator.clip_grad_norm_(learner.model.parameters(), experiment.max_grad_norm)
+    learner.optimizer.step()
+    learner.optimizer.zero_grad()
+    learner.scheduler.step()
+    return loss, torch.cat(guesses)
+
+
+def seed_of_step(seed, epoch, batch):
+    """Seed of the random draws of one optimiser step."""
+    return int(np.random.SeedSequence([seed, epoch, batch]).generate_state(1)[0])
+
+
+def class_weights(labels):
+    """Weight of each class, N / (4 n): all classes count alike.
+
+    >>> class_weights(np.array([0, 1, 1, 2, 3, 3, 3, 3])).tolist()
+    [2.0, 1.0, 2.0, 0.5]
+    """
+    counts = np.bincount(labels, minlength=len(LABELS))
+    return len(labels) / (len(LABELS) * np.maximum(counts, 1))
+
+
+def _is_out_of_memory(error):
+    """Whether memory is exhausted, of a GPU or a CPU."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def make_learner(experiment, accelerator, model, scaler, n_segments):
+    """A learner before its first step: AdamW, and its learning-rate schedule.
+
+    The speech encoder is a parameter group of its own. The schedule counts on all ``epochs``:
+    stopping early leaves its end out.
+    """
+    if experiment.gradient_checkpointing and "speech" in model.views:
+        model.speech_encoder.activation_checkpointing_enable()
+    encoder_rate = experiment.encoder_learning_rate or experiment.learning_rate
+    rates, groups = {True: encoder_rate, False: experiment.learning_rate}, {True: [], False: []}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            groups[name.startswith("speech_encoder.")].append(value)
+    groups = [{"params": values, "lr": rates[inside]} for inside, values in groups.items() if values]
+    optimizer = torch.optim.AdamW(groups, weight_decay=experiment.weight_decay)
+    steps = -(-n_segments // experiment.batch_size) * experiment.epochs
+    schedule = "constant_with_warmup" if experiment.schedule == "constant" else experiment.schedule
+    scheduler = get_scheduler(schedule, optimizer, round(experiment.warmup * steps), steps)
+    if experiment.compile:
+        model.compile()
+    model, optimizer = accelerator.prepare(model, optimizer)
+    return Learner(experiment, accelerator, model, optimizer, scheduler, scaler)
 
 
 def model_config(experiment):
     """The model that an experiment asks for: its profile with what is changed by name."""
-    changes = {
-        name: getattr(experiment, name) for name in ("encoder_training", "encoder_layers", "views", "fusion")
-    }
-    changes |= {
-        n: getattr(experiment, n) for n in ("speech_encoder", "cnn_weights") if getattr(experiment, n)
-    }
-    return replace(PROFILES[experiment.profile], **changes)
+    names = ["encoder_training", "encoder_layers", "views", "fusion"]
+    names += [name for name in ("speech_encoder", "cnn_weights") if getattr(experiment, name)]
+    changes = {name: getattr(experiment, name) for name in names}
+    return replace(coattention.PROFILES[experiment.profile], **changes)
 
 
-def _make_datasets(experiment, store, manifest, fold, model, accelerator):
-    """Train, validation and test; with what a frozen encoder makes of them, if it is to be kept."""
-    labelled = task_rows(manifest)
-    label_of = dict(zip(labelled["utterance_id"], labelled["label"].map(LABELS.index), strict=True))
-    states = None
-    if experiment.reads_states:
-        with accelerator.main_process_first():
-            states = build_states(store, model, accelerator.device, accelerator.autocast)
-    return {
-        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), label_of, states, experiment.views)
-        for split in ("train", "validation", "test")
-        if len(getattr(fold, split))
-    }
+def peak_memory(device):
+    """Most memory in use so far, in bytes: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "linux":  # not getrusage: a new program inherits the peak of the one that started it
+        with open("/proc/self/status") as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: bytes
 
 
-def _piece(experiment):
-    """Segments computed at once in one process."""
-    return experiment.micro_batch or experiment.batch_size
+def time_steps(experiment, store, n_steps=2):
+    """What training costs on this machine: real steps on a store's segments, with random weights.
 
+    Parameters
+    ----------
+    experiment : Experiment
+    store : FeatureStore
+        A few utterances suffice: their segments are repeated.
+    n_steps : int, optional
+        Steps in each of two passes; the faster pass counts, as the first one allocates.
 
-def _report_start(model, accelerator, report):
-    """Where weights come from, and what computes: random ones are never taken in silence."""
-    for branch, source in model.config.sources.items():
-        revision = f", revision {source['revision']}" if source["revision"] else ""
-        text = (
-            "RANDOM weights" if source["name"] == RANDOM else f"{source['name']} ({source['from']}{revision})"
-        )
-        report(f"{branch.replace('_', ' ')}: {text}")
-    precision = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    report(f"{accelerator.device.type}, {precision}, {accelerator.num_processes} process(es)")
-
-
-def _silent(_):
-    """What the other processes report."""
-
-
-def _stop(number, progress, folder):
-    """End an interrupted run: its checkpoint is written."""
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt(f"stopped; {good_checkpoint(folder)}: run again to go on")
-    raise RunError(
-        f"{runs.show_path(folder)}: asked to end (SIGTERM) after {position(progress)}; {good_checkpoint(folder)}, "
-        "start again to go on"
-    )
-
-
-def _out_of_memory(experiment, epoch, number, folder):
-    smaller = max(_piece(experiment) // 2, 1)
-    return (
-        f"epoch {epoch}, batch {number}: out of memory with {_piece(experiment)} segments at once; "
-        f"{good_checkpoint(folder)}. Set micro_batch={smaller} (the batch stays {experiment.batch_size}), "
-        "gradient_checkpointing=True, or precision='bf16'; under a new run name"
-    )
+    Returns
+    -------
+    seconds : float
+        Of one step, reading included.
+    peak_bytes : int
+        Most memory in use: of the GPU, or of this process.
+    """
+    accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
+    model = coattention.CoAttentionModel(coattention.resolve_structure(model_config(experiment)))
+    states = _build_states(experiment, store, model, accelerator)
+    rows = np.resize(np.arange(len(store)), n_steps * experiment.batch_size)
+    labels = dict.fromkeys(store.utterances["utterance_id"], 0)
+    dataset = SegmentDataset(store, rows, labels, states, experiment.views)
+    learner = make_learner(experiment, accelerator, model, fit_scaler(store, rows), len(rows))
+    seconds = []
+    for epoch in (1, 2):
+        started = time.perf_counter()
+        train_epoch(learner, dataset, epoch)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) / n_steps, peak_memory(accelerator.device)
 
 
 def _claim(folder, experiment, manifest):
@@ -355,49 +341,108 @@ def _claim(folder, experiment, manifest):
         # with the names of all folds a run knows what is missing, also where there is no corpus
         folds = [fold.name for fold in make_folds(manifest, experiment.by, experiment.selection)]
         record = {"key": experiment.key, "parameters": asdict(experiment), "folds": folds}
-        with writing(folder, path.name):
-            runs.write_json(path, record | runs.provenance())
+        runs.write_json(path, record | runs.provenance())
 
 
-def _write_result(folder, experiment, manifest, progress, scored, scaler, model):
+def _report_start(model, accelerator, report):
+    """Where weights come from, and what computes: random ones are never taken in silence."""
+    for branch, source in model.config.sources.items():
+        revision = f", revision {source['revision']}" if source["revision"] else ""
+        known = f"{source['name']} ({source['from']}{revision})"
+        report(f"{branch.replace('_', ' ')}: {'RANDOM weights' if source['name'] == RANDOM else known}")
+    precision = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    report(f"{accelerator.device.type}, {precision}")
+
+
+def _make_datasets(experiment, store, manifest, fold, model, accelerator):
+    """Train, validation and test; with what a frozen encoder makes of them, if it is to be kept."""
+    labels = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index).to_dict()
+    states = _build_states(experiment, store, model, accelerator)
+    return {
+        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), labels, states, experiment.views)
+        for split in ("train", "validation", "test")
+        if len(getattr(fold, split))
+    }
+
+
+def _build_states(experiment, store, model, accelerator):
+    if experiment.reads_states:
+        return build_states(store, model, accelerator.device, accelerator.autocast)
+    return None
+
+
+def _evaluate(learner, data, manifest, folder, epoch):
+    """Scores of the selection set, none without one; predictions are kept if they are asked for."""
+    keep = learner.experiment.keep_epochs
+    scored = _predict(learner, learner.model, data, ["validation"] + ["test"] * keep)
+    if keep:
+        checkpoints.keep_predictions(folder, epoch, _prediction_tables(scored, manifest, learner.experiment))
+    scores = scoring.score_utterances(scored["validation"]) if "validation" in scored else {}
+    return {f"validation_{name}": value for name, value in scores.items()}
+
+
+def _predict(learner, model, data, splits):
+    common = {"scaler": learner.scaler, "batch_size": learner.micro_batch}
+    return {
+        split: scoring.predict(learner.accelerator, model, data[split], **common)
+        for split in splits
+        if split in data
+    }
+
+
+def _prediction_tables(scored, manifest, experiment):
+    return [scoring.prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
+
+
+def _write_result(folder, learner, manifest, progress, scored):
     """Everything a reader needs, ``DONE`` last."""
-    vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
-    tables = _prediction_tables(scored, manifest, experiment)
-    predictions = pd.concat(tables, ignore_index=True)
-    history = progress["history"]
-    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    pd.DataFrame(progress["timing"]).to_csv(folder / "timing.csv", index=False)
+    experiment, history = learner.experiment, progress.history
+    scoring.vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
+    predictions = pd.concat(_prediction_tables(scored, manifest, experiment), ignore_index=True)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
+    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+    pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
     if experiment.keep_epochs:
-        join_epochs(folder, len(history))
-    metrics = pooled_and_fold_mean(predictions) | {"best_epoch": best_epoch(history), "epochs": len(history)}
-    runs.write_json(folder / "metrics.json", metrics | {"weights": model.config.sources})
-    describe_model(
-        folder / "model",
-        recipe=recipes.named(experiment.recipe),
-        scaler=scaler,
-        experiment=experiment,
-        metrics=metrics,
+        checkpoints.join_predictions(folder, len(history))
+    metrics = pooled_and_fold_mean(predictions) | {
+        "best_epoch": checkpoints.best_epoch(history),
+        "epochs": len(history),
+    }
+    runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
+    storage.describe_model(
+        folder / "model", recipe=learner.recipe, scaler=learner.scaler, experiment=experiment, metrics=metrics
     )
     runs.write_inventory(folder)
     with replacing(folder / runs.DONE) as partial:
         partial.write_text(experiment.key + "\n")
-    remove_checkpoint(folder)
-
-
-def _prediction_tables(scored, manifest, experiment):
-    return [prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
+    checkpoints.remove_leftovers(folder)
 
 
 def read_result(folder):
     """Read a finished run folder back."""
     folder = Path(folder)
     metrics = json.loads((folder / "metrics.json").read_text())
-    return FoldResult(
-        folder,
-        pd.read_csv(folder / "history.csv"),
-        pd.read_csv(folder / "timing.csv"),
-        pd.read_parquet(folder / "predictions.parquet"),
-        metrics,
-        metrics["best_epoch"],
-    )
+    history, timing = (pd.read_csv(folder / f"{name}.csv") for name in ("history", "timing"))
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    return FoldResult(folder, history, timing, predictions, metrics, metrics["best_epoch"])
+
+
+def _log_scalars(folder, progress):
+    """The last epoch for TensorBoard."""
+    row = progress.history[-1] | progress.timing[-1]
+    epoch = row.pop("epoch")
+    with SummaryWriter(folder / "tensorboard", purge_step=epoch) as writer:
+        for name, value in row.items():
+            writer.add_scalar(name.replace("_", "/", 1), value, epoch)
+
+
+def _epoch_line(progress, experiment):
+    """One finished epoch in a line."""
+    row, timing = progress.history[-1], progress.timing
+    line = f"epoch {row['epoch']:3d}/{experiment.epochs}  loss {row['train_loss']:.3f}"
+    line += f"  train WA {row['train_wa']:6.1%} UA {row['train_ua']:6.1%}"
+    if "validation_wa" in row:
+        line += f"  validation WA {row['validation_wa']:6.1%} UA {row['validation_ua']:6.1%}"
+    left_s = (experiment.epochs - row["epoch"]) * float(np.mean([epoch["seconds"] for epoch in timing]))
+    better = "  <- best" * progress.is_at_best
+    return f"{line}  {timing[-1]['seconds']:.1f} s, at most {left_s:.0f} s left{better}"

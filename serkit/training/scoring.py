@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 import torch
-from accelerate.utils import gather_object
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch.nn import functional as F
 
 from serkit.constants import LABELS
@@ -13,36 +14,50 @@ from serkit.training.batches import load_batches, model_inputs, plan_batches
 FUSED = "fused_"  # columns of the vectors: fused_1, fused_2, ...
 
 
-@torch.no_grad()
-def predict(accelerator, model, dataset, scaler, batch_size, *, vectors=False):
-    """Score every utterance of a dataset: mean over its segments of log-softmax.
+def resolve_precision(precision, profile="demo"):
+    """accelerate's name of a precision.
 
-    Several processes share the segments; each gets the whole table.
+    ``auto`` is bf16 or fp16 on a GPU; on a CPU it is float32, but bf16 for the paper's model where
+    the CPU multiplies bf16 matrices in hardware (AMX): the demo's layers are too small to gain by it.
+    """
+    if precision == "auto":
+        if torch.cuda.is_available():
+            return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        fast = profile == "paper" and torch.cpu.get_capabilities().get("amx_bf16", False)
+        return "bf16" if fast else "no"
+    return "no" if precision == "float32" else precision
+
+
+def make_accelerator(precision, profile="demo"):
+    """accelerate's view of device and precision; a notebook may change its precision and go on."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    only_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return Accelerator(mixed_precision=resolve_precision(precision, profile), cpu=only_cpu)
+
+
+@torch.no_grad()
+def predict(accelerator, model, dataset, scaler, batch_size):
+    """Score every utterance of a dataset: mean over its segments of log-softmax.
 
     Returns
     -------
     pd.DataFrame
         Index ``utterance_id``; ``loss`` (mean cross-entropy of its segments), ``truth`` (class
-        index) and one column of mean log-probability for each label. With ``vectors`` also
-        ``fused_1 ...``: mean over segments of ``fusion_hidden_2``, from which the classifier tells
-        the emotion.
+        index), one column of mean log-probability for each label, and ``fused_1 ...``: mean over
+        segments of ``fusion_hidden_2``, from which the classifier tells the emotion.
     """
     model.eval()
-    rank, world = accelerator.process_index, accelerator.num_processes
-    mine = [places[rank::world] for places in plan_batches(len(dataset), batch_size)]
-    mine = [places for places in mine if len(places)]
     parts = []
-    for batch in load_batches(dataset, mine, on_gpu=accelerator.device.type == "cuda"):
+    plan = plan_batches(len(dataset), batch_size)
+    for batch in load_batches(dataset, plan, on_gpu=accelerator.device.type == "cuda"):
         with accelerator.autocast():
             output = model(**model_inputs(batch, scaler, dataset.store.recipe, accelerator.device))
-        values = [F.log_softmax(output.logits.float(), dim=1)]
-        values += [output.fusion_hidden_2.float()] * vectors
-        parts.append(torch.cat(values, dim=1).cpu().numpy())
-    n_fused = vectors * model.config.hidden
-    scores = np.empty((len(dataset), len(LABELS) + n_fused), np.float32)
-    for places, values in gather_object(list(zip(mine, parts, strict=True))):
-        scores[places] = values
-    names = [*LABELS, *(f"{FUSED}{i}" for i in range(1, n_fused + 1))]
+        values = torch.cat(
+            [F.log_softmax(output.logits.float(), dim=1), output.fusion_hidden_2.float()], dim=1
+        )
+        parts.append(values.cpu().numpy())
+    scores = np.concatenate(parts)
+    names = [*LABELS, *(f"{FUSED}{i}" for i in range(1, scores.shape[1] - len(LABELS) + 1))]
     table = pd.DataFrame(scores.astype(np.float64), columns=names)
     table["loss"] = -scores[np.arange(len(scores)), dataset.labels]
     table["truth"] = dataset.labels
@@ -78,6 +93,6 @@ def prediction_table(scored, manifest, experiment, split):
 
 
 def vector_table(scored):
-    """Rows of ``embedding.parquet`` from a table that ``predict`` made with vectors."""
+    """Rows of ``embedding.parquet`` from a table that ``predict`` made."""
     fused = scored.columns[scored.columns.str.startswith(FUSED)]
     return scored[fused].astype(np.float32).reset_index()

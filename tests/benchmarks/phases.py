@@ -146,7 +146,7 @@ def first_batch(work):
     from serkit.features.store import build_store
     from serkit.folds import make_folds
     from serkit.recipe import CORRECTED
-    from serkit.training.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
+    from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
 
     started = time.perf_counter()
     manifest = pd.read_parquet(work / "manifest.parquet")
@@ -157,7 +157,7 @@ def first_batch(work):
     dataset = SegmentDataset(store, store.rows_of(fold.train), label_of)
     scaler = fit_scaler(store, dataset.rows)
     scaled = time.perf_counter() - started
-    batch = next(iter(make_loader(dataset, BATCH_SIZE, shuffle_seed=111)))
+    batch = next(iter(load_batches(dataset, plan_batches(len(dataset), BATCH_SIZE, 111))))
     model_inputs(batch, scaler, CORRECTED, torch.device("cpu"))
     return {
         "seconds": time.perf_counter() - started,
@@ -174,7 +174,7 @@ def data_path(work):
     from serkit.constants import BATCH_SIZE
     from serkit.features.store import build_store
     from serkit.recipe import CORRECTED
-    from serkit.training.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
+    from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
 
     manifest = pd.read_parquet(work / "manifest.parquet")
     store = build_store(manifest, CORRECTED, work / "stores")
@@ -182,8 +182,8 @@ def data_path(work):
     scaler = fit_scaler(store, np.arange(0, len(store), 50))
     rates = {}
     for name in ("first epoch", "later epochs"):
-        loader, seen, started = make_loader(dataset, BATCH_SIZE, shuffle_seed=111), 0, None
-        for number, batch in enumerate(loader):
+        seen, started = 0, None
+        for number, batch in enumerate(load_batches(dataset, plan_batches(len(dataset), BATCH_SIZE, 111))):
             if number == WARM_UP:
                 started, seen = time.perf_counter(), 0
             model_inputs(batch, scaler, CORRECTED, torch.device("cpu"))
@@ -200,7 +200,7 @@ def model_step(work):
     of the pairs' ratios is hardly touched by what else the machine is doing.
     """
     from serkit.experiment import Experiment
-    from serkit.training.devices import cpu_is_fast_at_bf16
+    from serkit.training.scoring import resolve_precision
 
     settings = {"profile": "paper", "speech_encoder": "random", "cnn_weights": "random", "micro_batch": PIECE}
     frozen = settings | {"precision": "float32", "encoder_training": "frozen"}
@@ -210,7 +210,7 @@ def model_step(work):
     for case in cases.values():
         case.step(PIECE)  # the first one allocates
     result = {
-        "fast_bf16": cpu_is_fast_at_bf16(),
+        "fast_bf16": resolve_precision("auto", "paper") == "bf16",
         "segments": STEP_SEGMENTS,
         "encode": cases["frozen"].encode_s,
     }
@@ -240,13 +240,11 @@ class _Step:
         from serkit.model.coattention import create_model
         from serkit.recipe import CORRECTED
         from serkit.training.batches import fit_scaler
-        from serkit.training.devices import make_accelerator
         from serkit.training.encoder_states import build_states
-        from serkit.training.loop import model_config
-        from serkit.training.optimisation import make_optimizer
+        from serkit.training.loop import make_learner, model_config
+        from serkit.training.scoring import make_accelerator
 
         manifest = pd.read_parquet(work / "manifest.parquet").iloc[:STEP_SEGMENTS].reset_index(drop=True)
-        self.work, self.experiment = work, experiment
         self.store = build_store(manifest, CORRECTED, work / "stores")
         self.rows = np.arange(STEP_SEGMENTS)
         self.label_of = dict.fromkeys(manifest["utterance_id"], 0)
@@ -259,31 +257,25 @@ class _Step:
             started = time.perf_counter()
             self.states = build_states(self.store, model, self.accelerator.device, self.accelerator.autocast)
             self.encode_s = (time.perf_counter() - started) / len(self.store)
-        optimizer, self.scheduler = make_optimizer(model, experiment, 1)
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.learner = make_learner(experiment, self.accelerator, model, self.scaler, STEP_SEGMENTS)
 
     def step(self, n):
         """Seconds of one optimiser step on ``n`` segments, reading them included."""
         from serkit.training.batches import SegmentDataset
-        from serkit.training.loop import train_steps
-        from serkit.training.progress import new_progress
+        from serkit.training.loop import train_epoch
 
         dataset = SegmentDataset(self.store, self.rows[:n], self.label_of, self.states)
         started = time.perf_counter()
-        for _ in train_steps(
-            self.accelerator, self.model, self.optimizer, self.scheduler, dataset, self.scaler,
-            self.experiment, new_progress(dataset, self.experiment), self.work,
-        ):  # fmt: skip
-            pass
+        train_epoch(self.learner, dataset, 1)
         return time.perf_counter() - started
 
     def pair(self):
         """Seconds of the bare encoders, of a step, and of the optimiser in it, for one piece."""
         bare = self.bare()
         started = time.perf_counter()
-        self.optimizer.step()
+        self.learner.optimizer.step()
         optimiser = time.perf_counter() - started
-        self.optimizer.zero_grad()
+        self.learner.optimizer.zero_grad()
         step = self.step(PIECE)
         return {"bare": bare, "step": step, "optimiser": optimiser}
 
@@ -293,7 +285,7 @@ class _Step:
 
         batch = SegmentDataset(self.store, self.rows, self.label_of).__getitems__(self.rows[:PIECE])
         inputs = model_inputs(batch, self.scaler, self.store.recipe, self.accelerator.device)
-        model = self.model.train()
+        model = self.learner.model.train()
         started = time.perf_counter()
         with self.accelerator.autocast():
             outputs = (

@@ -20,7 +20,7 @@ from serkit.features import audio
 from serkit.features.images import SpectrogramScaler, spectrogram_image, spectrogram_pixels
 from serkit.features.store import build_store
 from serkit.features.views import segment_features
-from serkit.model import published
+from serkit.model import storage
 from serkit.recipe import PUBLISHED, Recipe
 from serkit.training.batches import fit_scaler
 
@@ -138,9 +138,9 @@ def published_model():
     """The paper's model, each tensor a function of its published name (README, second section)."""
     shapes = json.loads((HERE / "ca_mser_state_dict_shapes.json").read_text())
     # AlexNet's classifier must be accepted and left out: 54 million values need not be drawn for that
-    unused = published.PUBLISHED_UNUSED
+    unused = storage.PUBLISHED_UNUSED
     state = {n: torch.empty(0) if n.startswith(unused) else golden_tensor(n, s) for n, s in shapes.items()}
-    return published.from_published_state_dict(state)
+    return storage.from_published_state_dict(state)
 
 
 def golden_tensor(name, shape):

@@ -28,7 +28,7 @@ from serkit.features.images import SpectrogramScaler, spectrogram_image
 from serkit.features.store import build_store, open_store, store_key
 from serkit.features.views import SegmentFeatures, segment_features, utterance_features
 from serkit.recipe import CORRECTED, PUBLISHED, Recipe, named
-from serkit.training.batches import SegmentDataset, fit_scaler, make_loader, model_inputs
+from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
 
 # utterance -> (samples, rate in Hz); in time: 1 s, 3 s, 4.4 s, 0.5 s, 2 s, 3.5 s, 1.5 s
 SOUNDS = {
@@ -568,8 +568,11 @@ class TestBatches:
         label_of = {name: number % 4 for number, name in enumerate(SOUNDS)}
         return SegmentDataset(opened, opened.rows_of(names), label_of)
 
+    def batches(self, dataset, size, seed=None, workers=None):
+        return list(load_batches(dataset, plan_batches(len(dataset), size, seed), workers=workers))
+
     def test_in_store_order(self, opened):
-        batches = list(make_loader(self.dataset(opened, list(SOUNDS)), 4))
+        batches = self.batches(self.dataset(opened, list(SOUNDS)), 4)
         assert [len(batch["label"]) for batch in batches] == [4, 4, 1]
         everything = opened.read(range(len(opened)))
         for view in VIEWS:
@@ -584,9 +587,7 @@ class TestBatches:
         dataset = self.dataset(opened, list(SOUNDS))
 
         def order(seed):
-            return torch.cat(
-                [b["mfcc"][:, 0, 0] for b in make_loader(dataset, 2, shuffle_seed=seed)]
-            ).tolist()
+            return torch.cat([b["mfcc"][:, 0, 0] for b in self.batches(dataset, 2, seed)]).tolist()
 
         assert order(1) == order(1)
         assert order(1) != order(2)
@@ -594,7 +595,7 @@ class TestBatches:
 
     def test_same_batches_for_any_number_of_workers(self, opened):
         dataset = self.dataset(opened, list(SOUNDS))
-        alone, together = (list(make_loader(dataset, 2, shuffle_seed=3, workers=n)) for n in (0, 2))
+        alone, together = (self.batches(dataset, 2, seed=3, workers=n) for n in (0, 2))
         for a, b in zip(alone, together, strict=True):
             assert list(a) == list(b)
             assert all(torch.equal(a[name], b[name]) for name in a)
@@ -623,7 +624,7 @@ class TestBatches:
         assert (fit_scaler(opened, opened.rows_of(["a"])).maximum == 0).all()
 
     def test_model_inputs(self, opened):
-        batch = next(iter(make_loader(self.dataset(opened, ["a", "c"]), 3)))
+        batch = self.batches(self.dataset(opened, ["a", "c"]), 3)[0]
         scaler = SpectrogramScaler(np.full(200, -80, np.float32), np.zeros(200, np.float32))
         inputs = model_inputs(batch, scaler, CORRECTED, torch.device("cpu"))
         assert torch.equal(inputs["spectrogram"], spectrogram_image(batch["spectrogram"], scaler))

@@ -10,8 +10,8 @@ import torch
 from serkit.constants import FUSIONS, VIEW_SETS
 from serkit.errors import ParameterError
 from serkit.experiment import Experiment
-from serkit.model.coattention import PROFILES, CoAttentionModel, load_model, save_model
-from serkit.model.fusion import weigh_frames
+from serkit.model.coattention import PROFILES, CoAttentionModel, weigh_frames
+from serkit.model.storage import load_model, save_model
 from serkit.training.batches import TENSORS
 
 DEMO = PROFILES["demo"]

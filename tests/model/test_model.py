@@ -1,8 +1,6 @@
-"""The model: shapes, independence of the batch, masks, parameter counts, and where weights come from."""
+"""The model: shapes, independence of the batch, masks, and where weights come from."""
 
 import dataclasses
-import json
-from pathlib import Path
 from urllib.error import URLError
 
 import huggingface_hub.constants
@@ -25,21 +23,12 @@ from trees import cut
 
 from serkit.constants import SEGMENT_SAMPLES
 from serkit.errors import ParameterError, WeightsError
-from serkit.model import coattention as model_module
-from serkit.model.coattention import (
-    PAPER,
-    PROFILES,
-    CoAttentionModel,
-    create_model,
-    load_model,
-    save_model,
-)
+from serkit.model.coattention import PAPER, PROFILES, CoAttentionModel, create_model
 from serkit.model.encoders import alexnet_features, count_encoder_frames
-from serkit.model.published import from_published_state_dict, load_published
+from serkit.model.storage import load_model, save_model
 
 DEMO = PROFILES["demo"]
 NUM_SAMPLES = (48_000, 20_000, 8000, 48_000, 1200)
-SHAPES = Path(__file__).parents[1] / "golden" / "ca_mser_state_dict_shapes.json"
 
 
 def make_inputs(num_samples=NUM_SAMPLES, seed=0):
@@ -190,156 +179,6 @@ class TestEncoderFrames:
             count_encoder_frames(48_000, config)
 
 
-# Parameters of the paper's model. Each linear layer has inputs x outputs + outputs.
-BRANCHES = {
-    # convolutions 23296 + 307392 + 663936 + 884992 + 590080 = 2469696, linear 9216 x 128 + 128 = 1179776
-    "spectrogram_encoder": 3_649_472,
-    # layer 1: 2 x 4 x 256 x (40 + 256 + 2) = 610304, layer 2: 2 x 4 x 256 x (512 + 256 + 2) = 1576960,
-    # linear 153600 x 128 + 128 = 19660928
-    "mfcc_encoder": 21_848_192,
-    "speech_encoder": 94_371_712,  # wav2vec2-base
-    "coattention": 256 * 149 + 149,
-    "speech_projection": 768 * 128 + 128,
-    "fusion_1": 384 * 128 + 128,
-    "fusion_2": 128 * 128 + 128,
-    "classifier": 128 * 4 + 4,
-}
-
-
-@pytest.fixture(scope="module")
-def old_checkpoint():
-    """A published checkpoint as an older torch wrote it from several GPUs; each tensor is one number."""
-    renamed = {"original0": "weight_g", "original1": "weight_v"}
-    state = {}
-    for number, (name, shape) in enumerate(json.loads(SHAPES.read_text()).items()):
-        if "parametrizations" in name:
-            name = name.replace("parametrizations.weight.", "")
-            name = name.replace(name.rsplit(".", 1)[1], renamed[name.rsplit(".", 1)[1]])
-        state[f"module.{name}"] = torch.tensor(float(number)).expand(shape)
-    return state
-
-
-@pytest.fixture(scope="module")
-def published(old_checkpoint):
-    return from_published_state_dict(old_checkpoint)
-
-
-class TestPaperModel:
-    def test_parameter_counts(self, published):
-        assert published.count_parameters() == BRANCHES
-        assert sum(BRANCHES.values()) == sum(p.numel() for p in published.parameters())
-
-    def test_no_alexnet_classifier(self, published):
-        for part in published.spectrogram_encoder.modules():
-            assert 4096 not in (getattr(part, "in_features", 0), getattr(part, "out_features", 0))
-        assert not [name for name in published.state_dict() if "alexnet" in name]
-
-    def test_old_names_and_prefix_are_understood(self, published, old_checkpoint):
-        """One tensor of each branch arrives where it belongs."""
-        expected = {
-            "spectrogram_encoder.features.10.weight": "alexnet_model.features.10.weight",
-            "spectrogram_encoder.projection.bias": "post_spec_layer.bias",
-            "mfcc_encoder.lstm.weight_hh_l1_reverse": "lstm_mfcc.weight_hh_l1_reverse",
-            "mfcc_encoder.projection.weight": "post_mfcc_layer.weight",
-            "speech_encoder.masked_spec_embed": "wav2vec2_model.masked_spec_embed",
-            "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original0":
-                "wav2vec2_model.encoder.pos_conv_embed.conv.weight_g",
-            "speech_encoder.encoder.pos_conv_embed.conv.parametrizations.weight.original1":
-                "wav2vec2_model.encoder.pos_conv_embed.conv.weight_v",
-            "coattention.weight": "post_spec_mfcc_att_layer.weight",
-            "speech_projection.weight": "post_wav_layer.weight",
-            "fusion_1.weight": "post_att_layer_1.weight",
-            "fusion_2.bias": "post_att_layer_2.bias",
-            "classifier.bias": "post_att_layer_3.bias",
-        }  # fmt: skip
-        state = published.state_dict()
-        for ours, theirs in expected.items():
-            assert torch.equal(state[ours], old_checkpoint[f"module.{theirs}"]), ours
-        # all 257 but the six of AlexNet's classifier arrived, each once
-        assert len({value.flatten()[0].item() for value in state.values()}) == len(state) == 251
-
-    def test_evaluation_mode(self, published):
-        assert not published.training
-
-
-class TestCheckpointRefused:
-    @pytest.fixture(autouse=True)
-    def without_storage(self, monkeypatch):
-        """A refusal needs names and shapes only: no time spent on drawing 120 million weights."""
-        monkeypatch.setattr(model_module, "count_encoder_frames", lambda *_: 149)
-        with torch.device("meta"):
-            yield
-
-    def test_missing(self, old_checkpoint):
-        state = dict(old_checkpoint)
-        del state["module.post_wav_layer.bias"], state["module.lstm_mfcc.weight_ih_l0"]
-        message = "2 faults: missing mfcc_encoder.lstm.weight_ih_l0; missing speech_projection.bias"
-        with pytest.raises(WeightsError, match=message):
-            from_published_state_dict(state)
-
-    def test_unknown(self, old_checkpoint):
-        state = old_checkpoint | {
-            "module.post_att_layer_4.weight": torch.zeros(4),
-            "optimizer": torch.zeros(1),
-        }
-        with pytest.raises(
-            WeightsError, match=r"2 faults: unknown post_att_layer_4\.weight; unknown optimizer"
-        ):
-            from_published_state_dict(state)
-
-    def test_wrong_shape(self, old_checkpoint):
-        state = old_checkpoint | {"module.post_att_layer_3.weight": torch.zeros(6, 128)}
-        message = r"1 faults: classifier\.weight is \(6, 128\), expected \(4, 128\)"
-        with pytest.raises(WeightsError, match=message):
-            from_published_state_dict(state)
-
-    def test_something_else_entirely(self):
-        with pytest.raises(WeightsError, match=r"252 faults: .*; \.\.\.$"):
-            from_published_state_dict({"weight": torch.zeros(2)})
-
-
-class Malicious:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return Path.touch, (Path(self.marker),)
-
-
-class TestCheckpointFile:
-    """``load_published`` reads tensors from a file and nothing else."""
-
-    def test_malicious_checkpoint_is_not_unpickled(self, tmp_path):
-        marker, path = tmp_path / "owned", tmp_path / "checkpoint.pt"
-        torch.save({"post_att_layer_3.bias": torch.zeros(4), "extra": Malicious(str(marker))}, path)
-        with pytest.raises(
-            WeightsError, match=r"checkpoint.pt: can't be read as tensors .*Weights only load"
-        ):
-            load_published(path)
-        assert not marker.exists()
-        torch.load(path, weights_only=False)
-        assert marker.exists()  # it would have run
-
-    def test_what_is_no_state_dict_is_refused(self, tmp_path):
-        path = tmp_path / "checkpoint.pt"
-        torch.save({"epoch": 3}, path)
-        with pytest.raises(WeightsError, match="expected a state_dict, names with tensors"):
-            load_published(path)
-        path.write_text("not a checkpoint")
-        with pytest.raises(WeightsError, match="can't be read as tensors"):
-            load_published(path)
-        with pytest.raises(WeightsError, match="No such file"):
-            load_published(tmp_path / "nowhere.pt")
-
-    def test_names_are_checked(self, tmp_path):
-        path = tmp_path / "checkpoint.pt"
-        torch.save({"post_att_layer_3.bias": torch.zeros(4)}, path)
-        with pytest.raises(WeightsError, match="missing spectrogram_encoder"):
-            load_published(path)
-
-
 class TestAlexNet:
     def test_is_torchvisions(self):
         torch.manual_seed(0)
@@ -350,24 +189,6 @@ class TestAlexNet:
         image = torch.randn(2, 3, 256, 384)
         with torch.no_grad():
             assert torch.equal(ours(image), reference(image))
-
-
-class TestSaveAndLoad:
-    def test_round_trip(self, tmp_path, demo, output):
-        save_model(demo, tmp_path / "model")
-        assert {p.name for p in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
-        loaded = load_model(tmp_path / "model")
-        assert loaded.config == demo.config
-        assert not loaded.training
-        with torch.no_grad():
-            assert torch.equal(loaded(**make_inputs()).logits, output.logits)
-
-    @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-    def test_missing_file(self, tmp_path, demo, name):
-        save_model(demo, tmp_path)
-        (tmp_path / name).unlink()
-        with pytest.raises(WeightsError, match=f"{name} is missing; train one with notebook 05"):
-            load_model(tmp_path)
 
 
 SMALL = {

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 import soxr
-from voices import METRICS, SCALER, voice, write_model
+from voices import METRICS, SCALER, voice, write_model, write_model_folder
 
 from serkit import cli
 from serkit.constants import LABELS
@@ -23,10 +23,9 @@ from serkit.features import audio
 from serkit.features.store import build_store
 from serkit.metrics import utterance_probabilities
 from serkit.model.coattention import DEMO, create_model
-from serkit.model.storage import write_model_folder
 from serkit.predict import Predictor, open_predictor, summary_table
 from serkit.recipe import CORRECTED, PUBLISHED, named
-from serkit.training import devices, scoring
+from serkit.training import scoring
 from serkit.training.batches import SegmentDataset, fit_scaler
 
 
@@ -90,7 +89,7 @@ def test_same_probabilities_as_training_gives(tmp_path, name):
     store = build_store(manifest, recipe, tmp_path / "store", workers=1)
     predictor = Predictor(model_folder, device="cpu", precision="float32")
     dataset = SegmentDataset(store, np.arange(len(store)), dict.fromkeys(manifest["utterance_id"], 1))
-    scored = scoring.predict(devices.make_accelerator("float32"), predictor.model, dataset, SCALER, 8)
+    scored = scoring.predict(scoring.make_accelerator("float32"), predictor.model, dataset, SCALER, 8)
     expected = utterance_probabilities(scored[list(LABELS)].to_numpy())
     ours = np.array([
         probabilities(predictor.predict(path)) for path in manifest.set_index("utterance_id").loc[scored.index, "path"]

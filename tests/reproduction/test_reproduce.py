@@ -56,7 +56,9 @@ def toy(project, monkeypatch):
     )
     for name in ("02_mfcc", "03_spectrogram", "04_wav2vec2"):
         write(name, common + "profile = ''\n", f"print('{name}')")
-    settings = "name_variant = False\nfold = ''\nseed = 0\nprofile = 'demo'\nepochs = None\nbatch_size = None\n"
+    settings = (
+        "name_variant = False\nfold = ''\nseed = 0\nprofile = 'demo'\nepochs = None\nbatch_size = None\n"
+    )
     body = (
         "import json, pathlib\n"
         "from serkit.runs import Experiment\n"

@@ -15,6 +15,7 @@ from serkit.errors import ParameterError, StoreError, WeightsError
 from serkit.experiment import Experiment
 from serkit.model import coattention as model
 from serkit.model.coattention import CoAttentionModel, create_model
+from serkit.model.storage import load_model
 from serkit.training import encoder_states as encoded
 from serkit.training import loop as training
 from serkit.training.batches import SegmentDataset, fit_scaler, model_inputs
@@ -51,7 +52,7 @@ def test_a_saved_encoder_trains_and_frozen_parts_stay(tones, tmp_path, encoder_f
     settings = {"speech_encoder": str(encoder_folder), "encoder_training": mode, "epochs": 1}
     result = train(tones, tmp_path, **settings)
     before = create_model(training.model_config(Experiment(**settings))).speech_encoder
-    after = model.load_model(tmp_path / "model").speech_encoder.state_dict()
+    after = load_model(tmp_path / "model").speech_encoder.state_dict()
     changed = {name for name, value in before.state_dict().items() if not torch.equal(value, after[name])}
     last = f"encoder.layers.{SMALL['num_hidden_layers'] - 1}."
     convolutions = {name for name in changed if name.startswith("feature_extractor.")}
@@ -138,7 +139,7 @@ class TestKeptStates:
 
     def test_layer_weights_learn(self, tones, tmp_path):
         train(tones, tmp_path, encoder_training="frozen", encoder_layers="weighted", epochs=1)
-        weights = model.load_model(tmp_path / "model").layer_weights
+        weights = load_model(tmp_path / "model").layer_weights
         assert weights.shape == (3,) and weights.abs().max() > 0
 
     def test_an_interrupted_call_computes_the_rest_only(self, tones, tmp_path, monkeypatch):

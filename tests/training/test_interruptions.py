@@ -7,18 +7,30 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
+import tones as tones_program
 from tones import QUIET, make_tones, train
 
 from serkit import runs
 from serkit.errors import RunError
-from serkit.model import coattention as model
-from serkit.training import checkpoints, interrupts, launch
-from serkit.training import loop as training
+from serkit.model import coattention, storage
+from serkit.training import checkpoints, loop
+
+# one view with its dropout: what is kept and drawn again is the same for all, in a fraction of the time
+FIVE = {"epochs": 5, "patience": 5, "min_epochs": 5, "batch_size": 8, "views": "spectrogram"}
+RESULTS = (
+    "history.csv",
+    "predictions.parquet",
+    "embedding.parquet",
+    "epochs.parquet",
+    "model/model.safetensors",
+)
+
+
+class Killed(BaseException):
+    pass
 
 
 @pytest.fixture(scope="module")
@@ -27,168 +39,178 @@ def tones(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(tones, tmp_path_factory):
-    """An undisturbed run."""
-    return train(tones, tmp_path_factory.mktemp("whole"), batch_size=4)
-
-
-def same(run, whole):
-    for name in ("history.csv", "predictions.parquet", "embedding.parquet"):
-        assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
-
-
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("step", [1, 3, 5, 8])
-def test_killed_inside_an_epoch(tones, whole, tmp_path, monkeypatch, step):
-    """Three steps an epoch; a checkpoint after each of them."""
-    real, seen = training.seed_of_step, []
-
-    def die_before(*arguments):
-        seen.append(arguments)
-        if len(seen) == step + 1:
-            raise Killed
-        return real(*arguments)
-
-    monkeypatch.setattr(training, "seed_of_step", die_before)
-    with pytest.raises(Killed):
-        train(tones, tmp_path, batch_size=4, checkpoint_min=0.0)
-    monkeypatch.setattr(training, "seed_of_step", real)
-    lines = []
-    batches = checkpoints.good_checkpoint(tmp_path).split(" of ")[-1].split()[0]
-    again = train(tones, tmp_path, lines, batch_size=4)
-    done, batch = divmod(step, int(batches))
-    expected = f"resumed after epoch {done + 1}, batch {batch} of {batches}"
-    assert any(line.startswith(expected) for line in lines), lines
-    same(again, whole)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_saves_first(tones, whole, tmp_path, monkeypatch, number):
-    real = training.seed_of_step
-
-    def ask(seed, epoch, batch, process):
-        if (epoch, batch) == (2, 2):
-            os.kill(os.getpid(), number)
-        return real(seed, epoch, batch, process)
-
-    monkeypatch.setattr(training, "seed_of_step", ask)
-    before = signal.getsignal(number)
-    kind = KeyboardInterrupt if number == signal.SIGINT else RunError
-    with pytest.raises(kind, match=r"the checkpoint of epoch 2, batch 2 of \d+ is good"):
-        train(tones, tmp_path, batch_size=4)
-    assert signal.getsignal(number) == before
-    monkeypatch.setattr(training, "seed_of_step", real)
-    same(train(tones, tmp_path, batch_size=4), whole)
-
-
-def test_a_time_limit_that_is_told_twice_still_saves():
-    """A cluster sends SIGTERM to every process, and the driver interrupts its jobs."""
-    with interrupts.Interrupts(SimpleNamespace(num_processes=1), every_s=1e9) as asked:
-        assert asked.due() == interrupts.NOTHING
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
-        assert asked.due() == interrupts.STOP
-        with pytest.raises(KeyboardInterrupt):  # somebody insists
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_sigkill_at_random_moments(tones, tmp_path):
-    """The program itself, killed by the system three times; then left to finish."""
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    make_tones(folder)
-    settings = json.dumps(
-        {"epochs": 8, "batch_size": 4, "checkpoint_min": 0.0, "patience": 8, "min_epochs": 8}
-    )
-
-    def start(name):
-        program = [sys.executable, str(os.path.join(os.path.dirname(os.path.dirname(__file__)), "tones.py"))]
-        return subprocess.Popen(
-            [*program, str(folder), str(tmp_path / name), settings], stderr=subprocess.PIPE
-        )
-
-    undisturbed = start("undisturbed")
-    assert undisturbed.wait(timeout=300) == 0, undisturbed.stderr.read()
-    rng = np.random.default_rng()
-    for _ in range(3):
-        child = start("killed")
-        checkpoint = tmp_path / "killed" / runs.CHECKPOINT
-        known = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        while child.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == known):
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.5))
-        child.kill()
-        child.wait()
-        child.stderr.close()
-    assert not (tmp_path / "killed" / "DONE").exists()
-    last = start("killed")
-    assert last.wait(timeout=300) == 0, last.stderr.read()
-    for name in ("history.csv", "predictions.parquet", "embedding.parquet"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
-
-
-FIVE = {"epochs": 5, "patience": 5, "min_epochs": 5, "batch_size": 8}
-
-
-@pytest.fixture(scope="module")
-def kept(tones, tmp_path_factory):
-    """Bytes of the model after each epoch that was the best so far, and the undisturbed run."""
-    weights, folder = {}, tmp_path_factory.mktemp("kept")
+def undisturbed(tones, tmp_path_factory):
+    """A run of five epochs, and the bytes of its model after each epoch that was the best so far."""
+    weights = []
     with pytest.MonkeyPatch.context() as patch:
+        real = storage.save_model
 
-        def keep(network, place):
-            model.save_model(network, place)
-            weights[len(weights)] = (place / "model.safetensors").read_bytes()
+        def keep(network, folder):
+            real(network, folder)
+            weights.append((folder / "model.safetensors").read_bytes())
 
-        patch.setattr(training, "save_model", keep)
-        whole = train(tones, folder, **FIVE)
+        patch.setattr(storage, "save_model", keep)
+        whole = train(tones, tmp_path_factory.mktemp("whole"), **FIVE)
     sums = (whole.history["validation_wa"] + whole.history["validation_ua"]).round(9)
     better = [epoch for epoch in range(1, 6) if sums[epoch - 1] > max([-1, *sums[: epoch - 1]])]
     assert len(better) == len(weights) >= 2  # or there is nothing to mix up
-    return dict(zip(better, weights.values(), strict=True)), whole
+    return whole, dict(zip(better, weights, strict=True))
 
 
-class TestBestModel:
-    """The model that is kept is that of the best epoch of the checkpoint, wherever a training ends."""
+@pytest.fixture
+def whole(undisturbed):
+    return undisturbed[0]
 
-    @pytest.mark.parametrize("name", ["save_checkpoint", "save_model"])
-    def test_killed_while_an_epoch_is_saved(self, kept, tones, tmp_path, monkeypatch, name):
-        """In the last epoch that is better; on a GPU it may not be better when it is trained again."""
-        weights, whole = kept
-        real, last = getattr(training, name), max(weights)
 
-        def die(*arguments):
-            progress = arguments[-1] if name == "save_checkpoint" else {}
-            calls.append(progress.get("epoch"))
-            if progress.get("epoch") == last + 1 or (name == "save_model" and len(calls) == len(weights)):
-                raise Killed
-            real(*arguments)
+def same(folder, whole):
+    for name in RESULTS:
+        assert (Path(folder) / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
+
+def at_call(number, act, before=True):
+    """A function that acts just before, or after, its call of that number."""
+
+    def wrap(real):
         calls = []
-        monkeypatch.setattr(training, name, die)
-        with pytest.raises(Killed):
-            train(tones, tmp_path, **FIVE)
-        kept_before = (tmp_path / "model" / "model.safetensors").read_bytes()
-        assert kept_before == weights[sorted(weights)[-2]]
-        monkeypatch.setattr(training, name, real)
-        again = train(tones, tmp_path, **FIVE)
-        same(again, whole)
-        for file in ("model.safetensors", "config.json"):
-            assert (tmp_path / "model" / file).read_bytes() == (whole.folder / "model" / file).read_bytes()
 
-    def test_killed_right_after_done(self, kept, tones, tmp_path, monkeypatch):
-        """It is done, and a checkpoint that was left is taken away by whoever comes next."""
-        monkeypatch.setattr(training, "remove_checkpoint", lambda folder: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
+        def function(*arguments, **named):
+            calls.append(arguments)
+            if before and len(calls) == number:
+                act()
+            result = real(*arguments, **named)
+            if not before and len(calls) == number:
+                act()
+            return result
+
+        return function
+
+    return wrap
+
+
+def die():
+    raise Killed
+
+
+def wrapped(monkeypatch, module, name, wrap):
+    monkeypatch.setattr(module, name, wrap(getattr(module, name)))
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call", "before", "finished"),
+    [
+        (loop, "seed_of_step", 2, True, 0),  # in the first epoch
+        (loop, "seed_of_step", 6, True, 2),  # in the third; an epoch has two steps
+        (checkpoints, "keep_predictions", 3, False, 2),
+        (checkpoints, "save_checkpoint", 3, True, 2),
+        (checkpoints, "save_checkpoint", 3, False, 3),
+        (checkpoints, "save_checkpoint", 5, False, 5),
+        (checkpoints, "join_predictions", 1, False, 5),
+        (storage, "describe_model", 1, False, 5),
+    ],
+)
+def test_killed_anywhere(tones, whole, tmp_path, monkeypatch, module, name, call, before, finished):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        wrapped(patch, module, name, at_call(call, die, before))
+        train(tones, tmp_path, **FIVE)
+    assert not (tmp_path / runs.DONE).exists()
+    lines = []
+    train(tones, tmp_path, lines, **FIVE)
+    assert sum(line.startswith(f"resumed after epoch {finished}:") for line in lines) == (finished > 0)
+    assert sum(line.startswith("epoch ") for line in lines) == 5 - finished
+    same(tmp_path, whole)
+
+
+@pytest.mark.parametrize(("module", "name"), [(checkpoints, "save_checkpoint"), (storage, "save_model")])
+def test_the_model_kept_is_of_an_epoch_that_counts(tones, undisturbed, tmp_path, monkeypatch, module, name):
+    """Killed while the last better epoch is saved: on a GPU it may not be better when it is trained again."""
+    whole, weights = undisturbed
+    call = max(weights) if name == "save_checkpoint" else len(weights)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        wrapped(patch, module, name, at_call(call, die))
+        train(tones, tmp_path, **FIVE)
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights[sorted(weights)[-2]]
+    train(tones, tmp_path, **FIVE)
+    same(tmp_path, whole)
+
+
+def test_killed_right_after_done(tones, whole, tmp_path, monkeypatch):
+    """It is done, and what was left is taken away by whoever comes next."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        wrapped(patch, checkpoints, "remove_leftovers", at_call(1, die))
+        train(tones, tmp_path, **FIVE)
+    assert (tmp_path / runs.DONE).exists() and (tmp_path / runs.CHECKPOINT).exists()
+    lines = []
+    train(tones, tmp_path, lines, **FIVE)
+    assert lines[0].startswith("already done")
+    assert not (tmp_path / runs.CHECKPOINT).exists() and not (tmp_path / "epochs").exists()
+    same(tmp_path, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop(tones, whole, tmp_path, monkeypatch, number):
+    """Ctrl-C, and a cluster's time limit: at once, with what is kept."""
+    before = signal.getsignal(number)
+    for call, kept in (
+        (1, "no epoch was finished"),
+        (4, r"epoch 1 is kept in .*"),
+        (4, r"epochs 1 to 2 are kept in .*"),
+    ):
+        with monkeypatch.context() as patch:
+            wrapped(patch, loop, "seed_of_step", at_call(call, lambda: os.kill(os.getpid(), number)))
+            with pytest.raises(KeyboardInterrupt, match=rf"^stopped; {kept}: run again to go on$"):
+                train(tones, tmp_path, **FIVE)
+        assert signal.getsignal(number) == before
+    train(tones, tmp_path, **FIVE)
+    same(tmp_path, whole)
+
+
+def test_sigkill_at_random_moments(tones, whole, tmp_path):
+    """The program itself, killed by the system twice; then left to finish."""
+    corpus, folder = Path(tones[0]["path"][0]).parent, tmp_path / "killed"
+    checkpoint = folder / runs.CHECKPOINT
+    command = [sys.executable, tones_program.__file__, str(corpus), str(folder), json.dumps(FIVE)]
+    for _ in range(2):
+        known = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        with subprocess.Popen(command) as child:
+            while child.poll() is None and (
+                not checkpoint.exists() or checkpoint.stat().st_mtime_ns == known
+            ):
+                time.sleep(0.001)
+            time.sleep(np.random.default_rng().uniform(0, 0.1))
+            child.kill()
+    train(tones, folder, **FIVE)
+    same(folder, whole)
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize(
+        ("module", "name", "call", "kept"),
+        [
+            (checkpoints, "save_file", 2, "epoch 1 is kept in .*"),
+            (storage, "save_file", 1, "epoch 1 is kept in .*"),
+            (storage, "describe_model", 1, "epochs 1 to 5 are kept in .*"),
+        ],
+    )
+    def test_says_what_is_kept_and_goes_on(
+        self, tones, whole, tmp_path, monkeypatch, module, name, call, kept
+    ):
+        def full():
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            wrapped(patch, module, name, at_call(call, full))
+            with pytest.raises(RunError, match=rf"can't be written .*No space left.*; {kept}: make room"):
+                train(tones, tmp_path, **FIVE)
+        train(tones, tmp_path, **FIVE)
+        same(tmp_path, whole)
+
+    def test_other_faults_of_the_system_keep_their_name(self, tones, tmp_path, monkeypatch):
+        def too_many():
+            raise OSError(24, "Too many open files")
+
+        wrapped(monkeypatch, loop, "seed_of_step", at_call(1, too_many))
+        with pytest.raises(OSError, match="Too many open files"):
             train(tones, tmp_path, **FIVE)
-        assert (tmp_path / runs.DONE).exists() and (tmp_path / runs.CHECKPOINT).exists()
-        monkeypatch.undo()
-        lines = []
-        same(train(tones, tmp_path, lines, **FIVE), kept[1])
-        assert lines[0].startswith("already done") and not (tmp_path / runs.CHECKPOINT).exists()
 
 
 class TestPowerCut:
@@ -201,11 +223,11 @@ class TestPowerCut:
         fsync, replace = os.fsync, os.replace
 
         def send(number):
-            place = os.readlink(f"/proc/self/fd/{number}")
-            if os.path.isdir(place):
-                named.update(Path(place).iterdir())
+            path = Path(os.readlink(f"/proc/self/fd/{number}"))
+            if path.is_dir():
+                named.update(path.iterdir())
             else:
-                sent.add(Path(place).read_bytes())
+                sent.add(path.read_bytes())
             fsync(number)
 
         def rename(old, new):
@@ -231,72 +253,69 @@ class TestPowerCut:
         return history
 
     def test_what_done_and_checkpoints_rely_on_is_on_the_disk(self, tones, tmp_path, disk):
-        train(tones, tmp_path, checkpoint_min=0.0)
+        train(tones, tmp_path)
         names = [path.name for path in disk]
-        assert names[-1] == runs.DONE and names.count(runs.CHECKPOINT) >= 6
+        assert names[-1] == runs.DONE and names.count(runs.CHECKPOINT) == 3
         assert {"model.safetensors", "files.json", "0001.parquet"} <= set(names)
 
 
 class TestOneBatchManyWays:
     """The gradient of a batch does not depend on how it is computed (every dropout off)."""
 
-    @pytest.fixture(autouse=True)
-    def no_dropout(self, monkeypatch):
-        monkeypatch.setitem(model.PROFILES, "demo", QUIET)
+    SETTINGS = {"epochs": 2, "batch_size": 3, "class_weights": True, "label_smoothing": 0.1}  # noqa: RUF012
 
-    # ten segments: the last batch is a single one, less than there are processes
-    SETTINGS = {"epochs": 3, "batch_size": 3, "class_weights": True, "label_smoothing": 0.1}  # noqa: RUF012
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def plain(tones, tmp_path_factory):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(coattention.PROFILES, "demo", QUIET)
+            settings = TestOneBatchManyWays.SETTINGS
+            yield train(tones, tmp_path_factory.mktemp("plain"), **settings).history
 
-    @pytest.fixture
-    def plain(self, tones, tmp_path_factory):
-        return train(tones, tmp_path_factory.mktemp("plain"), **self.SETTINGS).history
-
-    @pytest.mark.parametrize("micro_batch", [1, 2])
-    def test_accumulated(self, tones, tmp_path, plain, micro_batch):
-        pieces = train(tones, tmp_path, **self.SETTINGS, micro_batch=micro_batch).history
-        np.testing.assert_allclose(pieces["train_loss"], plain["train_loss"], atol=1e-3)
-        np.testing.assert_allclose(pieces["validation_loss"], plain["validation_loss"], atol=1e-3)
-
-    def test_gradient_checkpointing(self, tones, tmp_path, plain):
-        saving = train(tones, tmp_path, **self.SETTINGS, gradient_checkpointing=True).history
-        np.testing.assert_allclose(saving["train_loss"], plain["train_loss"], atol=1e-3)
-
-    def test_two_processes(self, tmp_path, plain):
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
-                   "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                   "--main_process_port", "0"]  # fmt: skip
-        program = os.path.join(os.path.dirname(os.path.dirname(__file__)), "tones.py")
-        folder = tmp_path / "corpus"
-        folder.mkdir()
-        make_tones(folder)
-        done = subprocess.run(
-            [*command, program, str(folder), str(tmp_path / "run"), json.dumps(self.SETTINGS)],
-            check=True, timeout=300, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert "2 process(es)" in done.stdout  # or one of them did it all
-        pair = pd.read_csv(tmp_path / "run" / "history.csv")
-        np.testing.assert_allclose(pair["train_loss"], plain["train_loss"], atol=1e-3)
-        np.testing.assert_allclose(pair["validation_loss"], plain["validation_loss"], atol=1e-3)
+    @pytest.mark.parametrize(
+        "change", [{"micro_batch": 1}, {"micro_batch": 2}, {"gradient_checkpointing": True}]
+    )
+    def test_same_losses(self, tones, tmp_path, plain, change):
+        other = train(tones, tmp_path, **self.SETTINGS, **change).history
+        for name in ("train_loss", "validation_loss"):
+            np.testing.assert_allclose(other[name], plain[name], atol=1e-3)
 
 
-def test_out_of_memory_says_what_to_change(tones, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: out of memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_what_to_change(tones, tmp_path, monkeypatch, error):
     def exhausted(*_, **__):
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+        raise error
 
-    monkeypatch.setattr(training, "_forward_backward", exhausted)
-    expected = r"epoch 1, batch 1: out of memory with 8 segments at once; there is no checkpoint yet. Set micro_batch=4"
+    monkeypatch.setattr(loop.F, "cross_entropy", exhausted)
+    expected = (
+        r"epoch 1, batch 1: out of memory with 8 segments at once; set micro_batch=4 \(the batch stays 8\)"
+    )
     with pytest.raises(RunError, match=expected):
         train(tones, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_named(tones, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "log_scalars", lambda *_: (_ for _ in ()).throw(Killed))
-    with pytest.raises(Killed):
-        train(tones, tmp_path, checkpoint_min=0.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        wrapped(patch, checkpoints, "save_checkpoint", at_call(1, die, before=False))
+        train(tones, tmp_path)
     path = tmp_path / runs.CHECKPOINT
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(RunError, match=r"checkpoint.safetensors: damaged, or of another model .*delete it"):
         train(tones, tmp_path)
+
+
+def test_a_long_epoch_reports_its_batches(tones, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "LINE_S", 0.0)
+    lines = []
+    train(tones, tmp_path, lines, epochs=1)
+    assert any(line.startswith("epoch 1, batch 1 of ") and line.endswith("min left") for line in lines)
 
 
 def test_tensorboard_has_every_epoch(whole):
@@ -312,39 +331,3 @@ def test_timing_beside_the_history(whole):
     assert list(whole.timing["epoch"]) == list(whole.history["epoch"])
     assert (whole.timing["seconds"] > 0).all()
     assert whole.timing["peak_memory_mb"].between(50, 50_000).all()
-
-
-class TestLaunch:
-    """What the notebook does with several GPUs, here with two processes on the CPU."""
-
-    @pytest.fixture
-    def run(self, tones, tmp_path, monkeypatch):
-        (tmp_path / "notebooks").mkdir()
-        (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        run = runs.start_run("pair", corpus="demo", epochs=1, batch_size=8)
-        run.processed.mkdir(parents=True)
-        tones[0].to_parquet(run.processed / "manifest.parquet")
-        return run
-
-    def test_a_fold_on_two_processes(self, run):
-        lines = []
-        result = launch.train_in_processes(run, 2, report=lines.append)
-        assert any("2 process(es)" in line for line in lines)
-        assert (run.folder / "DONE").is_file()
-        assert len(result.history) == 1
-        assert runs.is_done(run.folder, run.experiment)
-
-    def test_its_message_comes_through(self, run):
-        (run.processed / "manifest.parquet").unlink()
-        with pytest.raises(RunError, match=r"2 processes: .*manifest.parquet is missing; run notebook 01"):
-            launch.train_in_processes(run, 2, report=[].append)
-
-    def test_bad_parameters(self, tmp_path, capsys):
-        path = tmp_path / "parameters.json"
-        path.write_text("{")
-        with pytest.raises(SystemExit, match=r"parameters.json: can't be read"):
-            launch.main(["pair", str(path)])
-        with pytest.raises(SystemExit, match="usage: accelerate launch"):
-            launch.main([])

@@ -9,7 +9,7 @@ from serkit.constants import VIEW_SETS
 from serkit.errors import RunError
 from serkit.evaluation.ablations import apply_rule, epoch_scores, load_epochs
 from serkit.runs import EPOCHS
-from serkit.training import loop as training
+from serkit.training import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ class TestKept:
 
     def test_interrupted_and_continued(self, tones, tmp_path, monkeypatch):
         whole = train(tones, tmp_path / "whole", keep_epochs=True)
-        real, calls = training.save_checkpoint, []
+        real, calls = checkpoints.save_checkpoint, []
 
         def stop_after_two(*arguments):
             real(*arguments)
@@ -66,11 +66,11 @@ class TestKept:
             if len(calls) == 2:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(training, "save_checkpoint", stop_after_two)
+        monkeypatch.setattr(checkpoints, "save_checkpoint", stop_after_two)
         with pytest.raises(KeyboardInterrupt):
             train(tones, tmp_path / "broken", keep_epochs=True)
         assert (tmp_path / "broken" / "epochs").is_dir()
-        monkeypatch.setattr(training, "save_checkpoint", real)
+        monkeypatch.setattr(checkpoints, "save_checkpoint", real)
         again = train(tones, tmp_path / "broken", keep_epochs=True)
         assert (again.folder / EPOCHS).read_bytes() == (whole.folder / EPOCHS).read_bytes()
 

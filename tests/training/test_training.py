@@ -1,4 +1,4 @@
-"""One fold: the checkpoint rule by hand, resuming, and what is refused."""
+"""One fold: the checkpoint rule by hand, what a run folder holds, and what is refused."""
 
 import json
 
@@ -14,8 +14,8 @@ from serkit.experiment import Experiment
 from serkit.folds import find_fold, make_folds
 from serkit.model.coattention import DEMO
 from serkit.recipe import CORRECTED
-from serkit.training import checkpoints, devices, progress
-from serkit.training import loop as training
+from serkit.training import loop, scoring
+from serkit.training.checkpoints import Progress, best_epoch
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +33,22 @@ class TestCheckpointRule:
         ("sums", "best"), [((0.5,), 1), ((0.5, 0.6, 0.4), 2), ((0.5, 0.6, 0.6), 2), ((0.9, 0.1, 1.0), 3)]
     )
     def test_best_epoch(self, sums, best):
-        assert progress.best_epoch(self.history(*sums)) == best
+        assert best_epoch(self.history(*sums)) == best
 
     def test_without_selection_the_last_epoch_is_taken(self):
-        assert progress.best_epoch([{"epoch": 1}, {"epoch": 2}]) == 2
+        assert best_epoch([{"epoch": 1}, {"epoch": 2}]) == 2
 
     def test_stops_after_patience_but_not_before_min_epochs(self):
         experiment = Experiment(profile="paper")  # patience 8, never before epoch 7
         flat = [1.0] + [0.5] * 20
-        stops = [n for n in range(1, 20) if progress.is_finished(self.history(*flat[:n]), experiment)]
+        stops = [n for n in range(1, 20) if Progress(self.history(*flat[:n])).is_finished(experiment)]
         assert stops[0] == 9  # best is epoch 1, eight without a better one follow
         early = Experiment(patience=2, min_epochs=7)
-        stops = [n for n in range(1, 20) if progress.is_finished(self.history(*flat[:n]), early)]
+        stops = [n for n in range(1, 20) if Progress(self.history(*flat[:n])).is_finished(early)]
         assert stops[0] == 7
 
     def test_stops_at_the_last_epoch(self):
-        assert progress.is_finished(self.history(*np.arange(100.0)), Experiment(profile="paper"))
+        assert Progress(self.history(*np.arange(100.0))).is_finished(Experiment(profile="paper"))
 
 
 def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
@@ -74,7 +74,7 @@ def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, tmp_
     """Recomputed segment by segment with the saved model, without any batching."""
     import torch
 
-    from serkit.model.coattention import load_model
+    from serkit.model.storage import load_model
     from serkit.training.batches import SegmentDataset, fit_scaler, model_inputs
 
     result = train(tones, tmp_path)
@@ -126,31 +126,6 @@ def test_same_seed_same_numbers_and_another_seed_others(tones, tmp_path):
     assert not np.allclose(first.history["train_loss"], other.history["train_loss"])
 
 
-def test_resumed_equals_uninterrupted(tones, tmp_path):
-    whole = train(tones, tmp_path / "whole", epochs=4)
-
-    class Killed(BaseException):
-        pass
-
-    def die_after_two(line):
-        if line.startswith("epoch   2"):
-            raise Killed
-
-    manifest, store = tones
-    experiment = Experiment(epochs=4, batch_size=8)
-    fold = find_fold(make_folds(manifest), "1")
-    folder = tmp_path / "killed"
-    with pytest.raises(Killed):
-        training.train_fold(experiment, store, manifest, fold, folder, report=die_after_two)
-    assert not (folder / "DONE").exists()
-    lines = []
-    resumed = train(tones, folder, lines, epochs=4)
-    assert any(line.startswith("resumed after epoch 3, batch 0 of") for line in lines)
-    assert [line[:9] for line in lines if line.startswith("epoch ")] == ["epoch   3", "epoch   4"]
-    pd.testing.assert_frame_equal(whole.history, resumed.history)
-    pd.testing.assert_frame_equal(whole.predictions, resumed.predictions)
-
-
 def test_done_is_read_back_and_not_trained_again(tones, tmp_path):
     first = train(tones, tmp_path)
     before = (tmp_path / "predictions.parquet").stat().st_mtime_ns
@@ -180,49 +155,17 @@ def test_loss_that_is_no_number_names_epoch_and_cure(tones, tmp_path, monkeypatc
     import torch
 
     monkeypatch.setattr(
-        training.F, "cross_entropy", lambda logits, label, **_: logits.sum() * torch.tensor(float("nan"))
+        loop.F, "cross_entropy", lambda logits, label, **_: logits.sum() * torch.tensor(float("nan"))
     )
-    with pytest.raises(RunError, match=r"epoch 1, batch 1: the loss is nan.*[Ll]ower learning_rate"):
+    with pytest.raises(
+        RunError, match=r"epoch 1, batch 1: the loss is nan, expected a number; lower learning_rate=0.001"
+    ):
         train(tones, tmp_path)
-
-
-def test_full_disk_keeps_the_epoch_before(tones, tmp_path, monkeypatch):
-    real, calls = checkpoints.save_file, []
-
-    def full(tensors, path, **settings):
-        calls.append(path)
-        if len(calls) == 2:
-            raise OSError(28, "No space left on device")
-        real(tensors, path, **settings)
-
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    expected = r"epoch 3, batch 0 of \d+ can't be written .*No space left.*the checkpoint of epoch 2, batch 0 of \d+ is good"
-    with pytest.raises(RunError, match=expected):
-        train(tones, tmp_path)
-    lines = []
-    train(tones, tmp_path, lines)
-    assert any(line.startswith("resumed after epoch 2, batch 0") for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("name", "what"), [("save_model", "the model of epoch 1"), ("describe_model", "the result")]
-)
-def test_full_disk_anywhere_else(tones, tmp_path, monkeypatch, name, what):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    whole = train(tones, tmp_path / "whole", epochs=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(training, name, full)
-        with pytest.raises(RunError, match=rf"{what} can't be written .*No space left on device.*checkpoint"):
-            train(tones, tmp_path / "full", epochs=1)
-    again = train(tones, tmp_path / "full", epochs=1)
-    pd.testing.assert_frame_equal(again.predictions, whole.predictions)
 
 
 @pytest.mark.parametrize(("given", "accelerate"), [("float32", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
 def test_precision_names(given, accelerate):
-    assert devices.resolve_precision(given) == accelerate
+    assert scoring.resolve_precision(given) == accelerate
 
 
 def test_bf16_on_cpu_trains(tones, tmp_path):
@@ -250,3 +193,10 @@ def test_model_folder_predicts_what_the_run_recorded(tones, tmp_path):
     again = [list(predictor.predict(path_of[name]).utterance.values()) for name in test["utterance_id"]]
     np.testing.assert_allclose(test[[f"p_{label}" for label in LABELS]].to_numpy(), again, atol=1e-5)
     assert f"On {len(test)} utterances" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_steps_are_timed_as_they_are_trained(tones):
+    """For estimates: real steps of the experiment's own batch, cut into pieces where that is asked for."""
+    seconds, peak = loop.time_steps(Experiment(batch_size=4, micro_batch=2), tones[1], n_steps=1)
+    assert 0.001 < seconds < 60
+    assert 50e6 < peak < 50e9

@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 
 from serkit.constants import LABELS, SAMPLE_RATE
 from serkit.errors import AudioError, ParameterError
-from serkit.features.arrays import encode_level, level_of_code
 from serkit.features.segments import plan_segments
+from serkit.features.store import encode_level, level_of_code
 from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
 from serkit.metrics import utterance_probabilities
 from serkit.model.storage import open_model_folder

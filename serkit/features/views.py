@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
+from torch.nn.functional import pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
 from serkit.constants import (
@@ -38,6 +38,7 @@ from serkit.features.segments import cut_frames, cut_samples, interval_mask, pla
 
 POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
 BLOCK = 64  # frames transformed at once: their spectra stay in the processor's cache
+MEL_GROUP = 16  # neighbouring bands that share a product
 VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
 
 
@@ -250,9 +251,12 @@ def mfcc(
     if not 1 <= n_mfcc <= n_mels:
         raise ParameterError(f"n_mfcc={n_mfcc}, expected 1 to n_mels={n_mels}")
     window = torch.hann_window(n_fft, periodic=True)
-    filters, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
-    bands = [(filters @ power.T).T for power in _power_spectra(waveform, window, n_fft, hop_length, edge)]
-    level = _decibel(np.concatenate(bands))
+    groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
+    bands = [
+        torch.hstack([power[:, bins] @ weights for bins, weights in groups])
+        for power in map(torch.from_numpy, _power_spectra(waveform, window, n_fft, hop_length, edge))
+    ]
+    level = _decibel(torch.cat(bands).numpy())
     np.maximum(level, level.max() - top_db, out=level)
     return (torch.from_numpy(level) @ dct).numpy()
 
@@ -313,12 +317,16 @@ def _power_spectra(waveform, window, n_fft, hop_length, edge):
     # numpy reflects as often as it takes, torch refuses signals shorter than half a window
     padded = np.pad(
         np.asarray(waveform, np.float32),
-        (half, len(window) - half),
+        (half, n_fft - half),
         mode="reflect" if edge == "reflect" else "constant",
     )
-    for frames in torch.from_numpy(padded).unfold(0, len(window), hop_length).split(BLOCK):
-        spectrum = torch.fft.rfft(frames * window, n_fft).numpy()
-        yield spectrum.real**2 + spectrum.imag**2
+    frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)[: 1 + len(waveform) // hop_length]
+    window = pad(window, (0, n_fft - len(window)))
+    for block in frames.split(BLOCK):
+        spectrum = torch.fft.rfft(block * window).numpy()
+        power = spectrum.real**2
+        power += spectrum.imag**2
+        yield power
 
 
 def _decibel(power, reference=1.0):
@@ -332,8 +340,13 @@ def _decibel(power, reference=1.0):
 
 @lru_cache(maxsize=8)
 def _mel_and_dct(n_fft, n_mels, n_mfcc):
-    """Mel filters, sparse as a bin lies in two bands at most, and DCT matrix (n_mels, n_mfcc)."""
+    """Mel filters in groups of neighbours (bins, weights), as most of them is zeros, and DCT matrix."""
     filters = melscale_fbanks(
         n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, n_mels, SAMPLE_RATE, norm="slaney", mel_scale="htk"
     )
-    return csr_array(filters.numpy().T), create_dct(n_mfcc, n_mels, norm="ortho")
+    groups = []
+    for weights in filters.split(MEL_GROUP, dim=1):
+        heard = np.flatnonzero(weights.any(dim=1).numpy())
+        bins = slice(heard[0], heard[-1] + 1) if len(heard) else slice(0)
+        groups.append((bins, weights[bins].contiguous()))
+    return groups, create_dct(n_mfcc, n_mels, norm="ortho")

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-from serkit.corpora import demo, emodb, iemocap, ravdess
+from serkit.corpora import acted, demo, iemocap
 from serkit.errors import ParameterError
+from serkit.runs import corpus_root
 
 REGISTRY = {
     "demo": demo.load,
-    "emodb": emodb.load,
+    "emodb": acted.load_emodb,
     "iemocap": iemocap.load,
-    "ravdess": ravdess.load,
+    "ravdess": acted.load_ravdess,
 }
-
-
 CHECKED = ("iemocap",)  # corpora whose full release has been counted
 
 
@@ -24,7 +23,7 @@ def load(name, root=None, *, check="strict"):
     name : str
         One of ``demo``, ``emodb``, ``iemocap``, ``ravdess``.
     root : path, optional
-        Folder of the unpacked corpus; default ``data/<name>``.
+        Folder of the unpacked corpus; default ``data/<name>`` of the project.
     check : {"strict", "report"}, optional
         What to do where a corpus whose full release has been counted, IEMOCAP, differs from it:
         refuse it, or print the difference and go on. The other corpora take no notice.
@@ -44,4 +43,4 @@ def load(name, root=None, *, check="strict"):
     if name not in REGISTRY:
         raise ParameterError(f"corpus={name!r}, expected one of {', '.join(sorted(REGISTRY))}")
     options = {"check": check} if name in CHECKED else {}
-    return REGISTRY[name](Path(root) if root else Path("data") / name, **options)
+    return REGISTRY[name](Path(root) if root else corpus_root(name), **options)

@@ -5,8 +5,8 @@ same libraries to the same byte every time. Emotion is in the prosody alone; the
 for all emotions and know nothing of the label. Results on it show that the kit works, and nothing
 about people.
 
-What may be changed stands in capitals at the top of `serkit.corpora.screenplay` (speakers, counts,
-sentences, seed) and of `serkit.corpora.prosody` (how an emotion sounds, how much it varies).
+What may be changed stands in capitals at the top: speakers, counts, sentences and seed here, how an emotion
+sounds and how much it varies in `serkit.corpora.voices`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +23,84 @@ import soundfile
 from tqdm.auto import tqdm
 
 from serkit.constants import SAMPLE_RATE
-from serkit.corpora.espeak import speak
 from serkit.corpora.iemocap import read_tree
-from serkit.corpora.prosody import ROOM_DB, finish, to_request
-from serkit.corpora.screenplay import SEED, SPEAKERS, WORDS, plan
 from serkit.corpora.sound_files import name_some
+from serkit.corpora.voices import ROOM_DB, Delivery, Speaker, draw_delivery, finish, speak, to_request
 from serkit.errors import CorpusError
+
+SEED = 20220523  # of every draw; another one gives another corpus
+
+SPEAKERS = {
+    "1F": Speaker("en-us+f2", 165, 2.0, 1.00), "1M": Speaker("en-us+m3", 150, 2.0, 1.10),
+    "2F": Speaker("en+f4", 170, 0.5, 0.90), "2M": Speaker("en-gb-scotland+m1", 155, 4.5, 1.10),
+    "3F": Speaker("en-gb-x-rp+f3", 152, 1.0, 0.95), "3M": Speaker("en-us+m7", 168, 3.0, 0.95),
+    "4F": Speaker("en-us+f1", 158, 3.5, 1.05), "4M": Speaker("en+m2", 170, 1.5, 1.15),
+    "5F": Speaker("en-gb-scotland+f2", 166, 4.0, 0.95), "5M": Speaker("en-gb-x-gbclan+m6", 160, 3.5, 1.05),
+}  # fmt: skip
+TAGS_PER_SPEAKER = {"neu": 13, "ang": 8, "sad": 8, "exc": 7, "hap": 4, "fru": 2, "sur": 1, "xxx": 1}
+
+DIALOGUES = (  # in every session
+    "F_impro01", "F_impro02", "F_script01_1", "F_script01_2",
+    "M_impro01", "M_impro02", "M_script01_1", "M_script01_2",
+)  # fmt: skip
+TURNS = 11  # per dialogue; the speaker in the dialogue's name begins, so each says all lines of a script
+SENTENCES = (  # a comma is a pause; the first 11 are script01_1, the next 11 script01_2
+    "Did you get the letter that I sent you?",
+    "It came this morning, together with the newspaper.",
+    "So you know about the house.",
+    "They want all of us out by the end of the month.",
+    "We could stay with my brother for a while, until we have found something else.",
+    "He lives on the other side of the river, close to the bridge.",
+    "You have always said that it was too far.",
+    "It is only an hour if you go by train.",
+    "I have already told him that we are coming.",
+    "When did you do that?",
+    "Last night, after you went upstairs, and before you came down again.",
+    "The doctor called again while you were out.",
+    "What did she say this time?",
+    "She wants to see you on Monday, at half past nine.",
+    "I can't go there on Monday, because my sister is coming.",
+    "Then you should tell your sister to come on Tuesday.",
+    "She has bought the ticket, it was expensive, and she won't change it now.",
+    "Who is going to drive you there?",
+    "I thought that you would do it.",
+    "You know that I have to be at work by eight o'clock.",
+    "Then I will take the bus.",
+    "Let us talk about it tonight, when the children are in bed.",
+    "I think that this is my seat.",
+    "Would you look at the time?",
+    "They have moved the meeting to Friday afternoon.",
+    "I left the keys on the kitchen table, next to the bread.",
+    "There is somebody standing at the door.",
+    "He said that you would understand.",
+    "That was the last one that they had in the shop.",
+    "You never told me that you had a daughter.",
+    "I saw your car in front of the station, just before seven, with the lights on.",
+    "They are playing that song again.",
+    "We have been waiting here since ten o'clock, all of us.",
+    "My mother is going to live with us from now on.",
+    "She put everything in a box, and left it on the stairs for the neighbours.",
+    "I looked for you in the garden, but there was only the dog.",
+    "All of them are coming to dinner, even your uncle.",
+    "Somebody has painted the whole wall blue.",
+    "You can keep it until Sunday, if nobody asks for it by the end of the week.",
+    "It has been raining since we left the village, and it looks as if it will go on.",
+)
+
+ANNOTATORS = 3
+WORDS = {  # what annotators choose from
+    "neu": "Neutral", "ang": "Anger", "sad": "Sadness", "hap": "Happiness", "exc": "Excited",
+    "fru": "Frustration", "sur": "Surprise",
+}  # fmt: skip
+MISTAKEN_FOR = {  # by the one annotator who disagrees
+    "neu": ("fru", "sad", "hap"), "ang": ("fru", "neu"), "sad": ("neu", "fru"), "hap": ("exc", "neu"),
+    "exc": ("hap", "sur"), "fru": ("ang", "neu"), "sur": ("exc", "hap"),
+}  # fmt: skip
+RATINGS = {  # valence, activation, dominance from 1 to 5, mean over annotators
+    "neu": (3.0, 2.6, 2.8), "ang": (1.8, 3.9, 4.0), "sad": (2.0, 2.0, 2.3), "hap": (4.0, 3.2, 3.2),
+    "exc": (4.2, 4.0, 3.5), "fru": (2.2, 3.2, 3.3), "sur": (3.3, 3.7, 2.9), "xxx": (2.8, 3.0, 3.0),
+}  # fmt: skip
+RATING_SD = 0.6  # between annotators
 
 STALE_S = 3600  # s, after which an unfinished folder is taken for that of a killed process
 
@@ -40,8 +112,7 @@ def load(root):
     ----------
     root : path
         Folder of the corpus. Missing or empty: it is filled, in less than half a minute, through a
-        folder beside it, so that a kill never leaves half a corpus. Files that went missing later
-        are put back.
+        folder beside it, so that a kill never leaves half a corpus.
 
     Returns
     -------
@@ -51,25 +122,25 @@ def load(root):
     Raises
     ------
     CorpusError
-        If eSpeak NG can't be loaded, ``root`` can't be written, or ``root`` holds anything else.
-        What is there is never deleted.
+        If eSpeak NG can't be loaded, ``root`` can't be written, or ``root`` holds anything else or
+        only a part of the corpus. What is there is never deleted.
     """
     root = Path(os.path.realpath(root))
     turns = plan()
     try:
-        missing = _missing_files(root, turns)
-        if missing:
-            _fill(root, turns, missing)
+        if not _is_there(root, turns):
+            _fill(root, turns)
     except OSError as error:
         raise CorpusError(
             f"demo corpus at {root}: can't be written ({error.strerror or error}), expected a writable "
             "disk with 100 MB free; free some space or give another root"
         ) from error
     manifest, problems = read_tree(root, corpus="demo")
+    if len(manifest) < len(turns):
+        problems = problems or [f"{len(turns) - len(manifest)} of {len(turns)} utterances are missing"]
     if problems:
         raise CorpusError(
-            f"demo corpus at {root}: {name_some(problems)}; delete these files, "
-            "or the whole folder, and load it again: what is missing is spoken again"
+            f"demo corpus at {root}: {name_some(problems)}; delete the folder and load it again, it is spoken anew"
         )
     return manifest
 
@@ -84,14 +155,6 @@ def _marker(turns):
     }
 
 
-def _files(turns):
-    """Every file of the tree, relative to its root."""
-    dialogues = _dialogues(turns).items()
-    labels = [f"Session{s}/dialog/EmoEvaluation/{d}.txt" for d, s in dialogues]
-    texts = [f"Session{s}/dialog/transcriptions/{d}.txt" for d, s in dialogues]
-    return [_wav(turn) for turn in turns] + labels + texts
-
-
 def _dialogues(turns):
     """{dialogue: session}, in order."""
     return {turn.dialogue: turn.session for turn in turns}
@@ -101,10 +164,10 @@ def _wav(turn):
     return f"Session{turn.session}/sentences/wav/{turn.dialogue}/{turn.utterance_id}.wav"
 
 
-def _missing_files(root, turns):
-    """Files that have to be made; a folder that is not ours is refused."""
+def _is_there(root, turns):
+    """Whether the corpus is at ``root``; a folder of something else is refused."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return _files(turns)
+        return False
     try:
         marker = json.loads((root / "demo.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -119,11 +182,11 @@ def _missing_files(root, turns):
             f"demo corpus at {root} was spoken with other settings ({marker.get('settings')}, expected "
             f"{_marker(turns)['settings']}); delete the folder and load it again, or give another root"
         )
-    return [name for name in _files(turns) if not (root / name).is_file()]
+    return True
 
 
-def _fill(root, turns, missing):
-    """Make the whole tree beside ``root``; move it there, or from it what is missing."""
+def _fill(root, turns):
+    """Speak the whole tree beside ``root``, then give it that name."""
     root.parent.mkdir(parents=True, exist_ok=True)
     for stale in root.parent.glob(f".{root.name}.partial-*"):
         if time.time() - stale.stat().st_mtime > STALE_S:
@@ -131,17 +194,10 @@ def _fill(root, turns, missing):
     partial = root.with_name(f".{root.name}.partial-{uuid.uuid4().hex}")
     try:
         write_tree(partial, turns)
-        if (root / "demo.json").exists():
-            for name in missing:
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(partial / name, root / name)
-        else:
-            if root.exists():
-                root.rmdir()
-            partial.rename(root)
+        os.replace(partial, root)  # an empty folder gives way
     except OSError:
         # another process may have made it in the meantime: then all is well
-        if _missing_files(root, turns):
+        if not _is_there(root, turns):
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -163,8 +219,9 @@ def write_tree(folder, turns):
     OSError
         If the disk does.
     """
-    for name in ["demo.json", *_files(turns)]:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    for dialogue, session in _dialogues(turns).items():
+        for part in (f"sentences/wav/{dialogue}", "dialog/EmoEvaluation", "dialog/transcriptions"):
+            (folder / f"Session{session}" / part).mkdir(parents=True, exist_ok=True)
     rooms = np.random.default_rng([SEED, 0, 2]).uniform(*ROOM_DB, size=10)  # [session]
     requests = [to_request(turn.text, SPEAKERS[turn.speaker], turn.delivery) for turn in turns]
     spoken_turns = zip(turns, speak(requests), strict=True)
@@ -209,3 +266,68 @@ def _write_dialogue(folder, dialogue, turns, lengths_s):
         start = end + 0.5
     (folder / f"EmoEvaluation/{dialogue}.txt").write_text("\n".join(labels), encoding="utf-8", newline="\n")
     (folder / f"transcriptions/{dialogue}.txt").write_text("".join(texts), encoding="utf-8", newline="\n")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One utterance before it is spoken."""
+
+    utterance_id: str
+    dialogue: str
+    speaker: str
+    text: str
+    emotion: str
+    delivery: Delivery
+    votes: tuple  # tags, one for each annotator
+    ratings: tuple  # (valence, activation, dominance), one for each annotator
+
+    @property
+    def session(self):
+        return self.speaker[0]
+
+
+def plan():
+    """Decide who says what, and how.
+
+    Returns
+    -------
+    list of Turn
+        In the order of dialogues and turns, the same on every call.
+    """
+    rng = np.random.default_rng(SEED)
+    emotions, improvised = {}, {}
+    for speaker in SPEAKERS:
+        tags = [tag for tag, count in TAGS_PER_SPEAKER.items() for _ in range(count)]
+        emotions[speaker] = iter(rng.permutation(tags).tolist())
+        improvised[speaker] = iter(rng.permutation(SENTENCES).tolist())
+    turns = []
+    for session in sorted({speaker[0] for speaker in SPEAKERS}):
+        for dialogue in DIALOGUES:
+            for position in range(TURNS):
+                letter = dialogue[0] if position % 2 == 0 else "FM".replace(dialogue[0], "")
+                speaker = session + letter
+                if "script" in dialogue:
+                    text = SENTENCES[TURNS * (int(dialogue[-1]) - 1) + position]
+                else:
+                    text = next(improvised[speaker])
+                name = f"Ses0{session}{dialogue}"
+                utterance_id = f"{name}_{letter}{position // 2:03d}"
+                turns.append(
+                    _draw_turn(utterance_id, name, speaker, text, next(emotions[speaker]), len(turns))
+                )
+    return turns
+
+
+def _draw_turn(utterance_id, dialogue, speaker, text, emotion, number):
+    """How it is spoken, and what the annotators make of it: the majority hears the tag."""
+    rng = np.random.default_rng([SEED, number])
+    delivery = draw_delivery(emotion, SPEAKERS[speaker], rng)
+    if emotion == "xxx":
+        votes = rng.choice(sorted(WORDS), size=ANNOTATORS, replace=False).tolist()
+    else:
+        votes = [emotion] * ANNOTATORS
+        if rng.random() > delivery.strength - 0.2:  # the weaker it is acted, the less they agree
+            votes[rng.integers(ANNOTATORS)] = str(rng.choice(MISTAKEN_FOR[emotion]))
+    ratings = rng.normal(RATINGS[emotion], RATING_SD, size=(ANNOTATORS, 3))
+    ratings = np.clip(np.rint(ratings), 1, 5).astype(int).tolist()
+    return Turn(utterance_id, dialogue, speaker, text, emotion, delivery, tuple(votes), tuple(ratings))

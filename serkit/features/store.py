@@ -1,34 +1,50 @@
-"""Features on disk: extracted once, opened in an instant, read segment by segment.
+"""Features on disk: extracted once, on all cores; opened in an instant; read segment by segment.
 
-A store keeps whole utterances, one after the other: ``spectrogram.npy`` (frames, 200),
-``mfcc.npy`` (frames, 40) and ``audio.npy`` (samples,), see `serkit.features.arrays.part_files`. Which rows
-belong to whom, and their checksums, is in ``utterances.parquet``; ``store.json`` says
-``complete: true`` and is written last. Nothing is pickled. Cutting, padding and normalising happen
-when segments are read, so one store serves all recipes that agree in ``Recipe.extraction``.
+A store keeps whole utterances, one after the other, in plain ``.npy`` files: ``spectrogram.npy`` (frames,
+200), ``mfcc.npy`` (frames, 40) and ``audio.npy`` (samples,). Which rows belong to whom is in
+``utterances.parquet``; ``store.json`` holds a checksum of each file, says ``complete: true`` and is written
+last. Nothing is pickled. Cutting, padding and normalising happen when segments are read, so one store serves
+all recipes that agree in ``Recipe.extraction``.
+
+Nothing counts as done before it is on the disk: a process may be killed, or the power fail, at any time, and
+the next call computes the rest.
 """
 
 import hashlib
 import json
-import zlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile
+import torch
 from filelock import FileLock
+from tqdm.auto import tqdm
 
-from serkit.constants import N_BINS, N_MFCC, SEGMENT_FRAMES, SEGMENT_SAMPLES
-from serkit.errors import StoreError
-from serkit.features.arrays import PARTS, allocated_bytes, checksum, decode_audio, level_of_code, part_files
-from serkit.features.extraction import extract, plan_files, spans
+from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
+from serkit.errors import AudioError, CorpusError, StoreError
+from serkit.features import audio
+from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
 from serkit.features.segments import plan_segments
-from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments
-from serkit.files import replacing
+from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
+from serkit.files import allocated_bytes, replacing
 from serkit.folds import task_rows
 from serkit.recipe import Recipe
 
-FEATURE_VERSION = 4  # raise it whenever the same recipe gives other numbers
-RECORD = ("feature_version", "extraction", "frames", "samples", "audio_type", "table_crc", "skipped")
+FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
+SAVED_EVERY = 128  # utterances after which what is done is brought to the disk
+PORTION = 8  # utterances handed to a worker at once
+HEADERS = 64  # sound files whose headers a worker reads at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +53,12 @@ class FeatureStore:
 
     folder: Path
     recipe: Recipe
-    segments: pd.DataFrame  # utterance_id, segment, n_frames, num_samples, sample_offset
-    utterances: pd.DataFrame  # utterance_id, place and checksum of each part
+    segments: pd.DataFrame  # utterance_id, segment, frame_start, n_frames, num_samples, sample_offset
+    utterances: pd.DataFrame  # utterance_id, first_frame, n_frames, first_sample, num_samples
     skipped: dict  # utterance without usable sound -> reason
-    _files: dict = field(repr=False)  # part -> RowFile
+    _checksums: dict = field(repr=False)  # name of a file -> its CRC-32
+    _files: dict = field(repr=False)  # view -> RowFile
     _owner: np.ndarray = field(repr=False)  # row of ``utterances`` for each segment
-    _places: list = field(repr=False)  # rows of ``utterances``
-    _unchecked: set = field(repr=False)  # (part, utterance) not read before by this process
 
     def __len__(self):
         return len(self.segments)
@@ -89,29 +104,25 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            If what is read for the first time does not agree with its checksum, naming file and
-            utterance.
+            If a file is gone or was cut short.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        result = SegmentFeatures(
-            spectrogram=np.empty((len(rows), N_BINS, SEGMENT_FRAMES), np.float32),
-            mfcc=np.empty((len(rows), SEGMENT_FRAMES, N_MFCC), np.float32),
-            waveform=np.empty((len(rows), SEGMENT_SAMPLES), np.float32),
-            **{
-                name: self.segments[name].to_numpy()[rows]
-                for name in ("n_frames", "num_samples", "sample_offset")
-            },
-        )
         owner, number = self._owner[rows], self.segments["segment"].to_numpy()[rows]
+        result = SegmentFeatures(
+            np.empty((len(rows), N_BINS, SEGMENT_FRAMES), np.float32),
+            np.empty((len(rows), SEGMENT_FRAMES, N_MFCC), np.float32),
+            np.empty((len(rows), SEGMENT_SAMPLES), np.float32),
+            *(self.segments[name].to_numpy()[rows] for name in ("n_frames", "num_samples", "sample_offset")),
+        )
         for utterance in np.unique(owner):
-            places = np.flatnonzero(owner == utterance)
-            cut = self._cut(utterance, number[places])
+            here = np.flatnonzero(owner == utterance)
+            cut = self._cut(self.utterances.iloc[utterance], number[here])
             for view in ("spectrogram", "mfcc", "waveform"):
-                getattr(result, view)[places] = getattr(cut, view)
+                getattr(result, view)[here] = getattr(cut, view)
         return result
 
     def frame_codes(self, rows):
-        """Stream the real spectrogram frames of some segments, utterance by utterance.
+        """Stream the real spectrogram frames of some segments, in store order.
 
         Yields
         ------
@@ -119,15 +130,12 @@ class FeatureStore:
             Of one segment; ``levels`` has the dB of each code.
         """
         rows = np.sort(np.asarray(rows, dtype=np.int64))
-        number = self.segments["segment"].to_numpy()
-        for utterance, first in zip(*np.unique(self._owner[rows], return_index=True), strict=True):
-            frames = self._part("spectrogram", utterance)
-            plan = plan_segments(self._places[utterance].num_samples, self.recipe)
-            for row in rows[first:]:
-                if self._owner[row] != utterance:
-                    break
-                start = plan.frame_start[number[row]]
-                yield frames[start : start + plan.n_frames[number[row]]]
+        start = (
+            self.utterances["first_frame"].to_numpy()[self._owner[rows]]
+            + self.segments["frame_start"].to_numpy()[rows]
+        )
+        for first, n in zip(start, self.segments["n_frames"].to_numpy()[rows], strict=True):
+            yield self._read("spectrogram", first, n)
 
     @property
     def levels(self):
@@ -135,46 +143,38 @@ class FeatureStore:
         return level_of_code(self.recipe.top_db)
 
     def verify(self):
-        """Read everything once more.
+        """Compare every file with its checksum.
 
         Raises
         ------
         StoreError
-            If a part of an utterance does not agree with its checksum; the first is named.
+            Naming the first file that is not as it was written.
         """
-        for name in PARTS:
-            for utterance in range(len(self._places)):
-                self._unchecked.add((name, utterance))
-                self._part(name, utterance)
+        for name, expected in self._checksums.items():
+            if checksum(self.folder / name) != expected:
+                raise StoreError(f"{self.folder / name}: checksum mismatch; {_cure(self.folder)}")
 
     def _cut(self, utterance, numbers):
-        """Some segments of one utterance."""
+        """Some segments of one utterance, given as a row of ``utterances``."""
+        samples = self._read("audio", utterance.first_sample, utterance.num_samples)
         whole = UtteranceFeatures(
-            spectrogram=self.levels[self._part("spectrogram", utterance)],
-            mfcc=self._part("mfcc", utterance),
-            waveform=decode_audio(self._part("audio", utterance)),
+            spectrogram=self.levels[self._read("spectrogram", utterance.first_frame, utterance.n_frames)],
+            mfcc=self._read("mfcc", utterance.first_frame, utterance.n_frames),
+            waveform=samples * np.float32(1 / audio.PCM16) if samples.dtype == np.int16 else samples,
         )
-        plan = plan_segments(len(whole.waveform), self.recipe).take(numbers)
-        return cut_segments(whole, plan, self.recipe)
+        return cut_segments(whole, plan_segments(len(samples), self.recipe).take(numbers), self.recipe)
 
-    def _part(self, name, utterance):
-        """Rows of one utterance in one file; compared with their checksum the first time."""
-        place, file = self._places[utterance], self._files[name]
+    def _read(self, name, first, n):
+        """``n`` rows of one array."""
         try:
-            part = file.read(*spans(place)[name])
+            return self._files[name].read(first, first + n)
         except OSError as error:
-            raise StoreError(f"{file.path}: damaged or missing ({error}); {_cure(self.folder)}") from error
-        if (name, utterance) in self._unchecked:
-            if checksum(part) != getattr(place, f"crc_{name}"):
-                raise StoreError(
-                    f"{file.path}: utterance {place.utterance_id} is damaged (its checksum is another); {_cure(self.folder)}"
-                )
-            self._unchecked.discard((name, utterance))
-        return part
+            path = self._files[name].path
+            raise StoreError(f"{path}: damaged or missing ({error}); {_cure(self.folder)}") from error
 
 
 def _cure(folder):
-    return f"delete {Path(folder) / 'store.json'} and run notebook 01: only what is damaged is computed again"
+    return f"delete the folder {folder} and run notebook 01"
 
 
 def store_key(manifest, recipe):
@@ -198,10 +198,9 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
     manifest : pd.DataFrame
     recipe : Recipe
     root : path
-        The store becomes ``root/<key>``; an interrupted one is continued, after a check of what
-        is there.
+        The store becomes ``root/<key>``; an interrupted one is continued.
     workers : int, optional
-        Threads that extract; default one for each core. The result does not depend on it.
+        Processes that extract; default one for each core. The result does not depend on it.
     skip_broken : bool, optional
         Do without sound files that can't be read: they are recorded in the store, and left out by
         whoever opens it.
@@ -218,19 +217,22 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
         If the disk is full or the folder can't be written.
     """
     folder = Path(root) / store_key(manifest, recipe)
-    if not _is_complete(folder):
+    if not _read_record(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # a second process waits, then finds it complete
-            with FileLock(folder / "lock"):
-                if not _is_complete(folder):
-                    rows = task_rows(manifest)
-                    outcome = extract(rows, recipe, folder, workers=workers, skip_broken=skip_broken)
-                    _finish(folder, recipe, *outcome)
+            with FileLock(folder / "lock"), _worker_map(workers or usable_cores()) as run:
+                if not _read_record(folder):
+                    _build(task_rows(manifest), recipe, folder, run, skip_broken)
         except OSError as error:
             raise StoreError(
                 f"store {folder}: can't be written ({error.strerror or error}); make room or choose another "
                 "folder, then call again: what is extracted is kept"
+            ) from error
+        except BrokenProcessPool as error:
+            raise StoreError(
+                "extraction: the system has ended a worker, probably for want of memory; call again with "
+                "workers=1: what is extracted is kept"
             ) from error
     return open_store(folder, recipe)
 
@@ -240,48 +242,169 @@ def store_bytes_left(manifest, recipe, root):
 
     The arrays are counted to the byte; the table and the record beside them take less than 100 each
     for an utterance. What an interrupted call has written is not counted again.
-
-    Parameters
-    ----------
-    manifest, recipe, root
-        As for ``build_store``.
-
-    Returns
-    -------
-    int
     """
-    folder = Path(root) / store_key(manifest, recipe)
-    if _is_complete(folder):
+    folder, rows = Path(root) / store_key(manifest, recipe), task_rows(manifest)
+    if _read_record(folder):
         return 0
-    _, parts, progress = plan_files(task_rows(manifest), folder)
-    return sum(max(0, file.total_bytes - allocated_bytes(file.path)) for file in (*parts.values(), progress))
+    totals = _layout(rows)[["n_frames", "num_samples"]].sum()
+    files = _part_files(folder, *totals, _audio_type(rows)).values()
+    return sum(max(0, file.total_bytes - allocated_bytes(file.path)) for file in files)
 
 
-def _is_complete(folder):
+def usable_cores():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _plain_map(function, *columns, chunksize):
+    return map(function, *columns)
+
+
+@contextmanager
+def _worker_map(workers):
+    """``map`` on so many processes, each with one thread: more would only wait for each other.
+
+    On Linux they are forked, which costs nothing and shares what is loaded.
+    """
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield _plain_map
+        finally:
+            torch.set_num_threads(threads)
+        return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
     try:
-        return json.loads((folder / "store.json").read_text())["complete"]
-    except (OSError, ValueError, KeyError):
-        return False
+        yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _finish(folder, recipe, table, audio_type, skipped):
-    """The table of what is there, and the record in one step."""
-    here = table[~table["utterance_id"].isin(skipped)]
-    with replacing(folder / "utterances.parquet") as partial:
-        here.to_parquet(partial, index=False)
+def _start_worker():
+    """A worker leaves interrupts to its parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _build(rows, recipe, folder, run, skip_broken):
+    """Extract what is missing, then write the table of what is there, and the record in one step."""
+    table, audio_type = _layout(rows), _audio_type(rows, run)
+    n_frames, num_samples = table["n_frames"].sum(), table["num_samples"].sum()
+    files = _part_files(folder, n_frames, num_samples, audio_type)
+    broken = _extract_missing(rows["path"].to_numpy(), table, recipe, folder, files, run)
+    if broken and not skip_broken:
+        raise CorpusError(
+            f"{len(broken)} of {len(rows)} sound files can't be used, all others are done: "
+            f"{'; '.join(list(broken.values())[:10])}. Mend them and call again, or do without them: skip_broken=True (--skip-broken)"
+        )
+    with replacing(folder / "utterances.parquet") as partial_table:
+        table.drop(index=list(broken)).to_parquet(partial_table, index=False)
+    names = [*(file.path.name for file in files.values()), "utterances.parquet"]
     record = {
         "feature_version": FEATURE_VERSION,
         "extraction": recipe.extraction,
-        "utterances": len(here),
-        "frames": int(table["n_frames"].sum()),
-        "samples": int(table["num_samples"].sum()),
+        "utterances": len(rows) - len(broken),
+        "frames": int(n_frames),
+        "samples": int(num_samples),
         "audio_type": audio_type,
-        "table_crc": zlib.crc32((folder / "utterances.parquet").read_bytes()),
-        "skipped": skipped,
+        "skipped": {table["utterance_id"][row]: fault for row, fault in broken.items()},
+        "checksums": dict(zip(names, run(checksum, [folder / n for n in names], chunksize=1), strict=True)),
         "complete": True,
     }
-    with replacing(folder / "store.json") as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+    with replacing(folder / "store.json") as partial_record:
+        partial_record.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _layout(rows):
+    """Where each utterance lies in the arrays; known from the manifest, before any file is read."""
+    num_samples = audio.resampled_length(rows["num_samples"], rows["sample_rate"]).to_numpy(np.int64)
+    n_frames = 1 + num_samples // HOP_LENGTH
+    return pd.DataFrame({
+        "utterance_id": rows["utterance_id"],
+        "first_frame": np.cumsum(n_frames) - n_frames,
+        "n_frames": n_frames,
+        "first_sample": np.cumsum(num_samples) - num_samples,
+        "num_samples": num_samples,
+    })  # fmt: skip
+
+
+def _audio_type(rows, run=_plain_map):
+    """Sound is kept in its own 16 bits where all of it comes so, else as float32."""
+    return "int16" if all(run(_is_pcm16, rows["path"], chunksize=HEADERS)) else "float32"
+
+
+def _is_pcm16(path):
+    """Whether 16 bits hold the sound as `audio.read` gives it; a broken file does not object."""
+    try:
+        with soundfile.SoundFile(path) as sound:
+            return (sound.samplerate, sound.channels, sound.subtype) == (SAMPLE_RATE, 1, "PCM_16")
+    except (OSError, RuntimeError):
+        return True
+
+
+def _part_files(folder, n_frames, num_samples, audio_type):
+    """The arrays of a store. MFCC reach -1131 and must be right to 0.002, which takes float32."""
+    return {
+        "spectrogram": RowFile(folder / "spectrogram.npy", "uint16", (int(n_frames), N_BINS)),
+        "mfcc": RowFile(folder / "mfcc.npy", "float32", (int(n_frames), N_MFCC)),
+        "audio": RowFile(folder / "audio.npy", audio_type, (int(num_samples),)),
+    }
+
+
+def _extract_missing(paths, table, recipe, folder, files, run):
+    """Fill the arrays; returns {row: why its sound can't be used}."""
+    progress = Progress(folder, files.values(), len(table))
+    todo, broken = np.flatnonzero(~progress.done), {}
+    columns = (table[name].to_numpy()[todo] for name in ("first_frame", "first_sample", "num_samples"))
+    faults = run(partial(_extract, recipe, files), paths[todo], *columns, chunksize=PORTION)
+    bar = tqdm(faults, "features", len(table), initial=len(table) - len(todo), unit="utt", mininterval=2)
+    try:
+        for count, (row, fault) in enumerate(zip(todo.tolist(), bar, strict=True), start=1):
+            if fault:
+                broken[row] = fault
+            progress.done[row] = not fault
+            if count % SAVED_EVERY == 0:
+                progress.save()
+    finally:
+        progress.save()
+    return broken
+
+
+def _extract(recipe, files, path, first_frame, first_sample, num_samples):
+    """Compute one utterance and write it where it belongs; returns what is wrong with its sound, if anything."""
+    try:
+        waveform = audio.read(path)
+    except AudioError as error:
+        return str(error)
+    if len(waveform) != num_samples:
+        return (
+            f"{path}: length differs from the manifest: {len(waveform)} samples at 16 kHz, not {num_samples}; "
+            "prepare the corpus again"
+        )
+    features = utterance_features(waveform, recipe)
+    if files["audio"].dtype == "int16":  # without loss: it came so
+        waveform = (waveform * np.float32(audio.PCM16)).astype(np.int16)
+    files["spectrogram"].write(first_frame, encode_level(features.spectrogram, recipe.top_db))
+    files["mfcc"].write(first_frame, features.mfcc)
+    files["audio"].write(first_sample, waveform)
+    return ""
+
+
+def _read_record(folder):
+    """What ``store.json`` says; None unless the store is complete."""
+    try:
+        record = json.loads((folder / "store.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return record if record.get("complete") else None
 
 
 def open_store(folder, recipe):
@@ -300,52 +423,39 @@ def open_store(folder, recipe):
     Raises
     ------
     StoreError
-        If it is incomplete, damaged, of another feature version, or analysed in another way.
+        If it is incomplete, damaged, of another feature version, or analysed in another way. Only
+        `FeatureStore.verify` reads the arrays to compare them with their checksums.
     """
     folder = Path(folder)
-    if not _is_complete(folder):
+    record = _read_record(folder)
+    if not record:
         raise StoreError(
             f"store {folder} is missing or incomplete; run notebook 01 (or `serkit reproduce`) to build it"
         )
-    record = _read_record(folder, recipe)
-    utterances = _read_table(folder, record)
-    files = part_files(folder, record["frames"], record["samples"], record["audio_type"])
-    for file in files.values():
-        file.check(_cure(folder))
-    segments, owner = _plan_all(utterances, recipe)
-    unchecked = {(name, utterance) for name in PARTS for utterance in range(len(utterances))}
-    places = list(utterances.itertuples(index=False))
-    return FeatureStore(
-        folder, recipe, segments, utterances, record["skipped"], files, owner, places, unchecked
-    )
-
-
-def _read_record(folder, recipe):
-    record = json.loads((folder / "store.json").read_text())
-    missing = sorted(set(RECORD) - set(record))
-    if missing:
-        raise StoreError(f"{folder / 'store.json'}: damaged ({missing[0]} is not in it); {_cure(folder)}")
     if record["feature_version"] != FEATURE_VERSION:
         raise StoreError(
-            f"store {folder}: feature version {record['feature_version']}, expected {FEATURE_VERSION}; "
-            "delete the folder and run notebook 01"
+            f"store {folder}: feature version {record['feature_version']}, expected {FEATURE_VERSION}; {_cure(folder)}"
         )
     if record["extraction"] != recipe.extraction:
         raise StoreError(
             f"store {folder}: made with {record['extraction']}, but recipe {recipe.name} has {recipe.extraction}; "
             "build one for this recipe with notebook 01"
         )
-    return record
-
-
-def _read_table(folder, record):
-    path = folder / "utterances.parquet"
+    files = _part_files(folder, record["frames"], record["samples"], record["audio_type"])
+    for file in files.values():
+        if not file.is_whole():
+            raise StoreError(
+                f"{file.path}: damaged or missing (expected {file.dtype} {file.shape}); {_cure(folder)}"
+            )
+    path, checksums = folder / "utterances.parquet", record["checksums"]
     try:
-        if zlib.crc32(path.read_bytes()) != record["table_crc"]:
-            raise ValueError("its checksum is another")
-        return pd.read_parquet(path)
+        if checksum(path) != checksums[path.name]:
+            raise ValueError("checksum mismatch")
+        utterances = pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
         raise StoreError(f"{path}: damaged or missing ({error}); {_cure(folder)}") from error
+    segments, owner = _plan_all(utterances, recipe)
+    return FeatureStore(folder, recipe, segments, utterances, record["skipped"], checksums, files, owner)
 
 
 def _plan_all(utterances, recipe):
@@ -353,7 +463,7 @@ def _plan_all(utterances, recipe):
     plans = [plan_segments(num_samples, recipe) for num_samples in utterances["num_samples"].tolist()]
     counts = [len(plan) for plan in plans]
     owner = np.repeat(np.arange(len(plans)), counts)
-    columns = ("n_frames", "num_samples", "sample_offset")
+    columns = ("frame_start", "n_frames", "num_samples", "sample_offset")
     none = [np.zeros(0, np.int64)]
     table = pd.DataFrame({
         "utterance_id": utterances["utterance_id"].to_numpy()[owner],

@@ -16,6 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
 from serkit.constants import (
@@ -33,12 +34,11 @@ from serkit.constants import (
 )
 from serkit.errors import ParameterError
 from serkit.features.audio import check_waveform, preemphasise
-from serkit.features.kernels import keep_power, power_of, window_frames
 from serkit.features.segments import cut_frames, cut_samples, interval_mask, plan_segments
 
 POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
-BLOCK = 64  # frames transformed at once: their spectra stay in the cache, and memory does not grow
-MEL_GROUP = 16  # neighbouring bands that share a product: most of the filter matrix is zeros
+BLOCK = 64  # frames transformed at once: their spectra stay in the processor's cache
+MEL_GROUP = 16  # neighbouring bands that share a product
 VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
 
 
@@ -207,14 +207,12 @@ def log_spectrogram(
     if not 1 <= n_bins <= n_fft // 2 + 1:
         raise ParameterError(f"n_bins={n_bins}, expected 1 to {n_fft // 2 + 1} for n_fft={n_fft}")
     # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
-    window = _window("hamming", win_length, torch.float64)
-    level = np.empty((_count_frames(waveform, hop_length), n_bins), np.float32)
-    peak = POWER_FLOOR
-    for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
-        peak = max(peak, keep_power(spectrum, POWER_FLOOR, level[frames]))
-    level /= np.float32(peak)
-    np.log10(level, out=level)
-    level *= 10.0
+    window = torch.hamming_window(win_length, periodic=True, dtype=torch.float64)
+    peak, lowest = POWER_FLOOR, []
+    for power in _power_spectra(waveform, window, n_fft, hop_length, edge):
+        peak = max(peak, power.max())
+        lowest.append(power[:, :n_bins].astype(np.float32))
+    level = _decibel(np.concatenate(lowest), peak)
     return np.maximum(level, -top_db, out=level).T
 
 
@@ -252,18 +250,15 @@ def mfcc(
     _check_analysis(n_fft, hop_length, n_fft)
     if not 1 <= n_mfcc <= n_mels:
         raise ParameterError(f"n_mfcc={n_mfcc}, expected 1 to n_mels={n_mels}")
-    window = _window("hann", n_fft, torch.float32)
-    level = np.empty((_count_frames(waveform, hop_length), n_mels), np.float32)
+    window = torch.hann_window(n_fft, periodic=True)
     groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
-    room = np.empty((min(BLOCK, len(level)), n_fft // 2 + 1), np.float32)
-    for frames, spectrum in _spectra(waveform, window, n_fft, hop_length, edge):
-        power = room[: len(spectrum)]
-        power_of(spectrum, power)
-        for bins, bands, weights in groups:
-            np.matmul(power[:, bins], weights, out=level[frames, bands])
-    np.log10(np.maximum(level, POWER_FLOOR, out=level), out=level)
-    level *= 10.0
-    return np.maximum(level, level.max() - top_db, out=level) @ dct
+    bands = [
+        torch.hstack([power[:, bins] @ weights for bins, weights in groups])
+        for power in map(torch.from_numpy, _power_spectra(waveform, window, n_fft, hop_length, edge))
+    ]
+    level = _decibel(torch.cat(bands).numpy())
+    np.maximum(level, level.max() - top_db, out=level)
+    return (torch.from_numpy(level) @ dct).numpy()
 
 
 def normalise_waveform(segments, mask=None):
@@ -308,50 +303,50 @@ def _check_analysis(win_length, hop_length, n_fft):
         )
 
 
-def _count_frames(waveform, hop_length):
-    if np.ndim(waveform) != 1 or not len(waveform):
-        raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
-    return 1 + len(waveform) // hop_length
+def _power_spectra(waveform, window, n_fft, hop_length, edge):
+    """Power in blocks of frames, shape (up to 64, n_fft // 2 + 1), in the window's precision.
 
-
-def _spectra(waveform, window, n_fft, hop_length, edge):
-    """Complex spectra block by block: slice of frames, and array (frames, n_fft // 2 + 1).
-
-    The window is transformed from its first sample on: where it lies in ``n_fft`` changes the phase
-    only. Precision is that of the window.
+    Frame ``t`` is centred on sample ``t * hop_length``. The window is transformed from its first sample
+    on: where it lies in ``n_fft`` changes the phase only.
     """
     if edge not in ("reflect", "zero"):
         raise ParameterError(f"edge={edge!r}, expected reflect or zero")
-    waveform = np.ascontiguousarray(waveform, np.float32)
-    n_frames = _count_frames(waveform, hop_length)
-    windowed = torch.empty(min(BLOCK, n_frames), n_fft, dtype=torch.from_numpy(window).dtype)
-    rows = windowed.numpy()
-    rows[:, len(window) :] = 0
-    for start in range(0, n_frames, BLOCK):
-        stop = min(start + BLOCK, n_frames)
-        if stop - start < len(rows):
-            windowed, rows = windowed[: stop - start], rows[: stop - start]
-        first = start * hop_length - len(window) // 2
-        window_frames(waveform, window, first, hop_length, edge == "reflect", rows)
-        yield slice(start, stop), torch.fft.rfft(windowed).numpy()
+    if np.ndim(waveform) != 1 or not len(waveform):
+        raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
+    half = len(window) // 2
+    # numpy reflects as often as it takes, torch refuses signals shorter than half a window
+    padded = np.pad(
+        np.asarray(waveform, np.float32),
+        (half, n_fft - half),
+        mode="reflect" if edge == "reflect" else "constant",
+    )
+    frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)[: 1 + len(waveform) // hop_length]
+    window = pad(window, (0, n_fft - len(window)))
+    for block in frames.split(BLOCK):
+        spectrum = torch.fft.rfft(block * window).numpy()
+        power = spectrum.real**2
+        power += spectrum.imag**2
+        yield power
 
 
-@lru_cache(maxsize=8)
-def _window(kind, length, dtype):
-    """A periodic window; made once, because its cosines take as long as a block of frames."""
-    return getattr(torch, f"{kind}_window")(length, periodic=True, dtype=dtype).numpy()
+def _decibel(power, reference=1.0):
+    """Level re ``reference``; powers below the floor count as the floor. ``power`` is overwritten."""
+    np.maximum(power, POWER_FLOOR, out=power)
+    power /= np.float32(reference)
+    np.log10(power, out=power)
+    power *= 10.0
+    return power
 
 
 @lru_cache(maxsize=8)
 def _mel_and_dct(n_fft, n_mels, n_mfcc):
-    """Mel filters in groups (bins, bands, weights), and DCT matrix (n_mels, n_mfcc); built once."""
+    """Mel filters in groups of neighbours (bins, weights), as most of them is zeros, and DCT matrix."""
     filters = melscale_fbanks(
         n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, n_mels, SAMPLE_RATE, norm="slaney", mel_scale="htk"
-    ).numpy()
+    )
     groups = []
-    for first in range(0, n_mels, MEL_GROUP):
-        bands = slice(first, min(first + MEL_GROUP, n_mels))
-        heard = np.flatnonzero(filters[:, bands].any(axis=1))
+    for weights in filters.split(MEL_GROUP, dim=1):
+        heard = np.flatnonzero(weights.any(dim=1).numpy())
         bins = slice(heard[0], heard[-1] + 1) if len(heard) else slice(0)
-        groups.append((bins, bands, np.ascontiguousarray(filters[bins, bands])))
-    return groups, create_dct(n_mfcc, n_mels, norm="ortho").numpy()
+        groups.append((bins, weights[bins].contiguous()))
+    return groups, create_dct(n_mfcc, n_mels, norm="ortho")

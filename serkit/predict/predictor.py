@@ -17,7 +17,8 @@ from serkit.evaluation.predictions import PROBABILITIES
 from serkit.metrics import utterance_probabilities
 from serkit.model import open_model_folder
 from serkit.predict.recording import Recording, to_dbfs
-from serkit.training import model_inputs, resolve_precision, segment_batch
+from serkit.training.batches import model_inputs, segment_batch
+from serkit.training.scoring import resolve_precision
 
 BATCH_SEGMENTS = 16  # at most go through the model at once
 BAR_AFTER_S = 3  # s that a recording may take before a progress bar appears

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from serkit import runs
 from serkit.errors import RunError
-from serkit.features.arrays import allocated_bytes
+from serkit.files import allocated_bytes
 from serkit.folds import task_rows
 from serkit.recipe import named
 
@@ -155,8 +155,10 @@ def measure(experiment, manifest, *, train=True, threads=0):
     -------
     Measured
     """
-    from serkit.features.extraction import usable_cores  # here: a plan of finished steps needs no torch
-    from serkit.features.store import store_bytes_left
+    from serkit.features.store import (
+        store_bytes_left,
+        usable_cores,  # here: a plan of finished steps needs no torch
+    )
 
     store = store_bytes_left(manifest, named(experiment.recipe), runs.processed_folder(experiment.corpus))
     if not (store or train):

@@ -235,7 +235,7 @@ def count_jobs(jobs):
 
 def threads_per_job(n_jobs):
     """Threads that each of several jobs may use: its share of the cores, one at least."""
-    from serkit.features.extraction import usable_cores
+    from serkit.features.store import usable_cores
 
     return max(usable_cores() // n_jobs, 1)
 

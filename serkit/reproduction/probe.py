@@ -20,7 +20,6 @@ import torch
 
 from serkit.errors import WeightsError
 from serkit.experiment import Experiment
-from serkit.features.extraction import extract
 from serkit.features.store import build_store
 from serkit.model.coattention import CoAttentionModel, resolve_structure
 from serkit.model.encoders import RANDOM
@@ -74,7 +73,7 @@ def _time_extraction(manifest, recipe, folder):
         for place in (first, then):  # the first time windows and filters are made
             rows = manifest.iloc[:1] if place == first else manifest
             started = time.perf_counter()
-            extract(rows.reset_index(drop=True), recipe, place, workers=1, skip_broken=True)
+            build_store(rows, recipe, place, workers=1, skip_broken=True)
     return (time.perf_counter() - started) / float((manifest["num_samples"] / manifest["sample_rate"]).sum())
 
 

@@ -7,9 +7,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from serkit.constants import N_BINS, SEGMENT_FRAMES, VIEW_SETS
-from serkit.features.arrays import encode_level
-from serkit.features.extraction import usable_cores
 from serkit.features.images import SpectrogramScaler, spectrogram_image
+from serkit.features.store import encode_level, usable_cores
 from serkit.features.views import padding_level
 
 TENSORS = {"spectrogram": "spectrogram", "mfcc": "mfcc", "speech": "waveform"}  # of each view

@@ -87,8 +87,7 @@ def extraction(work):
     the one before: a virtual machine may have to ask its host for every page of a new file, and then
     writing 2 GB takes anything from 0.3 to 5 s by itself.
     """
-    from serkit.features.extraction import usable_cores
-    from serkit.features.store import build_store
+    from serkit.features.store import build_store, usable_cores
     from serkit.recipe import CORRECTED
 
     manifest = pd.read_parquet(work / "manifest.parquet")
@@ -96,7 +95,7 @@ def extraction(work):
     seconds, floor = [], [time_transforms(lengths, usable_cores())]
     empty(work / "stores")
     for _ in range(EXTRACTIONS):
-        for path in [*(work / "stores").glob("*/store.json"), *(work / "stores").glob("*/progress.npy")]:
+        for path in [*(work / "stores").glob("*/store.json"), *(work / "stores").glob("*/done.npy")]:
             path.unlink()
         started = time.perf_counter()
         store = build_store(manifest, CORRECTED, work / "stores")
@@ -168,7 +167,7 @@ def first_batch(work):
 
 
 def data_path(work):
-    """An epoch's reading without a model: the first pass compares checksums, the second does not."""
+    """An epoch's reading without a model, twice: the first pass may have to wait for the disk."""
     import torch
 
     from serkit.constants import BATCH_SIZE

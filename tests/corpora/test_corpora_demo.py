@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from scipy.stats import chi2_contingency
 
+from serkit import corpora
 from serkit.constants import LABELS, SAMPLE_RATE
-from serkit.corpora import demo, espeak, prosody, screenplay
+from serkit.corpora import demo, voices
 from serkit.errors import CorpusError
 from serkit.folds import task_rows
 from serkit.metrics import unweighted_accuracy
@@ -27,7 +28,7 @@ def manifest(tmp_path_factory):
 @pytest.fixture
 def small(monkeypatch):
     """One dialogue of each session: 55 turns, spoken in a second."""
-    turns = [turn for turn in screenplay.plan() if turn.dialogue.endswith("F_impro01")]
+    turns = [turn for turn in demo.plan() if turn.dialogue.endswith("F_impro01")]
     monkeypatch.setattr(demo, "plan", lambda: turns)
     return turns
 
@@ -69,7 +70,7 @@ def test_tree_is_laid_out_like_iemocap(manifest):
     root = root_of(manifest)
     session = root / "Session2"
     dialogues = sorted(path.name for path in (session / "sentences/wav").iterdir())
-    assert dialogues == sorted(f"Ses02{name}" for name in screenplay.DIALOGUES)
+    assert dialogues == sorted(f"Ses02{name}" for name in demo.DIALOGUES)
     evaluation = (session / "dialog/EmoEvaluation/Ses02M_script01_1.txt").read_text()
     first, *turns = re.split(r"\n\n", evaluation.rstrip("\n"))
     assert first == "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
@@ -116,7 +117,7 @@ def test_lengths_are_spread_around_three_seconds(manifest):
 
 
 def test_tag_is_the_majority_of_three_annotators(manifest):
-    for turn in screenplay.plan():
+    for turn in demo.plan():
         counts = pd.Series(turn.votes).value_counts()
         assert counts.sum() == 3
         assert counts.iloc[0] == 1 if turn.emotion == "xxx" else counts.idxmax() == turn.emotion
@@ -127,7 +128,7 @@ def test_tag_is_the_majority_of_three_annotators(manifest):
 
 def test_ratings_are_the_annotators_mean_and_fit_the_tag(manifest):
     rows = manifest.set_index("utterance_id")
-    for turn in screenplay.plan()[::20]:
+    for turn in demo.plan()[::20]:
         mean = np.mean(turn.ratings, axis=0)
         columns = rows.loc[turn.utterance_id, ["valence", "activation", "dominance"]].astype(float)
         assert columns.to_numpy() == pytest.approx(mean, abs=1e-4)  # four decimals on disk
@@ -139,14 +140,14 @@ def test_ratings_are_the_annotators_mean_and_fit_the_tag(manifest):
 
 def test_every_speaker_says_every_scripted_line_once(manifest):
     scripted = manifest[manifest["scripted"].astype(bool)]
-    lines = screenplay.SENTENCES[:22]
+    lines = demo.SENTENCES[:22]
     for _, rows in scripted.groupby("speaker"):
         assert sorted(rows["transcript"]) == sorted(lines)
 
 
 def test_words_do_not_tell_the_label(manifest):
     task = task_rows(manifest)
-    assert set(task["transcript"]) == set(screenplay.SENTENCES)
+    assert set(task["transcript"]) == set(demo.SENTENCES)
     table = pd.crosstab(task["transcript"], task["label"])
     assert chi2_contingency(table).pvalue > 0.05
     # guessing the commonest label of the sentence among the other speakers
@@ -181,15 +182,15 @@ def measured_tilt_db(waveform):
 
 @pytest.mark.parametrize("name", ["1F", "3M", "5F"])
 def test_emotions_of_one_sentence_and_speaker_are_heard_in_order(name):
-    speaker = screenplay.SPEAKERS[name]
+    speaker = demo.SPEAKERS[name]
     text = "I left the keys on the kitchen table, next to the bread."
     emotions = ("ang", "sad", "exc", "neu")
     # the same draws for all, so only the profile differs
-    deliveries = [prosody.draw_delivery(emotion, speaker, np.random.default_rng(3)) for emotion in emotions]
-    spoken = espeak.speak([prosody.to_request(text, speaker, delivery) for delivery in deliveries])
+    deliveries = [voices.draw_delivery(emotion, speaker, np.random.default_rng(3)) for emotion in emotions]
+    spoken = voices.speak([voices.to_request(text, speaker, delivery) for delivery in deliveries])
     pitch, spread, tilt, length = {}, {}, {}, {}
     for emotion, samples, delivery in zip(emotions, spoken, deliveries, strict=True):
-        waveform = prosody.finish(samples, delivery, -70.0, np.random.default_rng(0))
+        waveform = voices.finish(samples, delivery, -70.0, np.random.default_rng(0))
         pitch[emotion], spread[emotion] = median_pitch_and_range_st(waveform)
         tilt[emotion], length[emotion] = measured_tilt_db(waveform), len(waveform)
     assert length["exc"] < length["neu"] < length["sad"] and length["ang"] < length["neu"]
@@ -207,23 +208,23 @@ def test_speakers_differ(manifest):
     women = [value for speaker, value in pitch.items() if speaker.endswith("F")]
     men = [value for speaker, value in pitch.items() if speaker.endswith("M")]
     assert min(women) > max(men) + 3  # semitones
-    assert len({speaker.voice for speaker in screenplay.SPEAKERS.values()}) == 10
+    assert len({speaker.voice for speaker in demo.SPEAKERS.values()}) == 10
 
 
 @pytest.mark.parametrize("tilt_db", [-8.0, 0.0, 10.0])
 def test_tilt_is_the_gain_between_the_ends_of_the_spectrum(tilt_db):
     impulse = np.zeros(4096)
     impulse[0] = 1.0
-    gain = np.abs(np.fft.rfft(prosody.tilt(impulse, tilt_db)))
+    gain = np.abs(np.fft.rfft(voices.tilt(impulse, tilt_db)))
     assert 20 * np.log10(gain[-1] / gain[0]) == pytest.approx(tilt_db, abs=1e-6)
 
 
 def test_finish_sets_the_level_asked_for():
     # a steady tone has its RMS everywhere; the room is far below it
     tone = np.sin(2 * np.pi * 220 * np.arange(22_050) / 22_050).astype(np.float32)
-    delivery = prosody.draw_delivery("neu", screenplay.SPEAKERS["1F"], np.random.default_rng(0))
+    delivery = voices.draw_delivery("neu", demo.SPEAKERS["1F"], np.random.default_rng(0))
     delivery = dataclasses.replace(delivery, tilt_db=0.0, level_db=-20.0, edges_s=(0.25, 0.5))
-    waveform = prosody.finish(tone, delivery, -90.0, np.random.default_rng(0))
+    waveform = voices.finish(tone, delivery, -90.0, np.random.default_rng(0))
     # the tone's two zero samples at its ends may be cut
     assert len(waveform) == pytest.approx(1.75 * SAMPLE_RATE, abs=3)
     level = 10 * np.log10(np.mean(waveform[6_000:18_000] ** 2))
@@ -236,7 +237,7 @@ def test_finish_sets_the_level_asked_for():
 
 def test_speaking_twice_gives_the_same_bytes(manifest, tmp_path):
     # eSpeak NG carries state from turn to turn, so the first 22 sound as in the whole corpus
-    turns = screenplay.plan()[:22]
+    turns = demo.plan()[:22]
     demo.write_tree(tmp_path / "again", turns)
     again = contents(tmp_path / "again" / "Session1")
     assert len(again) == 22 + 2 * 2
@@ -245,7 +246,7 @@ def test_speaking_twice_gives_the_same_bytes(manifest, tmp_path):
 
 
 def test_plan_is_the_same_on_every_call():
-    assert screenplay.plan() == screenplay.plan()
+    assert demo.plan() == demo.plan()
 
 
 def test_loading_again_speaks_nothing(manifest, monkeypatch):
@@ -258,7 +259,7 @@ def test_loading_again_speaks_nothing(manifest, monkeypatch):
 
 def test_interrupted_writing_leaves_nothing_and_is_redone(small, monkeypatch, tmp_path):
     def interrupted(requests):
-        for number, samples in enumerate(espeak.speak(requests)):
+        for number, samples in enumerate(voices.speak(requests)):
             if number == 3:
                 raise KeyboardInterrupt
             yield samples
@@ -283,28 +284,33 @@ def test_leftover_of_a_killed_process_is_neither_used_nor_kept(small, monkeypatc
     assert not leftover.exists()
 
 
-def test_missing_files_are_put_back_and_others_left_alone(small, tmp_path):
+def test_incomplete_corpus_is_named_with_the_cure_and_left_alone(small, tmp_path):
     root = tmp_path / "demo"
     demo.load(root)
-    before = contents(root)
-    lost = root / "Session3/sentences/wav/Ses03F_impro01/Ses03F_impro01_M002.wav"
-    lost.unlink()
-    (root / "notes.txt").write_text("mine")
-    kept = {path: path.stat().st_mtime_ns for path in root.rglob("*.wav")}
-    assert len(demo.load(root)) == 55
-    assert contents(root) == before | {Path("notes.txt"): b"mine"}
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-
-def test_truncated_file_is_named_with_the_cure(small, tmp_path):
-    root = tmp_path / "demo"
-    demo.load(root)
+    whole = contents(root)
     broken = root / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav"
     broken.write_bytes(broken.read_bytes()[:5000])
-    with pytest.raises(CorpusError, match=r"Ses01F_impro01_F000.*delete these files"):
+    with pytest.raises(CorpusError, match=r"Ses01F_impro01_F000.*delete the folder and load it again"):
         demo.load(root)
     broken.unlink()
-    assert len(demo.load(root)) == 55
+    with pytest.raises(CorpusError, match=r"Ses01F_impro01_F000.*delete the folder and load it again"):
+        demo.load(root)
+    (root / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt").write_text("")
+    for path in broken.parent.iterdir():
+        path.unlink()
+    with pytest.raises(CorpusError, match="11 of 55 utterances are missing; delete the folder"):
+        demo.load(root)
+    assert {name for name in whole if name.suffix == ".txt"} <= set(contents(root))
+
+
+def test_default_root_is_the_project_s_wherever_one_stands(monkeypatch, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
+    monkeypatch.setitem(corpora.REGISTRY, "demo", lambda root: root)
+    for here in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(here)
+        assert corpora.load("demo") == tmp_path / "data" / "demo"
+        assert corpora.load("demo", "mine") == Path("mine")
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "demo.json", "Session1"])
@@ -345,7 +351,7 @@ def test_full_disk_is_named_and_leaves_nothing(small, monkeypatch, tmp_path):
 
 
 def test_missing_espeak_is_named_with_the_cure(small, monkeypatch, tmp_path):
-    monkeypatch.setattr(espeak, "_WORKER", "raise SystemExit('no such library') # {!r} {!r}")
+    monkeypatch.setattr(voices, "_WORKER", "raise SystemExit('no such library') # {!r} {!r}")
     with pytest.raises(CorpusError, match=r"no such library; reinstall it with .*espeakng-loader"):
         demo.load(tmp_path / "demo")
     assert list(tmp_path.iterdir()) == []
@@ -353,4 +359,4 @@ def test_missing_espeak_is_named_with_the_cure(small, monkeypatch, tmp_path):
 
 def test_unknown_voice_is_named():
     with pytest.raises(CorpusError, match=r"no voice 'en-xx\+f9'"):
-        list(espeak.speak([espeak.Request("Hello.", "en-xx+f9")]))
+        list(voices.speak([voices.Request("Hello.", "en-xx+f9")]))

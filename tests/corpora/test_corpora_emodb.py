@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from trees import RESOURCE_FORK, cut, noise, wav_bytes
 
-from serkit.corpora import emodb
+from serkit.corpora.acted import load_emodb
 from serkit.errors import CorpusError
 
 SPEAKERS = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
@@ -21,7 +21,7 @@ def write_tree(root, speakers=SPEAKERS, letters="WLEAFTN"):
 
 
 def test_one_row_by_hand(tmp_path, capsys):
-    manifest = emodb.load(write_tree(tmp_path)).set_index("utterance_id")
+    manifest = load_emodb(write_tree(tmp_path)).set_index("utterance_id")
     assert len(manifest) == 70
     row = manifest.loc["14a01Wa"]
     expected = {
@@ -35,7 +35,7 @@ def test_one_row_by_hand(tmp_path, capsys):
 
 
 def test_letters(tmp_path):
-    manifest = emodb.load(write_tree(tmp_path)).set_index("utterance_id")
+    manifest = load_emodb(write_tree(tmp_path)).set_index("utterance_id")
     found = {
         letter: (manifest.loc[f"03a01{letter}a", "emotion"], manifest.loc[f"03a01{letter}a", "label"])
         for letter in "WFTNLEA"
@@ -49,7 +49,7 @@ def test_letters(tmp_path):
 
 
 def test_speakers_pair_into_sessions(tmp_path):
-    speakers = emodb.load(write_tree(tmp_path, letters="N")).set_index("speaker")
+    speakers = load_emodb(write_tree(tmp_path, letters="N")).set_index("speaker")
     assert speakers["session"].to_dict() == {
         "03": "1", "08": "1", "10": "2", "09": "2", "11": "3", "13": "3", "12": "4", "14": "4", "15": "5", "16": "5",
     }  # fmt: skip
@@ -57,7 +57,7 @@ def test_speakers_pair_into_sessions(tmp_path):
 
 
 def test_sessions_do_not_depend_on_who_is_there(tmp_path, capsys):
-    speakers = emodb.load(write_tree(tmp_path, speakers=("09", "16"))).set_index("speaker")
+    speakers = load_emodb(write_tree(tmp_path, speakers=("09", "16"))).set_index("speaker")
     assert set(speakers.loc["09", "session"]) == {"2"} and set(speakers.loc["16", "session"]) == {"5"}
     assert "EmoDB speakers without files: 03, 08, 10, 11, 12, 13, 14, 15\n" in capsys.readouterr().out
 
@@ -65,37 +65,37 @@ def test_sessions_do_not_depend_on_who_is_there(tmp_path, capsys):
 @pytest.mark.parametrize("place", ["..", "../..", "wav"])
 def test_root_off_by_a_level(tmp_path, place):
     tree = write_tree(tmp_path / "archive" / "emodb")
-    assert len(emodb.load(tree / place)) == 70
+    assert len(load_emodb(tree / place)) == 70
 
 
 def test_hidden_files_are_left_out(tmp_path):
     folder = write_tree(tmp_path) / "wav"
     (folder / "._03a01Wa.wav").write_bytes(RESOURCE_FORK)
-    assert len(emodb.load(tmp_path)) == 70
+    assert len(load_emodb(tmp_path)) == 70
 
 
 def test_missing_root_and_missing_wav_folder(tmp_path):
     with pytest.raises(CorpusError, match=r"no such folder, expected the unpacked EmoDB; data/README\.md"):
-        emodb.load(tmp_path / "emodb")
+        load_emodb(tmp_path / "emodb")
     with pytest.raises(CorpusError, match=r"holds no folder named wav, expected EmoDB"):
-        emodb.load(tmp_path)
+        load_emodb(tmp_path)
 
 
 def test_empty_or_single_speaker_is_not_enough(tmp_path):
     with pytest.raises(CorpusError, match=r"0 of 10 EmoDB speakers found"):
-        emodb.load(write_tree(tmp_path / "none", speakers=()))
+        load_emodb(write_tree(tmp_path / "none", speakers=()))
     with pytest.raises(CorpusError, match=r"1 of 10 EmoDB speakers found, expected at least 2"):
-        emodb.load(write_tree(tmp_path / "one", speakers=("03",)))
+        load_emodb(write_tree(tmp_path / "one", speakers=("03",)))
 
 
 def test_truncated_file_is_named(tmp_path):
     cut(write_tree(tmp_path) / "wav" / "08a01Ta.wav", 1)
     with pytest.raises(CorpusError, match=r"1 broken sound file: \S*08a01Ta\.wav: truncated, 1 of 640 bytes"):
-        emodb.load(tmp_path)
+        load_emodb(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["03a01Xa", "04a01Wa", "notes"])
 def test_foreign_names_are_refused(tmp_path, name):
     (write_tree(tmp_path) / "wav" / f"{name}.wav").write_bytes(wav_bytes(noise(320)))
     with pytest.raises(CorpusError, match=rf"{name}\.wav: name is not of EmoDB, expected speaker \(03 08"):
-        emodb.load(tmp_path)
+        load_emodb(tmp_path)

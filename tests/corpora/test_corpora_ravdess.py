@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from trees import RESOURCE_FORK, cut, noise, wav_bytes
 
-from serkit.corpora import ravdess
+from serkit.corpora.acted import load_ravdess
 from serkit.errors import CorpusError
 
 
@@ -26,7 +26,7 @@ def write_tree(root, actors=range(1, 25), emotions=range(1, 9)):
 
 
 def test_rows_by_hand(tmp_path, capsys):
-    manifest = ravdess.load(write_tree(tmp_path)).set_index("utterance_id")
+    manifest = load_ravdess(write_tree(tmp_path)).set_index("utterance_id")
     assert len(manifest) == 24 * 8 * 2
     row = manifest.loc["03-01-05-01-02-01-08"]
     expected = {
@@ -44,7 +44,7 @@ def test_rows_by_hand(tmp_path, capsys):
 
 
 def test_emotions_and_labels(tmp_path):
-    manifest = ravdess.load(write_tree(tmp_path))
+    manifest = load_ravdess(write_tree(tmp_path))
     pairs = manifest.groupby("emotion")["label"].first()
     assert {emotion: None if pd.isna(label) else label for emotion, label in pairs.items()} == {
         "neutral": "neutral", "calm": None, "happy": "happy", "sad": "sad",
@@ -53,7 +53,7 @@ def test_emotions_and_labels(tmp_path):
 
 
 def test_sessions_are_four_consecutive_actors_of_both_genders(tmp_path):
-    speakers = ravdess.load(write_tree(tmp_path, emotions=[1])).drop_duplicates("speaker")
+    speakers = load_ravdess(write_tree(tmp_path, emotions=[1])).drop_duplicates("speaker")
     groups = speakers.groupby("session")["speaker"].apply(list).to_dict()
     assert groups["1"] == ["01", "02", "03", "04"]
     assert groups["6"] == ["21", "22", "23", "24"]
@@ -63,13 +63,13 @@ def test_sessions_are_four_consecutive_actors_of_both_genders(tmp_path):
 @pytest.mark.parametrize("place", ["..", "../..", "Actor_03"])
 def test_root_off_by_a_level(tmp_path, place):
     tree = write_tree(tmp_path / "archive" / "audio_speech_actors_01-24", emotions=[3])
-    assert len(ravdess.load(tree / place)) == 48
+    assert len(load_ravdess(tree / place)) == 48
 
 
 def test_nested_copy_is_not_counted_twice(tmp_path):
     write_tree(tmp_path, emotions=[3])
     write_tree(tmp_path / "audio_speech_actors_01-24", emotions=[3, 4])
-    manifest = ravdess.load(tmp_path)
+    manifest = load_ravdess(tmp_path)
     assert len(manifest) == 24 * 2 * 2
     happy = manifest[manifest["label"] == "happy"]
     assert not happy["path"].str.contains("audio_speech").any()  # the copy at the root is taken
@@ -82,30 +82,30 @@ def test_song_video_and_resource_forks_are_left_out(tmp_path):
     (folder / "01-01-03-01-01-01-01.mp4").write_bytes(b"video")
     (folder / "._03-01-03-01-01-01-01.wav").write_bytes(RESOURCE_FORK)
     (folder / ".DS_Store").write_bytes(b"")
-    assert len(ravdess.load(tmp_path)) == 48
+    assert len(load_ravdess(tmp_path)) == 48
 
 
 def test_stereo_counts_samples_of_one_channel(tmp_path):
     file = write_tree(tmp_path, emotions=[3]) / "Actor_20" / "03-01-03-01-01-01-20.wav"
     soundfile.write(file, np.zeros((700, 2)), 48_000, subtype="PCM_16")
-    manifest = ravdess.load(tmp_path).set_index("utterance_id")
+    manifest = load_ravdess(tmp_path).set_index("utterance_id")
     assert manifest.loc["03-01-03-01-01-01-20", "num_samples"] == 700
 
 
 def test_missing_actors_are_noted(tmp_path, capsys):
-    manifest = ravdess.load(write_tree(tmp_path, actors=range(3, 25), emotions=[3]))
+    manifest = load_ravdess(write_tree(tmp_path, actors=range(3, 25), emotions=[3]))
     assert manifest["speaker"].nunique() == 22
     assert "note: RAVDESS speakers without files: 01, 02\n" in capsys.readouterr().out
 
 
 def test_one_actor_is_not_enough(tmp_path):
     with pytest.raises(CorpusError, match=r"1 of 24 RAVDESS speakers found, expected at least 2"):
-        ravdess.load(write_tree(tmp_path, actors=[7]))
+        load_ravdess(write_tree(tmp_path, actors=[7]))
 
 
 def test_missing_root_says_how_to_get_the_corpus(tmp_path):
     with pytest.raises(CorpusError, match=r"no such folder, expected the unpacked RAVDESS; data/README\.md"):
-        ravdess.load(tmp_path / "ravdess")
+        load_ravdess(tmp_path / "ravdess")
 
 
 def test_truncated_wav_and_flac_are_named(tmp_path):
@@ -118,7 +118,7 @@ def test_truncated_wav_and_flac_are_named(tmp_path):
     cut(flac, 10_000)
     message = r"2 broken sound files: \S*03-01-03-01-01-01-02\.wav: truncated.*01-02\.flac: truncated"
     with pytest.raises(CorpusError, match=message):
-        ravdess.load(tmp_path)
+        load_ravdess(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +134,14 @@ def test_foreign_names_are_refused(tmp_path, name, message):
     folder = write_tree(tmp_path, actors=[1, 2], emotions=[3]) / "Actor_01"
     shutil.copy(folder / "03-01-03-01-01-01-01.wav", folder / name)
     with pytest.raises(CorpusError, match=message):
-        ravdess.load(tmp_path)
+        load_ravdess(tmp_path)
 
 
 def test_subset_beside_the_clone(shared):
     root = shared / "data" / "ravdess"
     if not root.is_dir():
         pytest.skip("the shared folder beside the clone holds no data/ravdess")
-    manifest = ravdess.load(root)
+    manifest = load_ravdess(root)
     # Neutral has one intensity, the others two: 2 statements x 2 repetitions x 24 actors each
     assert manifest["label"].value_counts().to_dict() == {
         "neutral": 96,

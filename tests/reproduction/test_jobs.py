@@ -78,7 +78,7 @@ class TestThreadsAndGpus:
         assert jobs.job_environments(1) == [{}]
 
     def test_cores_are_divided(self, monkeypatch):
-        monkeypatch.setattr("serkit.features.extraction.usable_cores", lambda: 8)
+        monkeypatch.setattr("serkit.features.store.usable_cores", lambda: 8)
         monkeypatch.setattr(jobs, "find_gpus", lambda: [])
         for name in jobs.THREADS:
             monkeypatch.delenv(name, raising=False)
@@ -87,7 +87,7 @@ class TestThreadsAndGpus:
         assert set(jobs.job_environments(2)[0]) == set(jobs.THREADS)
 
     def test_who_asked_for_fewer_threads_gets_them(self, monkeypatch):
-        monkeypatch.setattr("serkit.features.extraction.usable_cores", lambda: 8)
+        monkeypatch.setattr("serkit.features.store.usable_cores", lambda: 8)
         monkeypatch.setattr(jobs, "find_gpus", lambda: [])
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setenv("MKL_NUM_THREADS", "64")

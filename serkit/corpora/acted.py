@@ -1,0 +1,163 @@
+"""Acted corpora whose file names say everything: RAVDESS (``Actor_01`` ... ``Actor_24``) and EmoDB (``wav/03a01Fa.wav``)."""
+
+import re
+
+from serkit.corpora.manifest import make_manifest
+from serkit.corpora.sound_files import (
+    check_speakers,
+    find_folder,
+    find_folders,
+    list_sounds,
+    name_some,
+    read_headers,
+    refuse_broken,
+    visible,
+)
+from serkit.errors import CorpusError
+
+# RAVDESS
+ACTORS = tuple(f"{number:02d}" for number in range(1, 25))  # odd men, even women
+ACTORS_PER_SESSION = 4  # two men and two women; the release has no sessions, folds want some
+AUDIO_ONLY, SPEECH = "03", "01"  # modality and channel kept; the others are video and song
+RAVDESS_EMOTIONS = {
+    "01": "neutral", "02": "calm", "03": "happy", "04": "sad",
+    "05": "angry", "06": "fearful", "07": "disgust", "08": "surprised",
+}  # fmt: skip
+RAVDESS_LABELLED = ("neutral", "happy", "sad", "angry")  # their names are the labels
+STATEMENTS = {
+    "01": ("kids", "Kids are talking by the door"),
+    "02": ("dogs", "Dogs are sitting by the door"),
+}
+# modality-channel-emotion-intensity-statement-repetition-actor
+RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
+
+# EmoDB
+EMODB_MEN = ("03", "10", "11", "12", "15")
+EMODB_WOMEN = ("08", "09", "13", "14", "16")
+# The release has no sessions. One man and one woman make one, each in the order of their numbers,
+# so that "1" is 03 and 08, "5" is 15 and 16, as in IEMOCAP with its five pairs.
+EMODB_SESSIONS = {
+    speaker: str(number)
+    for number, pair in enumerate(zip(EMODB_MEN, EMODB_WOMEN, strict=True), start=1)
+    for speaker in pair
+}
+EMODB_EMOTIONS = {  # letter of the German word -> name, label
+    "W": ("anger", "angry"), "T": ("sadness", "sad"), "F": ("happiness", "happy"), "N": ("neutral", "neutral"),
+    "L": ("boredom", None), "E": ("disgust", None), "A": ("fear", None),
+}  # fmt: skip
+EMODB_NAME = re.compile(r"(\d\d)([a-z]\d\d)([A-Z])([a-z])")  # speaker, text, emotion, version
+
+
+def load_ravdess(root):
+    """Read the speech part of RAVDESS.
+
+    Parameters
+    ----------
+    root : path
+        Folder that holds ``Actor_01`` and so on; up to two folders above, or an actor's own, will
+        do. Files may be WAV as released or FLAC under the same names.
+
+    Returns
+    -------
+    pd.DataFrame
+        The manifest. ``emotion`` is the released code by name; ``label`` is missing for calm,
+        fearful, disgust and surprised. ``speaker`` is "01" to "24"; session "1" holds actors 1 to
+        4, and so on to "6". ``dialogue`` is the statement, "kids" or "dogs". A file that lies
+        there twice, as in archives that nest a copy of themselves, counts once.
+
+    Raises
+    ------
+    CorpusError
+        If nothing is found, a name is not of RAVDESS, a file is broken, or fewer than two actors
+        are there. Other missing actors are only printed.
+    """
+    found = {}  # stem -> path; the highest folder comes first and wins
+    for folder in find_folders(root, r"Actor_\d\d", "RAVDESS"):
+        for actor in visible(folder):
+            if re.fullmatch(r"Actor_\d\d", actor.name):
+                for path in list_sounds(actor):
+                    found.setdefault(path.stem, path)
+    fields = {path: _ravdess_fields(path) for path in found.values()}
+    speech = {path: row for path, row in fields.items() if row is not None}
+    return _manifest_of("RAVDESS", root, speech, ACTORS)
+
+
+def _ravdess_fields(path):
+    """Manifest row of a file, from its name, without length and rate; None if it is not speech."""
+    match = RAVDESS_NAME.fullmatch(path.stem)
+    if not match:
+        raise CorpusError(
+            f"{path}: name is not of RAVDESS, expected seven numbers like 03-01-05-01-01-01-12; "
+            "move the file elsewhere"
+        )
+    modality, channel, emotion, _, statement, _, actor = match.groups()
+    if (modality, channel) != (AUDIO_ONLY, SPEECH):
+        return None
+    fields = {
+        "emotion": (emotion, RAVDESS_EMOTIONS),
+        "statement": (statement, STATEMENTS),
+        "actor": (actor, ACTORS),
+    }
+    for name, (code, known) in fields.items():
+        if code not in known:
+            expected = name_some(known, limit=len(known))
+            raise CorpusError(f"{path}: {name} {code}, expected one of {expected}; check the name")
+    dialogue, transcript = STATEMENTS[statement]
+    tag = RAVDESS_EMOTIONS[emotion]
+    return {
+        "utterance_id": path.stem, "path": str(path), "corpus": "ravdess", "speaker": actor,
+        "session": str((int(actor) - 1) // ACTORS_PER_SESSION + 1),
+        "gender": "M" if int(actor) % 2 else "F", "dialogue": dialogue, "scripted": True,
+        "emotion": tag, "label": tag if tag in RAVDESS_LABELLED else None, "transcript": transcript,
+    }  # fmt: skip
+
+
+def load_emodb(root):
+    """Read EmoDB.
+
+    Parameters
+    ----------
+    root : path
+        Folder that holds ``wav``; up to two folders above, or ``wav`` itself, will do.
+
+    Returns
+    -------
+    pd.DataFrame
+        The manifest. ``emotion`` is the English name of the released letter; ``label`` is missing
+        for boredom, disgust and fear. ``dialogue`` is the text, such as "a01". ``session`` pairs a
+        man with a woman: "1" 03 and 08, "2" 10 and 09, "3" 11 and 13, "4" 12 and 14, "5" 15 and 16.
+
+    Raises
+    ------
+    CorpusError
+        If nothing is found, a name is not of EmoDB, a file is broken, or fewer than two speakers
+        are there. Other missing speakers are only printed.
+    """
+    folder = find_folder(root, "wav", "EmoDB") / "wav"
+    rows = {path: _emodb_fields(path) for path in list_sounds(folder)}
+    return _manifest_of("EmoDB", root, rows, sorted(EMODB_SESSIONS))
+
+
+def _emodb_fields(path):
+    """Manifest row of a file, from its name, without length and rate."""
+    match = EMODB_NAME.fullmatch(path.stem)
+    if not match or match[1] not in EMODB_SESSIONS or match[3] not in EMODB_EMOTIONS:
+        raise CorpusError(
+            f"{path}: name is not of EmoDB, expected speaker ({' '.join(sorted(EMODB_SESSIONS))}), text, emotion "
+            f"letter ({' '.join(EMODB_EMOTIONS)}) and version as in 03a01Fa; move the file elsewhere"
+        )
+    speaker, text, letter, _ = match.groups()
+    emotion, label = EMODB_EMOTIONS[letter]
+    return {
+        "utterance_id": path.stem, "path": str(path), "corpus": "emodb", "speaker": speaker,
+        "session": EMODB_SESSIONS[speaker], "gender": "M" if speaker in EMODB_MEN else "F", "dialogue": text,
+        "scripted": True, "emotion": emotion, "label": label,
+    }  # fmt: skip
+
+
+def _manifest_of(corpus, root, rows, speakers):
+    """The manifest of ``rows`` ({path: row without length and rate}), once speakers and files are in order."""
+    check_speakers(corpus, root, [row["speaker"] for row in rows.values()], speakers)
+    headers, broken = read_headers(rows)
+    refuse_broken(corpus.lower(), broken)
+    return make_manifest([row | headers[path]._asdict() for path, row in rows.items()])

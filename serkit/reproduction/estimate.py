@@ -155,10 +155,8 @@ def measure(experiment, manifest, *, train=True, threads=0):
     -------
     Measured
     """
-    from serkit.features.store import (
-        store_bytes_left,
-        usable_cores,  # here: a plan of finished steps needs no torch
-    )
+    # here: a plan of finished steps needs no torch
+    from serkit.features.store import store_bytes_left, usable_cores
 
     store = store_bytes_left(manifest, named(experiment.recipe), runs.processed_folder(experiment.corpus))
     if not (store or train):

@@ -5,11 +5,8 @@ protection against somebody who means to deceive: whoever edits a file can edit 
 """
 
 import hashlib
-import json
 from pathlib import Path
 
-from serkit.errors import RunError
-from serkit.experiment import show_path
 from serkit.files import sync
 from serkit.runs import write_json
 
@@ -57,51 +54,3 @@ def write_inventory(folder):
         for name in present
     }
     write_json(folder / FILES, {"files": files})
-
-
-def check_inventory(folder):
-    """Compare the files of a run folder with what ``files.json`` says of them.
-
-    Parameters
-    ----------
-    folder : path
-
-    Returns
-    -------
-    dict of str to str
-        For each file that a fold must have or that is recorded: what is wrong with it; empty if nothing.
-
-    Raises
-    ------
-    RunError
-        If there is no record, or it can't be read.
-    """
-    folder = Path(folder)
-    path = folder / FILES
-    try:
-        recorded = {
-            name: (one["bytes"], one["sha256"]) for name, one in json.loads(path.read_text())["files"].items()
-        }
-    except FileNotFoundError:
-        raise RunError(
-            f"{show_path(path)} is missing: which bytes the fold had when it was finished is unknown"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{show_path(path)} can't be read ({error}); copy the folder again") from error
-    return {
-        name: _fault(folder / name, *recorded.get(name, (0, ""))) for name in {*RESULTS, *MODEL, *recorded}
-    }
-
-
-def _fault(path, n_bytes, sha256):
-    try:
-        size = path.stat().st_size
-        if not sha256:
-            return f"not listed in {FILES}"
-        if size != n_bytes:
-            return f"{size:,} bytes, {n_bytes:,} when the fold was finished: cut short or edited"
-        return "" if sha256_of(path) == sha256 else "edited after the fold was finished (other SHA-256)"
-    except FileNotFoundError:
-        return "missing"
-    except OSError as error:
-        return f"can't be read ({error.strerror or error})"

@@ -391,3 +391,14 @@ def leak_notice(parameters):
     if parameters and parameters.get("selection") == "published":
         return "Leak: the checkpoint was chosen on the test speakers (published protocol)."
     return ""
+
+
+def stem_of(variant):
+    """A variant's name as part of a file name.
+
+    Examples
+    --------
+    >>> stem_of("published+D2_clean_session_paper")
+    'published-with-D2_clean_session_paper'
+    """
+    return variant.replace("+", "-with-")

@@ -100,9 +100,7 @@ def save_timeline(prediction, path):
     """Draw the emotions of a recording over time, as wide as a page; the suffix says the format."""
     from matplotlib.figure import Figure
 
-    from serkit.figures.plots import paper_style
-    from serkit.figures.saving import PNG_DPI, UNDATED
-    from serkit.figures.timeline import plot_timeline
+    from serkit.figures import PNG_DPI, UNDATED, paper_style, plot_timeline
 
     with paper_style(columns=2, height=TIMELINE_IN):
         fig = Figure()

@@ -11,8 +11,7 @@ from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.experiment import show_path
 from serkit.features.audio import preemphasise, read
 from serkit.features.views import log_spectrogram
-from serkit.figures.attention import MAX_PANELS, panel_grid, plot_attention
-from serkit.figures.plots import paper_style, plot_spectrogram
+from serkit.figures import MAX_PANELS, panel_grid, paper_style, plot_attention, plot_spectrogram
 from serkit.predict.predictor import Predictor
 from serkit.widgets import listening
 from serkit.widgets.earparts import STYLE, MatrixGrid, UtterancePane, UtteranceTable, probability_table

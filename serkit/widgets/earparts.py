@@ -13,7 +13,7 @@ from ipywidgets import HTML, Button, GridBox, HBox, VBox
 from ipywidgets import Audio as Player
 
 from serkit.constants import LABELS
-from serkit.figures.plots import readable_on
+from serkit.figures import readable_on
 from serkit.widgets.listening import PAGE, page_of, text_lines
 
 STYLE = """<style>

@@ -11,7 +11,7 @@ from IPython.display import Audio
 from serkit.constants import SAMPLE_RATE
 from serkit.errors import SerkitError
 from serkit.features import audio
-from serkit.figures.plots import paper_style, plot_confusion_matrix
+from serkit.figures import paper_style, plot_confusion_matrix
 from serkit.widgets.examples import confident_mistakes
 from serkit.widgets.listening import ABOUT, sound_path
 

@@ -11,7 +11,7 @@ from serkit.constants import IMAGE_SIZE, SAMPLE_RATE
 from serkit.errors import ParameterError
 from serkit.features.audio import preemphasise
 from serkit.features.segments import cut_samples, plan_segments
-from serkit.figures.plots import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, legend_above
+from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, legend_above
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks
 LOBE_POINTS = 2**16  # of the transform that shows a window's lobes: 0.24 Hz apart

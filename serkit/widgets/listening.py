@@ -5,7 +5,7 @@ import pandas as pd
 from serkit.errors import CorpusError, ParameterError, RunError
 from serkit.evaluation.predictions import PROBABILITIES, selection_of
 from serkit.experiment import Experiment, project_home
-from serkit.figures.tables import save_table
+from serkit.figures import save_table
 from serkit.metrics import confusion_matrix
 from serkit.runs import (
     DONE,

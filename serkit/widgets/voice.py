@@ -11,8 +11,7 @@ from IPython.display import Audio
 from serkit import runs
 from serkit.constants import SAMPLE_RATE
 from serkit.errors import AudioError, RunError, SerkitError
-from serkit.figures.plots import paper_style, plot_class_probabilities, plot_waveform
-from serkit.figures.timeline import plot_timeline
+from serkit.figures import paper_style, plot_class_probabilities, plot_timeline, plot_waveform
 from serkit.widgets.ownvoice import LIMITS, PLAYER_S, Recogniser
 from serkit.widgets.soundinput import SoundInput
 

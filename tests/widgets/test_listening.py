@@ -19,8 +19,7 @@ from serkit.errors import CorpusError, ParameterError, RunError
 from serkit.experiment import Experiment
 from serkit.features.audio import read
 from serkit.features.images import SpectrogramScaler
-from serkit.figures.attention import plot_attention
-from serkit.figures.plots import paper_style
+from serkit.figures import paper_style, plot_attention
 from serkit.model.coattention import DEMO, create_model
 from serkit.model.storage import write_model_folder
 from serkit.predict.predictor import Attention, Predictor

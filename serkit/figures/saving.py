@@ -365,13 +365,12 @@ def _check_name(name, value, example):
 
 
 def _check_frame(frame, name):
-    if not isinstance(frame, pd.DataFrame):
-        raise ParameterError(
-            f"{name} is a {type(frame).__name__}, expected a pandas DataFrame; wrap it in pd.DataFrame"
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        given = (
+            f"has shape {frame.shape}" if isinstance(frame, pd.DataFrame) else f"is a {type(frame).__name__}"
         )
-    if frame.empty:
         raise ParameterError(
-            f"{name} has shape {frame.shape}, expected rows and columns; was every row filtered out?"
+            f"{name} {given}, expected a pandas DataFrame with rows and columns; was every row filtered out?"
         )
 
 

@@ -463,8 +463,8 @@ def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
     """
     position = np.arange(len(table))[::-1]
     colours = [BLUE if value == AXES[setting][1] else GREY for value in table[setting]]
-    ax.hlines(position, table["low"], table["high"], color="black", linewidth=0.8)
     ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
+    ax.hlines(position, table["low"], table["high"], color="black", linewidth=0.8)
     ax.axvline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA")
     ax.set_yticks(position, table[setting])
     ax.set(xlabel=f"{score.upper()} (%), mean over folds, 95 % interval", ylim=(-0.6, len(table) - 0.4))

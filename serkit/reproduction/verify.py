@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import textwrap
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial as bind
 from importlib.metadata import version
@@ -227,13 +228,14 @@ def _file_faults(folder):
 def _checked_predictions(folder):
     """The prediction table of a run folder, which must be of that folder and fit to be averaged."""
     table = runs.read_predictions(folder)
-    for column, value in zip(("variant", "fold", "seed"), _place(folder), strict=True):
+    variant, fold, seed = (part.rpartition("=")[2] for part in folder.parts[-RUN_FOLDER:])
+    for column, value in {"variant": variant, "fold": fold, "seed": seed}.items():
         others = set(table.get(column, pd.Series(dtype=str)).map(str)) - {value}
         if others:
             raise RunError(
                 f"predictions.parquet: rows with {column}={min(others)}, expected {value}; copied from elsewhere?"
             )
-    return evaluation.check_predictions(table, [_place(folder)[1]])
+    return evaluation.check_predictions(table, [fold])
 
 
 def _score_faults(folder, predictions):
@@ -250,48 +252,37 @@ def _score_faults(folder, predictions):
 
 def _completeness(run, folders, verdict):
     """Folds that are missing or not finished, of every variant and seed; ``verdict`` says how bad that is."""
-    finished = {_place(folder) for folder in folders}
-    begun = {
-        _place(path) for path in (project_home() / "runs" / run).glob("*/fold=*/seed=*") if path.is_dir()
-    }
-    findings = []
-    for variant in sorted({place[0] for place in begun}):
-        _, folds, seeds = zip(*(place for place in begun if place[0] == variant), strict=True)
-        try:
-            planned = runs.planned_folds(run, variant)
-        except SerkitError:  # nothing finished, or a record that can't be read, which is said elsewhere
-            planned = None
+    home, finished, findings = project_home() / "runs" / run, {_name(folder) for folder in folders}, []
+    begun = [path for path in home.glob("*/fold=*/seed=*") if path.is_dir()]
+    for variant in sorted({runs.variant_of(path) for path in begun}):
+        tried = [path.parts for path in begun if runs.variant_of(path) == variant]
+        planned = []
+        with suppress(
+            SerkitError
+        ):  # nothing finished, or a record that can't be read, which is said elsewhere
+            planned = [f"fold={name}" for name in runs.planned_folds(run, variant) or ()]
         if not planned:
-            findings.append(
-                Finding("completeness", variant, UNKNOWN, "which folds there should be is not recorded")
-            )
-        for seed, fold in product(sorted(set(seeds)), planned or sorted(set(folds))):
-            place = variant, fold, seed
-            state = "" if place in finished else "not finished" if place in begun else "missing"
-            cure = state and f"{state}; `serkit reproduce` or notebook 05_train_coattention makes it"
-            findings.append(
-                Finding("completeness", f"{variant}/fold={fold}/seed={seed}", verdict if state else OK, cure)
-            )
+            reason = "which folds there should be is not recorded"
+            findings.append(Finding("completeness", variant, UNKNOWN, reason))
+        for seed, fold in product(
+            sorted({parts[-1] for parts in tried}), planned or sorted({parts[-2] for parts in tried})
+        ):
+            name = f"{variant}/{fold}/{seed}"
+            state = "not finished" if (home / name).is_dir() else "missing"
+            cure = f"{state}; `serkit reproduce` or notebook 05_train_coattention makes it"
+            findings.append(Finding("completeness", name, *(() if name in finished else (verdict, cure))))
     return findings
 
 
 def _versions(folder):
     """Packages and code that are not those that a fold was made with: worth knowing, no fault."""
-    try:
-        record = read_record(folder)
-    except RunError:  # said where its parameters are checked
-        record = {}
+    record = _json(folder / "experiment.json")
     here = {name: version(name) for name in runs.PACKAGES} | {"python": platform.python_version()}
     here["commit"] = (runs.current_commit() or "none")[:7]
     made = dict(record.get("versions") or {}) | {"commit": (record.get("commit") or "")[:7]}
-    texts = [
-        f"{name} {was}, here is {here.get(name)}"
-        for name, was in made.items()
-        if was and was != here.get(name)
-    ]
-    return Finding(
-        "versions", _name(folder), NOTE if texts else OK, f"made with {'; '.join(texts)}" if texts else ""
-    )
+    others = [name for name, was in made.items() if was and was != here.get(name)]
+    text = "made with " + "; ".join(f"{name} {made[name]}, here is {here.get(name)}" for name in others)
+    return Finding("versions", _name(folder), *((NOTE, text) if others else ()))
 
 
 def _figures(run, predictions, parameters):
@@ -306,9 +297,8 @@ def _figures(run, predictions, parameters):
         findings += _look("figures", entry.stem, lambda faults=entry.faults: faults)
         compute = numbers.get(entry.stem) or _numbers_of_notebook(run, predictions, entry, digests)
         if compute and not entry.faults:
-            findings += _look(
-                "numbers", f"{entry.stem}.csv", _number_faults, folder / f"{entry.stem}.csv", compute
-            )
+            path = folder / f"{entry.stem}.csv"
+            findings += _look("numbers", path.name, _number_faults, path, compute)
     page = project_home() / "runs" / run / runs.REPORT
     if page.is_file():
         made_from = MADE_FROM.search(page.read_text(encoding="utf-8", errors="replace"))
@@ -374,11 +364,6 @@ def _json(path):
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _place(folder):
-    """Variant, fold and seed that a run folder is named after, as text."""
-    return tuple(part.rpartition("=")[2] for part in folder.parts[-RUN_FOLDER:])
 
 
 def _name(folder):

@@ -1,6 +1,6 @@
 """What notebooks play and draw to explain a step: players, windows, mel bands, encoder frames.
 
-Pictures of results are in ``serkit.figures.plots``; here is what only a lecture needs.
+Pictures of results are in ``serkit.figures``; here is what only a lecture needs.
 """
 
 import numpy as np

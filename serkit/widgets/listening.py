@@ -293,7 +293,7 @@ def save_marked(run, rows, *, corpus):
     Returns
     -------
     list of Path
-        As :func:`serkit.figures.tables.save_table`; the CSV is the first.
+        As :func:`serkit.figures.save_table`; the CSV is the first.
 
     Raises
     ------

@@ -3,10 +3,12 @@
 import itertools
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from serkit import metrics
 from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
@@ -505,8 +507,10 @@ def _whiskers(ax, value, low, high, label):
     if known.any():
         # an end may lie on the wrong side of a point by rounding
         reach = np.clip([value - low, high - value], 0, None)[:, known]
-        ax.errorbar(np.flatnonzero(known), value[known], reach, fmt="none", ecolor="black", elinewidth=0.8,
-                    capsize=2.5, label=label)  # fmt: skip
+        bars = ax.errorbar(np.flatnonzero(known), value[known], reach, fmt="none", ecolor="black", elinewidth=0.8,
+                           capsize=2.5, label=label)  # fmt: skip
+        halo = [withStroke(linewidth=2.0, foreground="white")]  # or they would be lost on a dark bar
+        plt.setp(bars.get_children(), path_effects=halo)
 
 
 def _shares(counts):

@@ -304,11 +304,15 @@ def reported(tmp_path_factory):
         processed.mkdir(parents=True)
         about.to_parquet(processed / "manifest.parquet")
         write_folds(home, both_protocols(seeds=(111,)), "demo")
-        text = "[the paper](https://arxiv.org/abs/2203.15326) ![far](https://a.org/b.png) <img src=x onerror=run()>"
-        text += "<script>run()</script><iframe src='x'></iframe><style>@import 'x.css'</style>"
+        text = "[the paper](https://arxiv.org/abs/2203.15326) ![far](https://a.org/b.png)"
+        hostile = (
+            "<script>run()</script><style>@import 'x.css'</style><iframe src='x'></iframe><a href='https://a.org'>"
+            "there</a><img src=x onerror=run()><audio controls src='https://a.org/b.wav'></audio>"
+        )
         cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("print('a' + 'b')")]
         cells[1].outputs = [
-            nbformat.v4.new_output("error", ename="E", evalue="e", traceback=["stopped here"])
+            nbformat.v4.new_output("display_data", data={"text/html": hostile}),
+            nbformat.v4.new_output("error", ename="E", evalue="e", traceback=["stopped here"]),
         ]
         (home / "runs" / "trial" / "notebooks").mkdir()
         notebook = nbformat.v4.new_notebook(cells=cells)
@@ -321,7 +325,7 @@ class TestPage:
     def test_nothing_is_fetched_from_anywhere(self, reported):
         html = (reported / "runs" / "trial" / "report.html").read_text()
         assert not re.findall(r"""\b(?:src|href)\s*=\s*["'](?!data:)""", html)
-        assert not re.search(r"<script|<link|<iframe|@import|url\(|onerror", html)
+        assert not re.search(r"<script|<link|<iframe|@import|url\(|onerror|run\(\)|a\.org", html)
         assert "Content-Security-Policy\" content=\"default-src 'none'; img-src data:;" in html
         assert html.count('src="data:image/png;base64,') == 11  # five of each variant and a difference
 
@@ -362,7 +366,9 @@ class TestPage:
             < html.index("Context from the literature, not measured")
         )
         assert "Confusion matrix of each unseen speaker" in html
-        assert "the paper" in html and "stopped here" in html and "ended in an error" in html
+        assert (
+            "the paper" in html and "there" in html and "stopped here" in html and "ended in an error" in html
+        )
 
     def test_what_is_not_there_is_named(self, reported):
         html = (reported / "runs" / "trial" / "report.html").read_text()

@@ -78,7 +78,7 @@ def _time_extraction(manifest, recipe, folder):
 
 
 def _measure_training(experiment, store, free):
-    for name in ("serkit.figures.plots", "ipykernel.ipkernel"):  # training runs in a notebook that has them
+    for name in ("serkit.figures.scores", "ipykernel.ipkernel"):  # training runs in a notebook that has them
         importlib.import_module(name)
     accelerator = make_accelerator(experiment.precision, experiment.profile)
     result = {"device": accelerator.device.type, "process_bytes": training.peak_memory(accelerator.device)}

@@ -15,7 +15,6 @@ from serkit.constants import SPEECH_ENCODER
 from serkit.corpora import REGISTRY
 from serkit.errors import ParameterError, SerkitError
 from serkit.experiment import TrainingSettings
-from serkit.reproduction.execution import check_no_addresses
 
 # settings of the command line that a grid does not replace
 BESIDE_GRID = (
@@ -51,7 +50,7 @@ class Reproduce(TrainingSettings):
     dry_run: bool = False  # print the plan and stop
 
     def __call__(self):
-        from serkit.reproduction.reproduce import reproduce  # papermill and torch are slow to import
+        from serkit.reproduction.reproduce import reproduce  # pandas is slow to import
 
         if self.grid:
             return self._reproduce_grid(reproduce)
@@ -74,7 +73,7 @@ class Reproduce(TrainingSettings):
         )
 
     def _reproduce_grid(self, reproduce):
-        from serkit.reproduction.grid import read_grid
+        from serkit.reproduction.plan import read_grid
 
         grid, usual = read_grid(self.grid), Reproduce()
         for field in fields(self):
@@ -267,7 +266,6 @@ def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
     # a cluster's time limit: kernels are then interrupted, and trainings save before they end
     signal.signal(signal.SIGTERM, _terminate)
-    check_no_addresses()
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()
     except SerkitError as error:

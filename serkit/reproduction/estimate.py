@@ -12,23 +12,24 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
 import psutil
 
-from serkit import folds
-from serkit.errors import WeightsError
+from serkit import folds, runs
 from serkit.experiment import project_home
 from serkit.recipe import named
+from serkit.reproduction.jobs import threads_per_job
 
 NOTEBOOK_S = 15  # s, start of a kernel, imports and pictures
 NOTEBOOK_BYTES = 5_000_000  # executed notebook, figures and tables of one step
 UTTERANCES = 8  # that are measured
-REPEATS = 3  # of a step, unless they take longer than that; the fastest counts
-ENOUGH_S = 3.0
+PREDICTED = (
+    0.5  # of the time of training on a segment, at most: a step goes once forward, and back in twice that
+)
 CHECKPOINTS = 2 * 3  # weights and AdamW's two moments of each; the next checkpoint is written beside the last
 # trainings that agree in these take the same time for a segment, and are measured once
 KIND = attrgetter(
@@ -65,26 +66,40 @@ def estimate(todo, manifest, threads=0):
         By title of the step. What can't be measured is said, and counts as a notebook that only starts.
     """
     rows, measured, costs = folds.task_rows(manifest), {}, {step.title: Cost() for step in todo}
-    for step in [step for step in todo if step.experiment is not None]:
+    training = [step for step in todo if step.experiment is not None]
+    for step in training:
         kind = KIND(step.experiment)
-        first = kind not in measured
-        if first:
+        if kind not in measured:
             measured[kind] = measure(step.experiment, rows, threads)
         if measured[kind]:
             segments = _count_segments(rows, step.experiment)
-            costs[step.title] = training_cost(step.experiment, segments, measured[kind], first)
-            if len(measured) == 1 and first and todo[0].experiment is None:
-                speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
-                builds = costs[todo[0].title]  # notebook 01, the store
-                seconds = builds.seconds + speech_s * measured[kind]["extraction_s"]
-                size = builds.disk + int(speech_s * measured[kind]["store_bytes"])
-                costs[todo[0].title] = replace(builds, seconds=seconds, disk=size)
+            costs[step.title] = training_cost(step.experiment, segments, measured[kind])
+    answers = list(filter(None, measured.values()))
+    if answers:  # whatever comes first writes the store, or what is missing of it
+        largest = max(answers, key=lambda answer: answer["store_bytes"])
+        seconds, size = _store_cost(manifest, training[0].experiment, largest)
+        first = costs[todo[0].title]
+        costs[todo[0].title] = replace(first, seconds=first.seconds + seconds, disk=first.disk + size)
     return costs
+
+
+def _store_cost(manifest, experiment, measured):
+    """Seconds and bytes that are missing of the feature store, with what a frozen encoder makes of it."""
+    from serkit.features.store import store_key  # here and below: torch is slow to import
+
+    rows = folds.task_rows(manifest)
+    speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
+    folder = runs.processed_folder(experiment.corpus) / store_key(manifest, named(experiment.recipe))
+    there = sum(path.stat().st_size for path in folder.rglob("*.npy"))
+    seconds = (
+        0 if (folder / "store.json").exists() else speech_s * measured["extraction_s"] / threads_per_job(1)
+    )
+    return seconds, max(int(speech_s * measured["store_bytes"]) - there, 0)
 
 
 def _count_segments(rows, experiment):
     """Segments in each part of a fold."""
-    from serkit.features.audio import resampled_length  # here and below: torch is slow to import
+    from serkit.features.audio import resampled_length
     from serkit.features.segments import count_segments
 
     fold = folds.find_fold(folds.make_folds(rows, experiment.by, experiment.selection), experiment.fold)
@@ -93,7 +108,7 @@ def _count_segments(rows, experiment):
     return {split: int(n_segments[getattr(fold, split)].sum()) for split in folds.SPLITS}
 
 
-def training_cost(experiment, segments, measured, first=True):
+def training_cost(experiment, segments, measured):
     """Cost of training one fold.
 
     Parameters
@@ -103,8 +118,6 @@ def training_cost(experiment, segments, measured, first=True):
         How many there are in ``train``, ``validation`` and ``test``.
     measured : dict
         As :func:`measure` gives it.
-    first : bool, optional
-        Whether it is the first of its kind: it computes what a frozen encoder says, once for all.
 
     Returns
     -------
@@ -113,21 +126,18 @@ def training_cost(experiment, segments, measured, first=True):
     Examples
     --------
     >>> from serkit.experiment import Experiment
-    >>> measured = {"step_s": 2.0, "forward_s": 0.1, "states_s": 0, "states_bytes": 0, "model_bytes": 1000,
-    ...             "memory": 1e9, "free": 2e9}
-    >>> experiment = Experiment(batch_size=10, epochs=3)
-    >>> cost = training_cost(experiment, {"train": 95, "validation": 20, "test": 30}, measured)
-    >>> round(cost.seconds - NOTEBOOK_S, 6)  # 3 epochs of 10 steps, both sets after each and at the end
+    >>> measured = {"segment_s": 0.2, "model_bytes": 1000, "memory": 1e9, "free": 2e9}
+    >>> segments = {"train": 95, "validation": 20, "test": 30}
+    >>> cost = training_cost(Experiment(batch_size=10, epochs=3), segments, measured)
+    >>> round(cost.seconds - NOTEBOOK_S, 6)  # 3 epochs of 100 and half of 50, and the latter once more at the end
     80.0
     """
-    tested = segments["validation"] + segments["test"]
+    n_trained = math.ceil(segments["train"] / experiment.batch_size) * experiment.batch_size
     looked_at = segments["validation"] + experiment.keep_epochs * segments["test"]
-    n_steps = math.ceil(segments["train"] / experiment.batch_size)
-    encoded = first * (segments["train"] + tested)
-    seconds = experiment.epochs * (n_steps * measured["step_s"] + looked_at * measured["forward_s"])
-    seconds += NOTEBOOK_S + tested * measured["forward_s"] + encoded * measured["states_s"]
-    disk = NOTEBOOK_BYTES + measured["model_bytes"] + encoded * measured["states_bytes"]
-    return Cost(seconds, disk, CHECKPOINTS * measured["model_bytes"], measured["memory"], measured["free"])
+    n_predicted = experiment.epochs * looked_at + segments["validation"] + segments["test"]
+    seconds = NOTEBOOK_S + (experiment.epochs * n_trained + PREDICTED * n_predicted) * measured["segment_s"]
+    size = measured["model_bytes"]
+    return Cost(seconds, NOTEBOOK_BYTES + size, CHECKPOINTS * size, measured["memory"], measured["free"])
 
 
 def measure(experiment, rows, threads=0):
@@ -162,14 +172,17 @@ def _measure(experiment, rows, threads):
     import torch
 
     from serkit.features import audio
-    from serkit.features.extraction import usable_cores
     from serkit.features.store import build_store
     from serkit.features.views import segment_features
+    from serkit.model.coattention import CoAttentionModel, resolve_structure
+    from serkit.training.loop import model_config, time_steps
 
     free = psutil.virtual_memory().available + psutil.Process().memory_info().rss  # this process will be gone
+    threads, slow = threads or torch.get_num_threads(), experiment.profile == "paper"
     if torch.cuda.is_available():
-        free = torch.cuda.mem_get_info()[0]
-    threads = threads or torch.get_num_threads()
+        free, slow = torch.cuda.mem_get_info()[0], False
+    at_once = experiment.micro_batch or experiment.batch_size
+    sizes = (2, 4) if slow else (max(at_once // 2, 1), at_once)  # two make a line
     with (
         tempfile.TemporaryDirectory() as folder,
         redirect_stdout(io.StringIO()),
@@ -179,87 +192,25 @@ def _measure(experiment, rows, threads):
         rows = rows[rows["utterance_id"].isin(store.utterances["utterance_id"])]
         speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
         torch.set_num_threads(1)
-        seconds = _fastest(
-            lambda: [segment_features(audio.read(path), store.recipe) for path in rows["path"]]
-        )
-        torch.set_num_threads(threads)
-        size = sum(path.stat().st_size for path in store.folder.glob("*.npy"))
-        answer = {
-            "extraction_s": seconds / usable_cores() / speech_s,
-            "store_bytes": size / speech_s,
-            "free": free,
-        }
-        return answer | _measure_training(experiment, store)
-
-
-def _measure_training(experiment, store):
-    """Training on this store, with random weights: nothing is downloaded."""
-    import torch
-
-    from serkit.model.coattention import CoAttentionModel, resolve_structure
-    from serkit.training.batches import SegmentDataset, fit_scaler, model_inputs
-    from serkit.training.devices import make_accelerator, peak_memory
-    from serkit.training.encoder_states import build_states
-    from serkit.training.loop import model_config
-    from serkit.training.scoring import predict
-
-    accelerator, config = make_accelerator(experiment.precision, experiment.profile), model_config(experiment)
-    with suppress(WeightsError):  # said when training asks for them
-        config = resolve_structure(config)
-    model = CoAttentionModel(config)
-    model_bytes = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    if experiment.gradient_checkpointing and "speech" in model.views:
-        model.speech_encoder.activation_checkpointing_enable()
-    began, states = time.perf_counter(), None
-    if experiment.reads_states:
-        states = build_states(store, model, accelerator.device, accelerator.autocast)
-    states_s = (time.perf_counter() - began) / len(store)
-    optimizer = torch.optim.AdamW(weight for weight in model.parameters() if weight.requires_grad)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    scaler, label_of = (
-        fit_scaler(store, np.arange(len(store))),
-        dict.fromkeys(store.utterances["utterance_id"], 0),
-    )
-
-    def step():
-        model.train()
-        batch = data.__getitems__(np.arange(len(data)))
-        with accelerator.autocast():
-            logits = model(**model_inputs(batch, scaler, store.recipe, accelerator.device)).logits
-        accelerator.backward(logits.float().logsumexp(1).mean())
-        optimizer.step()
-        optimizer.zero_grad()
-        return logits.sum().item()  # a GPU has computed it by then
-
-    at_once, measured = experiment.micro_batch or experiment.batch_size, []
-    slow = accelerator.device.type == "cpu" and experiment.profile == "paper"
-    sizes = (2, 4) if slow else (max(at_once // 2, 1), at_once)
-    for n in sizes:  # two make a line
-        rows = np.resize(np.arange(len(store)), n)
-        data = SegmentDataset(store, rows, label_of, states, experiment.views)
-        measured.append((_fastest(step), peak_memory(accelerator.device)))
-    forward_s = _fastest(lambda: predict(accelerator, model, data, scaler, n)) / n
-    (seconds, memory), growth = measured[1], np.maximum(np.subtract(*measured[::-1]), 0)
-    more = max(at_once - sizes[1], 0) / max(sizes[1] - sizes[0], 1)
-    return {
-        "step_s": float(seconds + more * growth[0]) * experiment.batch_size / at_once,
-        "memory": float(memory + more * growth[1]),
-        "forward_s": forward_s,
-        "states_s": states_s if states else 0.0,
-        "states_bytes": 2 * math.prod(states.shape[1:]) if states else 0,
-        "model_bytes": model_bytes,
-    }
-
-
-def _fastest(work):
-    """Seconds of a piece of work once all runs in: the first time memory is touched, and tables are made."""
-    work()
-    seconds = []
-    while len(seconds) < REPEATS and sum(seconds) < ENOUGH_S:
+        segment_features(audio.read(rows["path"].iloc[0]), store.recipe)  # the first one makes tables
         began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+        for path in rows["path"]:
+            segment_features(audio.read(path), store.recipe)
+        extraction_s = (time.perf_counter() - began) / speech_s
+        torch.set_num_threads(threads)
+        steps = [time_steps(replace(experiment, batch_size=n, micro_batch=0), store) for n in sizes]
+        written = sum(path.stat().st_size for path in store.folder.rglob("*.npy"))
+    growth = np.maximum(np.subtract(steps[1], steps[0]), 0) / max(sizes[1] - sizes[0], 1)
+    seconds, memory = steps[1] + growth * max(at_once - sizes[1], 0)
+    with torch.device("meta"):
+        n_weights = sum(
+            CoAttentionModel(resolve_structure(model_config(experiment))).count_parameters().values()
+        )
+    return {
+        "segment_s": float(seconds) / at_once, "memory": float(memory), "free": free,
+        "extraction_s": extraction_s, "store_bytes": written / speech_s,
+        "model_bytes": 4 * n_weights,
+    }  # fmt: skip
 
 
 def describe(costs, experiment, at_once=1, sharing=1):

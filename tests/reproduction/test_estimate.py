@@ -9,10 +9,12 @@ import pytest
 import soundfile
 import toy_project
 
-from serkit import folds
+from serkit import folds, runs
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import RunError
 from serkit.experiment import Experiment
+from serkit.features.store import build_store
+from serkit.recipe import CORRECTED
 from serkit.reproduction import estimate, plan, reproduce
 from serkit.reproduction.estimate import NOTEBOOK_BYTES, NOTEBOOK_S, Cost
 
@@ -53,32 +55,23 @@ def disk_with(free, monkeypatch):
 
 
 class TestTrainingCost:
-    SEGMENTS = {"train": 10, "validation": 3, "test": 2}  # noqa: RUF012
-
-    def cost(self, first=True, segments=None, measured=None, **settings):
+    def cost(self, n_train=10, **settings):
+        segments = {"train": n_train, "validation": 3, "test": 2}
         settings = {"epochs": 1, "batch_size": 16} | settings
-        return estimate.training_cost(
-            Experiment(**settings), self.SEGMENTS | (segments or {}), MEASURED | (measured or {}), first
-        )
+        return estimate.training_cost(Experiment(**settings), segments, MEASURED)
 
     def test_disk_by_hand(self):
         """1 MB of weights: a checkpoint holds them and two moments; the next is written beside it."""
         assert self.cost().disk - NOTEBOOK_BYTES == 1_000_000 and self.cost().checkpoints == 6_000_000
 
     def test_a_batch_that_is_not_full_is_a_step(self):
-        seconds = [self.cost(segments={"train": n}).seconds for n in (16, 17)]
-        assert seconds[1] - seconds[0] == pytest.approx(1.0)
+        assert self.cost(17).seconds - self.cost(16).seconds == pytest.approx(16 * MEASURED["segment_s"])
 
     def test_what_is_predicted_by_hand(self):
         """Validation and test after each of two epochs, and once more at the end; test only if that is kept."""
-        slow = {"forward_s": 1.0, "step_s": 0.0}
-        assert self.cost(measured=slow, epochs=2).seconds - NOTEBOOK_S == 3 * 5
-        assert self.cost(measured=slow, epochs=2, keep_epochs=False).seconds - NOTEBOOK_S == 3 * 5 - 2 * 2
-
-    def test_a_frozen_encoder_is_paid_once(self):
-        once = {"states_s": 2.0, "states_bytes": 100}
-        first, second = (self.cost(first, measured=once) for first in (True, False))
-        assert first.seconds - second.seconds == 15 * 2 and first.disk - second.disk == 15 * 100
+        whole, part = (self.cost(epochs=2, keep_epochs=keep).seconds for keep in (True, False))
+        assert whole - NOTEBOOK_S == pytest.approx((2 * 16 + 3 * 5 / 2) * MEASURED["segment_s"])
+        assert whole - part == pytest.approx(2 * 2 / 2 * MEASURED["segment_s"])
 
 
 class TestEstimate:
@@ -96,16 +89,16 @@ class TestEstimate:
         costs = estimate.estimate(steps, tones)
         assert asked == ["corrected_clean_session_demo", "corrected_clean_session_demo_mfcc"]
         speech_s = 6 * (0.5 + 1.5 + 2.5 + 3.5)
-        assert costs[steps[0].title].seconds == NOTEBOOK_S + 2 * speech_s
+        assert costs[steps[0].title].seconds == NOTEBOOK_S + 2 * speech_s / estimate.threads_per_job(1)
         assert costs[steps[0].title].disk == NOTEBOOK_BYTES + 1000 * speech_s
         assert costs[steps[1].title] == costs[steps[-1].title] == Cost()
-        # four utterances in a row, of 0.5 to 3.5 s, have 1 + 1 + 1 + 2 segments
         training = next(step for step in steps if step.experiment is not None)
         fold = folds.find_fold(folds.make_folds(tones), training.experiment.fold)
-        n_batches = -(-len(fold.train) * 5 // 4 // 16)
-        assert costs[training.title].seconds == NOTEBOOK_S + n_batches * MEASURED["step_s"]
-        # without notebook 01 the store is there
-        assert estimate.estimate(steps[4:], tones)[training.title] == costs[training.title]
+        # four utterances of 0.5 to 3.5 s have 1 + 1 + 1 + 2 segments
+        segments = {split: len(getattr(fold, split)) * 5 // 4 for split in folds.SPLITS}
+        assert costs[training.title] == estimate.training_cost(training.experiment, segments, measured)
+        build_store(tones, CORRECTED, runs.processed_folder("demo"))
+        assert estimate.estimate(steps, tones)[steps[0].title].seconds == NOTEBOOK_S
 
     def test_nothing_is_measured_when_all_is_trained(self, project, tones, monkeypatch):
         monkeypatch.setattr(estimate, "measure", None)
@@ -131,8 +124,8 @@ def test_a_real_measurement(tones):
     assert measured["model_bytes"] == 4 * parameters
     # frames of 2 x 200 + 4 x 40 bytes and 100 of them each second, samples of 2 bytes: and half a per cent of heads
     assert measured["store_bytes"] == pytest.approx(100 * 560 + 32_000, rel=0.05)
-    assert 0 < measured["extraction_s"] < 1 and 0 < measured["forward_s"] < measured["step_s"]
-    assert 1e8 < measured["memory"] < 4e9 and measured["states_s"] == 0
+    assert 0 < measured["extraction_s"] < 1 and 0 < measured["segment_s"] < 10
+    assert 1e8 < measured["memory"] < 4e9
 
 
 class TestLines:

@@ -117,7 +117,7 @@ class TestPlan:
     def test_outside_a_project(self, tmp_path, monkeypatch, demo_corpus):
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
-        with pytest.raises(RunError, match="start serkit inside the project folder"):
+        with pytest.raises(RunError, match="start serkit inside the project"):
             reproduce.run_plan(make_plan(demo_corpus), "trial")
 
 
@@ -173,7 +173,7 @@ class TestCommandLine:
         [
             (["--corpus", "iemocap", "--root", "nowhere"], r"nowhere"),
             (["--folds", "9"], "fold='9', expected one of 1, 2, 3, 4, 5"),
-            (["--seeds", "a"], "seeds: 'a' is no"),
+            (["--seeds", "a"], "'a'"),
             (["--recipe", "perfect"], "recipe='perfect', expected published or corrected"),
         ],
     )

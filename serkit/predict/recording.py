@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import soxr
 
-from serkit.constants import MIN_SAMPLES, SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
-from serkit.errors import AudioError
+from serkit.constants import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
 from serkit.features import audio
 from serkit.features.segments import count_segments
 
@@ -56,8 +55,8 @@ class Recording:
         Read so far, of each channel, at the file's rate.
     announced : int
         Samples that the file's header promises.
-    peak, mono_peak : float
-        Largest amplitude so far of any channel, and of their average.
+    peak : float
+        Largest amplitude so far of the average of all channels.
     full, clipped : int
         Samples at full scale so far, over all channels, and those of them that end three in a row.
     """
@@ -68,8 +67,7 @@ class Recording:
             self.sample_rate, self.channels, self.announced = sound.samplerate, sound.channels, sound.frames
             self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
         self.num_samples = self.n_windows = self.full = self.clipped = 0
-        self.peak = self.mono_peak = 0.0
-        self.silent_windows = []  # their beginnings in s
+        self.peak, self.silent_windows = 0.0, []  # where those windows begin, in s
 
     @property
     def duration_s(self):
@@ -102,9 +100,8 @@ class Recording:
             for block in _resampled(self._mono_seconds(sound), self.sample_rate):
                 pending = np.concatenate([pending, block])
                 long = start > 0 or len(pending) > UTTERANCE_S * SAMPLE_RATE
-                while (
-                    long and len(pending) >= length + SEGMENT_SAMPLES
-                ):  # a shorter rest joins the last window
+                # a rest of less than one segment joins the last window
+                while long and len(pending) >= length + SEGMENT_SAMPLES:
                     yield start, self._checked(start, pending[:length])
                     start, pending = start + length, pending[length:]
             yield start, self._checked(start, pending)
@@ -117,10 +114,7 @@ class Recording:
         list of Notice
         """
         rate, windows, silent = self.sample_rate, self.n_windows, self.silent_windows
-        level, loudest = to_dbfs(self.mono_peak), to_dbfs(self.peak)
-        cancelled = f", the loudest channel at {loudest:.1f}: they cancel each other" * (
-            loudest >= SILENCE_DBFS
-        )
+        level = to_dbfs(self.peak)
         starts = ", ".join(f"{start:.0f} s" for start in silent[:3]) + " ..." * (len(silent) > 3)
         share = self.full / max(1, self.num_samples * self.channels)
         faults = [
@@ -128,29 +122,26 @@ class Recording:
              f"{self.duration_s:.2f} s, so {1 - self.duration_s / SEGMENT_S:.0%} of the {SEGMENT_S:g} s segment is padding",
              "Record a whole sentence: three seconds fill a segment."),
             ("incomplete", self.announced - self.num_samples > MISSING_S * rate,
-             f"the file announces {self.announced / rate:.1f} s and holds {self.duration_s:.1f} s; was it cut short?",
-             "Copy or record the file again."),
-            ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance of its own",
+             f"the file announces {self.announced / rate:.1f} s and holds {self.duration_s:.1f} s",
+             "Was it cut short? Copy or record the file again."),
+            ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance",
              "Read the timeline and not the single answer for the whole."),
             ("silent parts", windows > 1 and silent,
-             f"{len(silent)} of {windows} windows are below {SILENCE_DBFS:g} dBFS (from {starts}): the answers there mean "
-             "nothing, and they count in the whole",
-             "Don't read the probabilities of these parts: there is nothing behind them."),
+             f"{len(silent)} of {windows} windows are below {SILENCE_DBFS:g} dBFS (from {starts})",
+             "Don't read the probabilities of these parts: there is nothing behind them, and they count in the whole."),
             ("silence", level < SILENCE_DBFS,
-             f"the average of all channels peaks at {level:.1f} dBFS, expected {SILENCE_DBFS:g} dBFS or more{cancelled}; "
-             "the answer means nothing",
+             f"the average of all channels peaks at {level:.1f} dBFS, expected {SILENCE_DBFS:g} dBFS or more",
              "Don't read the probabilities: there is nothing behind them. Is the right microphone on?"),
             ("quiet", SILENCE_DBFS <= level < QUIET_DBFS,
              f"the loudest sample is at {level:.1f} dBFS, expected {QUIET_DBFS:g} dBFS or more",
              "Go nearer to the microphone or turn its level up; the model counts loudness as evidence."),
-            ("clipping", self.clipped, f"{share:.2%} of the samples are at full scale, {CLIPPED_RUN} or more in a row; "
-             "what was cut off there may change the answer",
+            ("clipping", self.clipped, f"{share:.2%} of the samples are at full scale, {CLIPPED_RUN} or more in a row",
              "Turn the level down or step back, and record again; what was cut off can't be put back."),
             ("sample rate", rate < SAMPLE_RATE,
-             f"{rate} Hz, so there is nothing above {rate / 2:g} Hz in the input; the model expects sound up to "
-             f"{SAMPLE_RATE // 2} Hz", "Record at 16 kHz or more; nothing brings back what was not recorded."),
+             f"{rate} Hz, so there is nothing above {rate / 2:g} Hz; the model expects sound up to {SAMPLE_RATE // 2} Hz",
+             "Record at 16 kHz or more; nothing brings back what was not recorded."),
             ("channels", self.channels > 1, f"{self.channels} were averaged to one",
-             "Nothing to do, unless each channel is another voice: then give one channel only."),
+             "Nothing to do, unless each is another voice, or they cancel each other: then give one channel only."),
         ]  # fmt: skip
         return [Notice(kind, f"{kind}: {text}", advice) for kind, holds, text, advice in faults if holds]
 
@@ -160,24 +151,19 @@ class Recording:
             mono = audio.downmix(channels)
             full = np.abs(channels) >= self._full_scale
             self.num_samples += len(mono)
-            self.peak = max(self.peak, float(np.abs(channels).max()))
-            self.mono_peak = max(self.mono_peak, float(np.abs(mono).max()))
+            self.peak = max(self.peak, float(np.abs(mono).max()))
             self.full += int(full.sum())
             self.clipped += int((full[2:] & full[1:-1] & full[:-2]).sum())
             yield mono
 
     def _checked(self, start, waveform):
         """The window, once it is one that can be analysed."""
-        if len(waveform) < MIN_SAMPLES:
-            raise AudioError(
-                f"{self.path}: {1000 * self.duration_s:.1f} ms long, expected at least "
-                f"{1000 * MIN_SAMPLES // SAMPLE_RATE} ms; there is nothing to recognise in it, record more"
-            )
+        subject = self.path if start == 0 else f"{self.path} from {start / SAMPLE_RATE:.0f} s on"
+        waveform = audio.check_waveform(waveform, subject=subject)
         self.n_windows += 1
         if to_dbfs(np.abs(waveform).max()) < SILENCE_DBFS:
             self.silent_windows.append(start / SAMPLE_RATE)
-        subject = self.path if start == 0 else f"{self.path} from {start / SAMPLE_RATE:.0f} s on"
-        return audio.check_waveform(waveform, subject=subject)
+        return waveform
 
 
 def to_dbfs(amplitude):

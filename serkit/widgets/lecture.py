@@ -16,7 +16,7 @@ from IPython.display import Audio, display
 from matplotlib.axes import Axes
 
 from serkit import corpora, figures, runs
-from serkit.constants import IMAGE_SIZE, LABELS, MIN_SAMPLES, SAMPLE_RATE
+from serkit.constants import LABELS, MIN_SAMPLES, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
@@ -116,8 +116,6 @@ def one_per_emotion(manifest, speaker=""):
 
     Raises
     ------
-    ParameterError
-        If the manifest has no such speaker.
     CorpusError
         If no speaker, or not the one asked for, has utterances of all four classes.
 
@@ -130,21 +128,16 @@ def one_per_emotion(manifest, speaker=""):
     >>> one_per_emotion(table)["utterance_id"].tolist()
     ['a', 'e', 'c', 'd']
     """
-    rows = _with_seconds(task_rows(manifest))
-    if speaker and speaker not in set(rows["speaker"]):
-        known = ", ".join(sorted(rows["speaker"].unique()))
-        raise ParameterError(f"speaker={speaker!r}, expected one of {known}, or nothing")
+    rows = _utterances(manifest, speaker)
     rows["sentence"] = rows["transcript"].fillna(rows["dialogue"])
-    rows["agreement"] = rows["agreement"].fillna(0.0)
-    rows = rows[rows["speaker"] == speaker] if speaker else rows
     complete = rows.groupby("speaker")["label"].transform("nunique") == len(LABELS)
     if not complete.any():
+        known = ", ".join(sorted(task_rows(manifest)["speaker"].unique()))
         raise CorpusError(
             f"{f'speaker {speaker} has not' if speaker else 'no speaker has'} all of {', '.join(LABELS)}; "
-            "choose another speaker or use a larger part of the corpus"
+            f"choose another speaker ({known}) or use a larger part of the corpus"
         )
-    shared = rows[complete].groupby(["speaker", "sentence"])["label"].nunique()
-    voice, sentence = shared.index[np.argmax(shared.to_numpy())]
+    voice, sentence = rows[complete].groupby(["speaker", "sentence"])["label"].nunique().idxmax()
     rows = rows[rows["speaker"] == voice].assign(other=lambda table: table["sentence"] != sentence)
     rows = rows.sort_values(["other", "agreement", "utterance_id"], ascending=[True, False, True])
     firsts = rows.drop_duplicates("label").set_index("label", drop=False).loc[list(LABELS)]
@@ -170,12 +163,9 @@ def utterance_near(manifest, seconds, *, speaker=""):
     Raises
     ------
     ParameterError
-        If ``seconds`` is not positive or the speaker has no utterance.
+        If the speaker has no labelled utterance.
     """
-    if not seconds > 0:
-        raise ParameterError(f"seconds={seconds!r}, expected a positive length such as 2.0")
-    rows = _with_seconds(task_rows(manifest))
-    rows = rows[rows["speaker"] == speaker] if speaker else rows
+    rows = _utterances(manifest, speaker)
     if rows.empty:
         raise ParameterError(f"speaker={speaker!r} has no labelled utterance; choose one of the manifest")
     return rows.loc[(rows["seconds"] - seconds).abs().idxmin()]
@@ -218,14 +208,11 @@ def check_all(checks):
     >>> check_all({"four classes": len(LABELS) == 4})
     ok    four classes
     """
-    failed = [name for name, holds in checks.items() if not holds]
-    for name in checks:
-        print(f"{'FAIL' if name in failed else 'ok  '}  {name}")
-    if failed:
-        raise RunError(
-            f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}; "
-            "look at the cells above before using anything this notebook wrote"
-        )
+    for name, holds in checks.items():
+        print(f"{'ok  ' if holds else 'FAIL'}  {name}")
+    if failed := [name for name, holds in checks.items() if not holds]:
+        wrong = f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}"
+        raise RunError(f"{wrong}; look at the cells above before using anything this notebook wrote")
 
 
 def unheard_utterances(experiment, root=""):
@@ -361,8 +348,6 @@ def split_at(waveform, frequency):
     >>> below.tolist(), above.tolist()
     ([0.0, 0.0, 0.0, 0.0], [1.0, -1.0, 1.0, -1.0])
     """
-    if not 0 <= frequency <= SAMPLE_RATE / 2:
-        raise ParameterError(f"frequency={frequency!r} Hz, expected 0 to {SAMPLE_RATE // 2} Hz; use 4000")
     n = len(waveform)
     high = np.fft.rfftfreq(n, 1 / SAMPLE_RATE) >= frequency
     above = np.fft.irfft(np.fft.rfft(waveform) * high, n)
@@ -378,10 +363,6 @@ def plot_window(frame, window, ax: Axes) -> Axes:
         At 16 kHz; the window lies between 0 and 1.
     ax : Axes
     """
-    if np.shape(frame) != np.shape(window):
-        raise ParameterError(
-            f"frame has {len(frame)} samples, window {len(window)}: expected the same number"
-        )
     milliseconds = 1000 * np.arange(len(frame)) / SAMPLE_RATE
     peak = np.abs(frame).max() or 1.0
     ax.plot(milliseconds, frame / peak, color="0.7", linewidth=0.6, label="frame")
@@ -438,8 +419,6 @@ def plot_picture(pixels, ax: Axes) -> Axes:
         0 black, 255 white.
     ax : Axes
     """
-    if np.shape(pixels) != IMAGE_SIZE:
-        raise ParameterError(f"pixels: shape {np.shape(pixels)}, expected {IMAGE_SIZE}; give one picture")
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, aspect="auto")
     ax.set(xlabel="pixel column", ylabel="pixel row")
     ax.spines[:].set_visible(True)
@@ -458,26 +437,18 @@ def plot_fields(waveform, ax: Axes, *, field, hop, first=0, n_frames=6) -> Axes:
         Receptive field and hop of the encoder in samples.
     first, n_frames : int
         Number of the first frame, and how many to draw.
-
-    Raises
-    ------
-    ParameterError
-        If the waveform ends before the first frame begins.
     """
     start, end = first * hop, (first + n_frames - 1) * hop + field
     shown = waveform[start:end]
-    if not len(shown):
-        raise ParameterError(
-            f"first={first}: frame {first} begins at sample {start}, the waveform has {len(waveform)}"
-        )
     seconds = (start + np.arange(len(shown))) / SAMPLE_RATE
     ax.plot(seconds, shown, color=BLUE, linewidth=0.7)
     peak = np.abs(shown).max() or 1.0
-    for row, number in enumerate(range(first, first + n_frames)):
-        level, begin = -peak * (1.3 + 0.22 * row), number * hop / SAMPLE_RATE
-        colour = (VERMILLION, ORANGE)[row % 2]
-        ax.plot([begin, begin + field / SAMPLE_RATE], [level, level], color=colour, linewidth=3)
-        ax.text(begin, level, f"{number}  ", ha="right", va="center", fontsize=7)
+    for row in range(n_frames):
+        level, begin = -peak * (1.3 + 0.22 * row), (first + row) * hop / SAMPLE_RATE
+        ax.hlines(
+            level, begin, begin + field / SAMPLE_RATE, colors=(VERMILLION, ORANGE)[row % 2], linewidth=3
+        )
+        ax.text(begin, level, f"{first + row}  ", ha="right", va="center", fontsize=7)
     margin = 0.05 * (end - start)
     ax.set_xlim((start - margin) / SAMPLE_RATE, end / SAMPLE_RATE)
     ax.set(xlabel="time (s)", ylabel="amplitude", yticks=[0])
@@ -507,5 +478,8 @@ def plot_vectors(vectors, ax: Axes, *, hop, n_real=None) -> Axes:
     return ax
 
 
-def _with_seconds(rows):
-    return rows.assign(seconds=(rows["num_samples"] / rows["sample_rate"]).astype(float))
+def _utterances(manifest, speaker):
+    """The labelled utterances, of one speaker if it is named, with their length as ``seconds``."""
+    rows = task_rows(manifest)
+    rows = rows.assign(seconds=(rows["num_samples"] / rows["sample_rate"]).astype(float))
+    return rows[rows["speaker"] == speaker] if speaker else rows

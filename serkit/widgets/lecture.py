@@ -455,7 +455,7 @@ def plot_fields(waveform, ax: Axes, *, field, hop, first=0, n_frames=6) -> Axes:
     return ax
 
 
-def plot_vectors(vectors, ax: Axes, *, hop, n_real=None) -> Axes:
+def plot_vectors(vectors, ax: Axes, *, hop, n_real) -> Axes:
     """One vector for each encoder frame as a picture, with the end of the speech dashed.
 
     Parameters
@@ -464,15 +464,14 @@ def plot_vectors(vectors, ax: Axes, *, hop, n_real=None) -> Axes:
     ax : Axes
     hop : int
         Samples at 16 kHz from one frame to the next.
-    n_real : int, optional
+    n_real : int
         How many first frames are speech.
     """
     limit = float(np.percentile(np.abs(vectors), 99)) or 1.0
     extent = (0, len(vectors) * hop / SAMPLE_RATE, -0.5, vectors.shape[1] - 0.5)
     image = ax.imshow(vectors.T, origin="lower", aspect="auto", extent=extent, cmap="PuOr_r")
     image.set_clim(-limit, limit)
-    if n_real is not None:
-        ax.axvline(n_real * hop / SAMPLE_RATE, color="black", linestyle="--", linewidth=0.8)
+    ax.axvline(n_real * hop / SAMPLE_RATE, color="black", linestyle="--", linewidth=0.8)
     ax.set(xlabel="time (s); dashed: end of the speech", ylabel="dimension of the vector")
     ax.figure.colorbar(image, ax=ax, label="hidden state", pad=0.02, extend="both")
     return ax

@@ -198,8 +198,9 @@ class ListeningView:
         try:
             attention = open_predictor(runs.project_home() / "runs" / self.run / folder).attend(waveform)
         except SerkitError as error:
-            said = _said(f"No co-attention to show, the spectrogram alone: {error}")
-            self.seen.value = said + _spectrogram(waveform)
+            self.seen.value = _said(f"No co-attention, the spectrogram alone: {error}") + _spectrogram(
+                waveform
+            )
             return
         whole = ", ".join(f"{label} {share:.1%}" for label, share in attention.utterance.items())
         table = segment_table(attention.segments).to_html(index=False, border=0)
@@ -218,16 +219,14 @@ class ListeningView:
 
     def _export(self, _=None):
         """Write the marked utterances to ``figures/<run>/marked.csv``."""
-        columns = ["variant", "fold", "seed", "utterance_id", "speaker", "seconds", "confidence"]
-        table = self.table.loc[
-            list(self.marked), [*columns, "truth", "prediction", *PROBABILITIES, "transcript"]
-        ]
+        table = self.table.loc[sorted(self.marked)].reset_index(drop=True)
+        table = table.drop(columns=["session", "split", "path", "num_samples", "sample_rate"])
+        corpus = self.parameters["corpus"]
+        caption = f"Utterances marked by a listener: {corpus}, {len(table)} of run {self.run}."
         try:
             written = figures.save_table(
-                table.sort_values(["fold", "seed", "utterance_id"], ignore_index=True), "marked", run=self.run,
-                caption=f"Utterances marked by a listener: {self.parameters['corpus']}, {len(table)} of run {self.run}.",
-                parameters=self.parameters, decimals=3,
-            )  # fmt: skip
+                table, "marked", run=self.run, caption=caption, parameters=self.parameters, decimals=3
+            )
             self.message.value = _said(f"marked: {len(table)}, written to {runs.show_path(written[0])}")
         except SerkitError as error:
             self.message.value = _said(str(error))
@@ -393,12 +392,9 @@ def _said(text):
 
 
 def _attention(attention):
-    n_segments = len(attention.weights)
-    n_rows, n_columns, height = figures.panel_grid(n_segments)
+    _, n_columns, height = figures.panel_grid(len(attention.weights))
     with figures.paper_style(columns=n_columns, height=height), plt.ioff():
-        image = picture(figures.plot_attention(attention, plt.figure()), "co-attention over the spectrogram")
-    left_out = n_segments - n_rows * n_columns
-    return image + (_said(f"{left_out} more segments are not drawn.") if left_out > 0 else "")
+        return picture(figures.plot_attention(attention, plt.figure()), "co-attention over the spectrogram")
 
 
 def _spectrogram(waveform):

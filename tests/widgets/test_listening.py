@@ -189,7 +189,7 @@ class TestView:
         assert "<b>b</b>, speaker 1F: sad, taken for angry (80.0%)" in view.words.value
         assert "Go &lt;home&gt;." in view.words.value
         assert player(read("sounds/b.wav"), equal_peaks=True).src_attr() in view.words.value
-        assert "No co-attention to show, the spectrogram alone: model folder" in view.seen.value
+        assert "No co-attention, the spectrogram alone: model folder" in view.seen.value
         assert "<img" in view.seen.value and "<table" not in view.seen.value
 
     def test_selecting_with_a_model(self, view, model):
@@ -199,7 +199,7 @@ class TestView:
         assert "serkit-said" not in seen and "<img" in seen and "The whole utterance: angry" in seen
         assert seen.count("<tr") == 1 + 2  # 5 s: two segments
         press(view, "sad", "angry", 1)  # of fold 1, which has none
-        assert "No co-attention to show" in view.seen.value
+        assert "No co-attention" in view.seen.value
 
     def test_only_the_selected_sound_is_read(self, view, monkeypatch):
         opened = []

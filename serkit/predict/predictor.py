@@ -108,9 +108,8 @@ class Predictor:
         """
         recording, tables, scores = Recording(path), [], []
         total_s = round(recording.announced / recording.sample_rate)
-        with tqdm(
-            desc=recording.path.name, total=total_s, unit="s", delay=BAR_AFTER_S, disable=not progress
-        ) as bar:
+        with tqdm(desc=recording.path.name, total=total_s, unit="s", delay=BAR_AFTER_S,
+                  leave=False, disable=not progress) as bar:  # fmt: skip
             for start, waveform in recording.windows(self.recipe):
                 segments, plan = _analyse(waveform, self.recipe)
                 scores.append(self._forward(segments)[0])

@@ -27,9 +27,6 @@ PEAK = 0.9  # of full scale, where players are brought to equal peaks
 SCREEN_DPI = 130  # a page of 7 inches fits beside JupyterLab's file browser
 LOBE_POINTS = 2**16  # of the transform that shows a window's lobes: 0.24 Hz apart
 EXAMPLE_S = 6.0  # s, length of the utterance that is shown when no recording is given
-FAR_AWAY = 0.01  # peak of a voice far from the microphone: -40 dBFS
-TOO_LOUD = 8  # times what the recorder can hold
-CUT_OFF_S = 0.5  # s that are left when the recorder was stopped too early
 TELEPHONE_HZ = 8000
 
 
@@ -294,10 +291,10 @@ def spoil(waveform):
     telephone = soxr.resample(waveform, SAMPLE_RATE, TELEPHONE_HZ, quality=audio.SOXR_QUALITY)
     return {
         "as it is": wav_bytes(waveform),
-        "far away": wav_bytes(FAR_AWAY * waveform / loudest),
-        "too loud": wav_bytes(np.clip(TOO_LOUD * waveform / loudest, -1, 1)),
+        "far away": wav_bytes(0.01 * waveform / loudest),  # peak at -40 dBFS
+        "too loud": wav_bytes(np.clip(8 * waveform / loudest, -1, 1)),  # 8 times what a recorder can hold
         "telephone": wav_bytes(telephone, TELEPHONE_HZ),
-        "cut off": wav_bytes(waveform[: int(CUT_OFF_S * SAMPLE_RATE)]),
+        "cut off": wav_bytes(waveform[: SAMPLE_RATE // 2]),  # after half a second
         "muted": wav_bytes(0 * waveform),
     }
 

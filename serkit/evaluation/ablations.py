@@ -5,6 +5,8 @@ Each comparison is made on the same folds, seeds and test utterances. Training w
 compared on the same trainings: they differ in the epoch they choose and in nothing else.
 """
 
+from itertools import combinations
+
 import pandas as pd
 
 from serkit import runs
@@ -25,7 +27,7 @@ AXES = {
     "selection": (SELECTIONS, "clean"),
 }
 SPLIT_OF = {"published": "test", "clean": "validation"}  # whose scores a rule looks at
-RULE_PAIRS = (("published", "clean"), ("published", "last"), ("clean", "last"))
+RULE_PAIRS = tuple(combinations(SELECTIONS, 2))
 
 
 def families(run, setting):
@@ -306,12 +308,9 @@ def apply_rule(epochs, rule):
         A prediction table; the rule stands in the variant's name in place of the selection that
         training used.
     """
-    chosen = choose_epochs(epoch_scores(epochs), rule).rename("chosen").reset_index()
-    rows = epochs.merge(chosen, on=UNIT)
-    rows = rows[rows["epoch"] == rows["chosen"]].drop(columns=["epoch", "chosen"])
-    return rows.assign(variant=[with_selection(name, rule) for name in rows["variant"]]).reset_index(
-        drop=True
-    )
+    chosen = choose_epochs(epoch_scores(epochs), rule).reset_index()
+    rows = epochs.merge(chosen, on=[*UNIT, "epoch"]).drop(columns="epoch")
+    return rows.assign(variant=[with_selection(name, rule) for name in rows["variant"]])
 
 
 def rule_table(epochs, score="ua", *, folds=None):

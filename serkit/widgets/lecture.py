@@ -20,7 +20,7 @@ from serkit.constants import IMAGE_SIZE, LABELS, MIN_SAMPLES, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
-from serkit.figures.plots import BLUE, ORANGE, OTHER_COLOURS, VERMILLION
+from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION
 from serkit.folds import task_rows
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from serkit import cli, runs
 from serkit.errors import ParameterError, RunError
 from serkit.figures.saving import save_figure
-from serkit.reproduction import lock
 
 
 class TestStartRun:
@@ -35,7 +34,6 @@ class TestStartRun:
         for use in (
             runs.check_run_name,
             lambda name: runs.start_run(name, corpus="demo"),
-            lambda name: lock.only_one(name).__enter__(),
             lambda name: save_figure(Figure(), "stem", run=name, data=pd.DataFrame({"x": [1]}), caption="c"),
             lambda name: cli.Reproduce(run=name or "..", dry_run=True)(),
             lambda name: cli.Report(run=name)(),

@@ -47,17 +47,11 @@ def families(run, setting):
     Raises
     ------
     RunError
-        If the run has no finished fold, folds of a variant differ, or it is of a version that did not
-        have the setting.
+        If the run has no finished fold, or folds of a variant differ.
     """
     groups = {}
     for variant in sorted(set(map(runs.variant_of, runs.finished_folders(run)))):
         parameters = runs.shared_parameters(run, variant)
-        if setting not in parameters:
-            raise RunError(
-                f"run {run!r}: {variant} was trained by a version without the setting {setting!r}; "
-                "train it again under a new run name"
-            )
         value = str(parameters.pop(setting))
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = AXES[setting][0]

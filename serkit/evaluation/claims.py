@@ -140,9 +140,13 @@ def _collect(names):
                 )
             check_predictions(rows, sorted(rows.loc[rows["split"] == "test", "fold"].astype(str).unique()))
             variants[variant] = rows, runs.shared_parameters(name, variant)
-    corpora = sorted({parameters["corpus"] for _, parameters in variants.values()})
-    if len(corpora) > 1:
-        raise ParameterError(f"runs {list(names)} are on {' and '.join(corpora)}, expected one corpus")
+    corpora = {parameters["corpus"] for _, parameters in variants.values()}
+    labels = {", ".join(sorted(set(rows["truth"]))) for rows, _ in variants.values()}
+    for what, given in (("corpora", corpora), ("labels", labels)):
+        if len(given) > 1:
+            raise ParameterError(
+                f"runs {list(names)} are on different {what}: {' and '.join(sorted(given))}, expected the same in all"
+            )
     return variants
 
 

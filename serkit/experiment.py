@@ -14,27 +14,15 @@ from pathlib import Path
 from typing import get_args
 
 from serkit import recipe as recipes
-from serkit.constants import (
-    BATCH_SIZE,
-    CORPORA,
-    FUSIONS,
-    LEARNING_RATE,
-    MAX_EPOCHS,
-    MIN_EPOCHS,
-    PATIENCE,
-    VIEW_SETS,
-)
+from serkit.constants import CORPORA, FUSIONS, PUBLISHED_TRAINING, VIEW_SETS
 from serkit.errors import ParameterError
 from serkit.folds import GROUPINGS, SELECTIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
 TRAINING = {
-    "paper": {
-        "epochs": MAX_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE,
-        "patience": PATIENCE, "min_epochs": MIN_EPOCHS,
-    },
+    "paper": PUBLISHED_TRAINING,
     "demo": {"epochs": 10, "batch_size": 16, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
-}  # fmt: skip
+}
 SEGMENTS = (1, 4096, "segments")
 RATES = (1e-8, 1.0)
 SCHEDULES = ("constant", "linear", "cosine")

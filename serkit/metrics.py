@@ -271,10 +271,10 @@ def utterance_probabilities(mean_log_probability):
 
 def _pair(truth, prediction, labels):
     """Truth and prediction as class indices, checked."""
-    labels = list(labels)
-    if not labels or len(set(labels)) != len(labels):
-        raise ParameterError(f"labels={labels}: expected distinct class names, such as {list(LABELS)}")
-    truth, prediction = _indices(truth, "truth", labels), _indices(prediction, "prediction", labels)
+    truth, prediction = (
+        _indices(truth, "truth", list(labels)),
+        _indices(prediction, "prediction", list(labels)),
+    )
     if len(truth) != len(prediction):
         raise ParameterError(
             f"truth has {len(truth)} utterances and prediction has {len(prediction)}, expected as many; "

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serkit.constants import PREEMPHASIS, TOP_DB
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, check_choice
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ class Recipe:
             )
         for field in dataclasses.fields(self):
             allowed = getattr(field.type, "__args__", None)
-            if allowed and getattr(self, field.name) not in allowed:
-                raise ParameterError(
-                    f"{field.name}={getattr(self, field.name)!r}, expected one of {', '.join(allowed)}"
-                )
+            if allowed:
+                check_choice(field.name, getattr(self, field.name), allowed)
 
     @property
     def deviations(self):
@@ -66,8 +64,7 @@ class Recipe:
 
     def with_deviation(self, key, mended=True):
         """The same recipe with one deviation mended, or brought back."""
-        if key not in DEVIATIONS:
-            raise ParameterError(f"deviation {key!r}, expected one of {', '.join(DEVIATIONS)}")
+        check_choice("deviation", key, DEVIATIONS)
         switches = DEVIATIONS[key].switches
         published = {field: getattr(PUBLISHED, field) for field in switches}
         return dataclasses.replace(self, **(switches if mended else published))

@@ -114,7 +114,7 @@ def test_bad_switches(arguments, message):
 
 
 def test_bad_deviation():
-    with pytest.raises(ParameterError, match="deviation 'D6', expected one of D1, D2, D3, D4, D5"):
+    with pytest.raises(ParameterError, match="deviation='D6', expected one of D1, D2, D3, D4, D5"):
         PUBLISHED.with_deviation("D6")
 
 

@@ -218,7 +218,7 @@ class TestRefused:
         table = tables.with_counts([1, 2, 3, 4, 5], 6, variant="corrected_last_speaker_paper")
         write_folds(project, table, "demo", run="two")
         with pytest.raises(
-            ParameterError, match="are on different labels: angry, .*sad and sad, expected the same"
+            ParameterError, match=r"are on different labels: angry, .*sad and sad, expected the same"
         ):
             report.write_report("one", ["two"])
         write_run(project, "ravdess", "last", range(1, 6), run="three")

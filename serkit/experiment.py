@@ -68,9 +68,7 @@ class Experiment:
     fusion: str = setting("coattention", "how views become one; the first is published", choices=FUSIONS)
     epochs: int | None = setting(None, "epochs at most", between=(1, 1000, "epochs"))
     batch_size: int | None = setting(None, "segments of one optimiser step", between=SEGMENTS)
-    micro_batch: int | None = setting(
-        None, "segments computed at once", between=SEGMENTS, none="the whole batch"
-    )
+    micro_batch: int | None = setting(None, "segments at once", between=SEGMENTS, none="the whole batch")
     learning_rate: float | None = setting(None, "learning rate of AdamW", between=RATES)
     encoder_learning_rate: float | None = setting(
         None, "learning rate of the speech encoder", between=RATES, none="like everything else"
@@ -86,25 +84,19 @@ class Experiment:
     patience: int | None = setting(None, "epochs without a better one", between=(1, 1000, "epochs"))
     min_epochs: int | None = setting(None, "never stop before this epoch", between=(1, 1000, "epochs"))
     precision: str = setting("auto", "auto is what the device is good at", choices=PRECISIONS)
-    speech_encoder: str | None = setting(
-        None, "hub id or folder of wav2vec 2.0 or another encoder, or random"
-    )
-    cnn_weights: str | None = setting(
-        None, "where AlexNet's weights come from", choices=("imagenet", "random")
-    )
+    speech_encoder: str | None = setting(None, "hub id or folder of wav2vec 2.0 or its like, or random")
+    cnn_weights: str | None = setting(None, "of AlexNet, to begin with", choices=("imagenet", "random"))
     encoder_training: str = setting(
         "all", "what of the encoder learns: all, transformer, top_<k>, frozen", check=check_encoder_training
     )
-    encoder_layers: str = setting("last", "the last, or a learned sum of all", choices=("last", "weighted"))
+    encoder_layers: str = setting("last", "the last, or a weighted sum of all", choices=("last", "weighted"))
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
     compile: bool = setting(False, "torch.compile")
     keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
     # on what, and who is tested
     corpus: str = setting("demo", "which corpus", choices=CORPORA)
-    recipe: str = setting(
-        "corrected", "features: published, corrected, published+D2, ...", check=recipes.named
-    )
+    recipe: str = setting("corrected", "published, corrected, published+D2, ...", check=recipes.named)
     selection: str = setting("clean", "who chooses the checkpoint; published is a leak", choices=SELECTIONS)
     by: str = setting("session", "what a fold tests and leaves out of training", choices=GROUPINGS)
     fold: str = setting("1", "the session or speaker that is tested")
@@ -270,16 +262,11 @@ def key_of(parameters):
 
 def project_home():
     """The folder that holds ``notebooks/``, ``data/`` and ``runs/``, from anywhere inside it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks" / "01_prepare_corpus.ipynb").is_file():
-            return folder
-    return here
+    here, marker = Path.cwd(), "notebooks/01_prepare_corpus.ipynb"
+    return next((folder for folder in (here, *here.parents) if (folder / marker).is_file()), here)
 
 
 def show_path(path):
     """A path as a reader wants it: relative to the project where it lies inside."""
-    try:
-        return Path(path).resolve().relative_to(project_home().resolve())
-    except ValueError:
-        return Path(path)
+    home, inside = project_home().resolve(), Path(path).resolve()
+    return inside.relative_to(home) if inside.is_relative_to(home) else Path(path)

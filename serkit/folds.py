@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from serkit.errors import FoldError, ParameterError, check_choice
+from serkit.errors import FoldError, check_choice
 
 GROUPINGS = ("speaker", "session")
 SELECTIONS = ("published", "clean", "last")
@@ -176,7 +176,6 @@ def fold_table(folds):
 
 def find_fold(folds, name):
     """The fold of that name; the message of the ParameterError lists the names there are."""
-    for fold in folds:
-        if fold.name == str(name):
-            return fold
-    raise ParameterError(f"fold={name!r}, expected one of {', '.join(fold.name for fold in folds)}")
+    named = {fold.name: fold for fold in folds}
+    check_choice("fold", str(name), named)
+    return named[str(name)]

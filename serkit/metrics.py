@@ -271,10 +271,8 @@ def utterance_probabilities(mean_log_probability):
 
 def _pair(truth, prediction, labels):
     """Truth and prediction as class indices, checked."""
-    truth, prediction = (
-        _indices(truth, "truth", list(labels)),
-        _indices(prediction, "prediction", list(labels)),
-    )
+    labels = list(labels)
+    truth, prediction = _indices(truth, "truth", labels), _indices(prediction, "prediction", labels)
     if len(truth) != len(prediction):
         raise ParameterError(
             f"truth has {len(truth)} utterances and prediction has {len(prediction)}, expected as many; "

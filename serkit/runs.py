@@ -155,12 +155,9 @@ def find_manifest(corpus):
 
 def quiet_libraries():
     """Turn off progress bars and notices of transformers that say nothing about the result."""
-    quiet = {
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-    os.environ |= quiet | os.environ  # what the reader has set stays
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # both read their variables when they are imported, and the imports of a notebook come first
     if hub := sys.modules.get("huggingface_hub"):
         hub.utils.disable_progress_bars()
@@ -228,9 +225,10 @@ def write_inventory(folder):
     names = [*RESULTS, *MODEL, *(name for name in FURTHER if (folder / name).is_file())]
     for name in [*names, "model"]:
         sync(folder / name)
-    paths = {name: folder / name for name in names}
-    files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
-    write_json(folder / FILES, {"files": files})
+    record = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
+    }
+    write_json(folder / FILES, {"files": record})
 
 
 def read_record(folder):
@@ -341,17 +339,16 @@ def finished_folders(run, variant=""):
     RunError
         If there is none, saying what makes one.
     """
-    folders = find_folds(run)
+    folders = find_folds(run, variant or "*")
     if not folders:
-        raise RunError(
-            f"run {run!r}: no finished fold in {show_path(project_home() / 'runs' / run)}; train one with notebook "
-            "05_train_coattention or `serkit reproduce`"
+        where, others = project_home() / "runs" / run / variant, sorted(set(map(variant_of, find_folds(run))))
+        cure = (
+            f"its variants are {', '.join(others)}"
+            if others
+            else ("train one with notebook 05_train_coattention or `serkit reproduce`")
         )
-    chosen = [folder for folder in folders if variant in ("", variant_of(folder))]
-    if not chosen:
-        others = ", ".join(sorted({variant_of(folder) for folder in folders}))
-        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}, found {others}")
-    return chosen
+        raise RunError(f"run {run!r}: no finished fold in {show_path(where)}; {cure}")
+    return folders
 
 
 def choose_variant(run, variant=""):
@@ -403,20 +400,17 @@ def shared_parameters(run, variant=""):
 
 
 def planned_folds(run, variant):
-    """Names of all folds of a variant's protocol, the missing ones included.
+    """Names of all folds of a variant's protocol, the missing ones included, as its records give them.
 
     Returns
     -------
     list of str or None
-        Sorted; None if neither the run's records nor the table of notebook 01 says.
+        Sorted; None if no record says.
     """
     for folder in find_folds(run, variant):
         if names := read_record(folder).get("folds"):
             return sorted(map(str, names))
-    parameters = shared_parameters(run, variant)
-    corpus, by, selection = (str(parameters.get(name, "")) for name in ("corpus", "by", "selection"))
-    path = processed_folder(corpus) / f"folds_{by}_{selection}.csv"
-    return sorted(pd.read_csv(path, dtype=str)["fold"].unique()) if path.is_file() else None
+    return None
 
 
 def load_predictions(run, variant=""):

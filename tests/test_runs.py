@@ -77,7 +77,7 @@ class TestFinishedFolders:
         self.finished(project, "b", 1, {"utterance_id": ["v"], "variant": ["b"]})
         assert runs.load_predictions("trial")["utterance_id"].tolist() == ["u", "v"]
         assert runs.load_predictions("trial", "b")["utterance_id"].tolist() == ["v"]
-        with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
+        with pytest.raises(RunError, match="no finished fold in runs/trial/c; its variants are a, b"):
             runs.load_predictions("trial", "c")
 
     def test_the_only_variant_needs_no_name(self, project):
@@ -87,7 +87,7 @@ class TestFinishedFolders:
         assert runs.choose_variant("trial", "b") == "b"
         with pytest.raises(RunError, match="run 'trial' has 2 variants, choose one with variant: a, b"):
             runs.choose_variant("trial")
-        with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
+        with pytest.raises(RunError, match="no finished fold in runs/trial/c; its variants are a, b"):
             runs.choose_variant("trial", "c")
 
     @pytest.mark.parametrize(("content", "reason"), [(None, "is missing"), (b"PAR1", "can't be read")])

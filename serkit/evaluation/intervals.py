@@ -316,11 +316,11 @@ def reliability_table(predictions, n_bins=10, folds=None):
     right = (rows["truth"] == rows["prediction"]).to_numpy(float)
     n = np.bincount(bins, minlength=n_bins)
     with np.errstate(invalid="ignore"):
-        means = {
-            name: np.bincount(bins, weights=values, minlength=n_bins) / n
-            for name, values in (("confidence", confidence), ("accuracy", right))
-        }
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n, **means})
+        confidence, accuracy = (
+            np.bincount(bins, weights=values, minlength=n_bins) / n for values in (confidence, right)
+        )
+    edges = {"low": edges[:-1], "high": edges[1:]}
+    return pd.DataFrame(edges | {"n": n, "confidence": confidence, "accuracy": accuracy})
 
 
 def expected_calibration_error(predictions, n_bins=10, folds=None):

@@ -183,11 +183,10 @@ class TestRefused:
         ):
             report.checked_predictions("trial")
 
-    def test_a_missing_fold_named_by_the_plan_of_the_corpus(self, project):
+    def test_a_missing_fold_named_by_the_record_of_the_run(self, project):
         write_run(project, "demo", "last", [1, 2], by="speaker")
-        plan = project / "data" / "processed" / "demo" / "folds_speaker_last.csv"
-        plan.parent.mkdir(parents=True)
-        pd.DataFrame({"fold": [1, 2, 3]}).to_csv(plan, index=False)
+        for path in (project / "runs").rglob("experiment.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": [1, 2, 3]}))
         with pytest.raises(RunError, match=r"fold 3 is missing, found 1, 2; .*--partial"):
             report.checked_predictions("trial")
         assert report.checked_predictions("trial", partial=True)[1] == {

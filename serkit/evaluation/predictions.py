@@ -132,11 +132,7 @@ def _rules(table):
             yield table[column], table[column].isna(), "a value in every row"
     yield table["split"], ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}"
     for column in ("truth", "prediction"):
-        yield (
-            table[column],
-            ~table[column].isin(LABELS),
-            f"one of {', '.join(LABELS)}: the labels of the task",
-        )
+        yield table[column], ~table[column].isin(LABELS), f"one of {', '.join(LABELS)}"
     for column in table.columns[table.columns.str.startswith("p_")].difference(PROBABILITIES):
         yield table[column], table[column].notna(), f"probabilities of {', '.join(LABELS)} only"
     repeated = table.duplicated([*UNIT, "split", "utterance_id"])

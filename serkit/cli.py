@@ -133,8 +133,8 @@ class Doctor:
     """Say what is installed and found, and what to do about each gap."""
 
     def __call__(self):
-        for good, subject, text in _findings():
-            print(f"{'ok ' if good else '-- '} {subject:22s} {text}")
+        for good, subject, present, absent in _findings():
+            print(f"{'ok ' if good else '-- '} {subject:22s} {present if good else absent}")
         return 0
 
 
@@ -146,30 +146,28 @@ def _words(name, text):
 
 
 def _findings():
+    """What is looked for: whether it is there, its name, and what to say if it is and if it isn't."""
     for name in ("torch", "torchaudio", "torchvision", "transformers", "accelerate", "librosa", "soundfile",
                  "papermill", "jupyterlab", "espeakng_loader"):  # fmt: skip
-        good = importlib.util.find_spec(name) is not None
-        yield good, name, "installed" if good else "missing; run `make setup`"
+        yield importlib.util.find_spec(name) is not None, name, "installed", "missing; run `make setup`"
     device = runs.device_name()
-    good = device.startswith("cuda")
-    yield good, "device", device if good else f"{device}; the paper profile wants an NVIDIA GPU"
+    yield device.startswith("cuda"), "device", device, f"{device}; the paper profile wants an NVIDIA GPU"
     for name in CORPORA:
-        root = runs.corpus_root(name)
+        root, shown = runs.corpus_root(name), runs.show_path(runs.corpus_root(name))
         cure = "spoken when first asked for" if name == "demo" else "see data/README.md, or give root"
-        text = "found at {}" if root.is_dir() else f"not at {{}}; {cure}"
-        yield root.is_dir() or name == "demo", f"corpus {name}", text.format(runs.show_path(root))
+        yield root.is_dir(), f"corpus {name}", f"found at {shown}", f"not at {shown}; {cure}"
     import torch
     from huggingface_hub import try_to_load_from_cache
 
+    absent = "not in the cache; downloaded on first use of profile='paper'"
     files = ("model.safetensors", "pytorch_model.bin")
-    absent = "not cached; downloaded on first use of profile='paper'"
-    good = any(isinstance(try_to_load_from_cache(SPEECH_ENCODER, name), str) for name in files)
-    yield good, "speech encoder", f"{SPEECH_ENCODER} {'in the cache' if good else f'{absent} (360 MB)'}"
-    good = any((Path(torch.hub.get_dir()) / "checkpoints").glob("alexnet-*.pth"))
-    yield good, "AlexNet weights", "in the cache" if good else f"{absent} (233 MB)"
-    free_gb = shutil.disk_usage(runs.project_home()).free / 1e9
-    hint = "" if free_gb > 20 else "; the demo corpus needs 1 GB, IEMOCAP with all folds about 20 GB"
-    yield free_gb > 2, "disk", f"{free_gb:.0f} GB free{hint}"
+    cached = any(isinstance(try_to_load_from_cache(SPEECH_ENCODER, name), str) for name in files)
+    yield cached, "speech encoder", f"{SPEECH_ENCODER} in the cache", f"{SPEECH_ENCODER} {absent} (360 MB)"
+    cached = any((Path(torch.hub.get_dir()) / "checkpoints").glob("alexnet-*.pth"))
+    yield cached, "AlexNet weights", "in the cache", f"{absent} (233 MB)"
+    free = f"{shutil.disk_usage(runs.project_home()).free / 1e9:.0f}"
+    needed = "the demo corpus needs 1 GB, IEMOCAP with all folds about 20 GB"
+    yield float(free) >= 20, "disk", f"{free} GB free", f"{free} GB free; {needed}"
 
 
 Command = Reproduce | Report | Verify | Predict | Doctor

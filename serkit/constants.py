@@ -61,9 +61,11 @@ IEMOCAP_SPEAKERS = {
 IEMOCAP_UTTERANCES = 5531
 
 # Published training [C]
-LEARNING_RATE = 1e-5  # AdamW, everything
-BATCH_SIZE = 64  # segments
-MAX_EPOCHS = 100
-PATIENCE = 8  # epochs without a better one
-MIN_EPOCHS = 7  # never stop before
+PUBLISHED_TRAINING = {
+    "epochs": 100,  # at most
+    "batch_size": 64,  # segments
+    "learning_rate": 1e-5,  # AdamW, everything
+    "patience": 8,  # epochs without a better one
+    "min_epochs": 7,  # never stop before
+}
 PUBLISHED_SEEDS = (111, 211)

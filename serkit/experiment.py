@@ -14,37 +14,20 @@ from pathlib import Path
 from typing import get_args
 
 from serkit import recipe as recipes
-from serkit.constants import (
-    BATCH_SIZE,
-    CORPORA,
-    FUSIONS,
-    LEARNING_RATE,
-    MAX_EPOCHS,
-    MIN_EPOCHS,
-    PATIENCE,
-    VIEW_SETS,
-)
+from serkit.constants import CORPORA, FUSIONS, PUBLISHED_TRAINING, VIEW_SETS
 from serkit.errors import ParameterError
 from serkit.folds import GROUPINGS, SELECTIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
 TRAINING = {
-    "paper": {
-        "epochs": MAX_EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE,
-        "patience": PATIENCE, "min_epochs": MIN_EPOCHS,
-    },
+    "paper": PUBLISHED_TRAINING,
     "demo": {"epochs": 10, "batch_size": 16, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
-}  # fmt: skip
-SWITCH = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
 }
+SEGMENTS = (1, 4096, "segments")
+RATES = (1e-8, 1.0)
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("auto", "float32", "bf16", "fp16")
+TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what may stand for a switch
 
 
 def setting(default, text, *, choices=(), between=(), none="the profile's own", check=None):
@@ -67,7 +50,8 @@ def setting(default, text, *, choices=(), between=(), none="the profile's own", 
     return field(default=default, metadata=about)
 
 
-def _check_encoder_training(value):
+def check_encoder_training(value):
+    """Refuse what is no way to train the speech encoder."""
     if not re.fullmatch(r"all|transformer|frozen|top_[1-9]\d?", value):
         raise ParameterError(
             f"encoder_training={shown(value)}, expected all, transformer, frozen or top_<k> such as top_4"
@@ -75,58 +59,48 @@ def _check_encoder_training(value):
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """How a model is trained; the defaults are the published ones, None is the profile's own."""
+class Experiment:
+    """Everything that decides the numbers of one training run; None is the profile's own value."""
 
+    # how a model is trained; the defaults are the published ones
     profile: str = setting("demo", "size of the model", choices=TRAINING)
     views: str = setting("all", "what the model sees: all views, one, or two", choices=VIEW_SETS)
-    fusion: str = setting(
-        "coattention", "how views become one; coattention is the published way", choices=FUSIONS
-    )
+    fusion: str = setting("coattention", "how views become one; the first is published", choices=FUSIONS)
     epochs: int | None = setting(None, "epochs at most", between=(1, 1000, "epochs"))
-    batch_size: int | None = setting(None, "segments of one optimiser step", between=(1, 4096, "segments"))
-    micro_batch: int | None = setting(
-        None, "segments computed at once", between=(1, 4096, "segments"), none="the whole batch"
-    )
-    learning_rate: float | None = setting(None, "learning rate of AdamW", between=(1e-8, 1.0))
+    batch_size: int | None = setting(None, "segments of one optimiser step", between=SEGMENTS)
+    micro_batch: int | None = setting(None, "segments at once", between=SEGMENTS, none="the whole batch")
+    learning_rate: float | None = setting(None, "learning rate of AdamW", between=RATES)
     encoder_learning_rate: float | None = setting(
-        None, "learning rate of the speech encoder", between=(1e-8, 1.0), none="like everything else"
+        None, "learning rate of the speech encoder", between=RATES, none="like everything else"
     )
     weight_decay: float = setting(0.01, "weight decay of AdamW; torch's default", between=(0.0, 1.0))
-    warmup: float = setting(
-        0.0, "share of steps in which the learning rate rises from 0", between=(0.0, 0.9, "of all steps")
-    )
-    schedule: str = setting(
-        "constant", "of the learning rate after the warmup", choices=("constant", "linear", "cosine")
-    )
+    warmup: float = setting(0.0, "share of steps in which the rate rises", between=(0.0, 0.9, "of all steps"))
+    schedule: str = setting("constant", "of the learning rate after the warmup", choices=SCHEDULES)
     class_weights: bool = setting(False, "errors on rare classes count more: N / (4 n)")
-    label_smoothing: float = setting(
-        0.0, "share of the target given to all classes alike", between=(0.0, 0.9, "of the target")
-    )
+    label_smoothing: float = setting(0.0, "what all classes share", between=(0.0, 0.9, "of the target"))
     max_grad_norm: float | None = setting(
-        None, "longer gradients are shortened to this length", between=(1e-6, 1e6), none="never"
+        None, "longer gradients are cut to this length", between=(1e-6, 1e6), none="never"
     )
     patience: int | None = setting(None, "epochs without a better one", between=(1, 1000, "epochs"))
     min_epochs: int | None = setting(None, "never stop before this epoch", between=(1, 1000, "epochs"))
-    precision: str = setting(
-        "auto", "auto is what the device is good at", choices=("auto", "float32", "bf16", "fp16")
-    )
-    speech_encoder: str | None = setting(
-        None, "hub id or local folder of wav2vec 2.0 or another encoder, or random"
-    )
-    cnn_weights: str | None = setting(
-        None, "where AlexNet's weights come from", choices=("imagenet", "random")
-    )
+    precision: str = setting("auto", "auto is what the device is good at", choices=PRECISIONS)
+    speech_encoder: str | None = setting(None, "hub id or folder of wav2vec 2.0 or its like, or random")
+    cnn_weights: str | None = setting(None, "of AlexNet, to begin with", choices=("imagenet", "random"))
     encoder_training: str = setting(
-        "all", "what of the encoder learns: all, transformer, top_<k>, frozen", check=_check_encoder_training
+        "all", "what of the encoder learns: all, transformer, top_<k>, frozen", check=check_encoder_training
     )
-    encoder_layers: str = setting(
-        "last", "the encoder's last layer, or a learned weighted sum of all", choices=("last", "weighted")
-    )
+    encoder_layers: str = setting("last", "the last, or a weighted sum of all", choices=("last", "weighted"))
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
     compile: bool = setting(False, "torch.compile")
     keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
+    # on what, and who is tested
+    corpus: str = setting("demo", "which corpus", choices=CORPORA)
+    recipe: str = setting("corrected", "published, corrected, published+D2, ...", check=recipes.named)
+    selection: str = setting("clean", "who chooses the checkpoint; published is a leak", choices=SELECTIONS)
+    by: str = setting("session", "what a fold tests and leaves out of training", choices=GROUPINGS)
+    fold: str = setting("1", "the session or speaker that is tested")
+    seed: int = setting(111, "of every random draw", between=(0, 2**31))
 
     def __post_init__(self):
         values = {field.name: _converted(field, getattr(self, field.name)) for field in fields(self)}
@@ -157,22 +131,8 @@ class TrainingSettings:
         >>> Experiment.of({"epochs": "3", "compile": "no"}) == Experiment(epochs=3)
         True
         """
-        check_names(settings, [field.name for field in fields(cls)])
+        check_names(settings, SETTINGS)
         return cls(**settings)
-
-
-@dataclass(frozen=True)
-class Experiment(TrainingSettings):
-    """Everything that decides the numbers of one training run."""
-
-    corpus: str = setting("demo", "which corpus", choices=CORPORA)
-    recipe: str = setting(
-        "corrected", "features: published, corrected, published+D2, ...", check=recipes.named
-    )
-    selection: str = setting("clean", "who chooses the checkpoint; published is a leak", choices=SELECTIONS)
-    by: str = setting("session", "what a fold tests and leaves out of training", choices=GROUPINGS)
-    fold: str = setting("1", "the session or speaker that is tested")
-    seed: int = setting(111, "of every random draw", between=(0, 2**31))
 
     @property
     def reads_states(self):
@@ -197,9 +157,8 @@ class Experiment(TrainingSettings):
 
     def folder(self, run, home=None):
         """Where this experiment's results lie."""
-        return (
-            (home or project_home()) / "runs" / run / self.variant / f"fold={self.fold}" / f"seed={self.seed}"
-        )
+        of_variant = (home or project_home()) / "runs" / run / self.variant
+        return of_variant / f"fold={self.fold}" / f"seed={self.seed}"
 
 
 SETTINGS = {field.name: field for field in fields(Experiment)}  # by name, as they were declared
@@ -261,42 +220,33 @@ def _kind(field):
 
 
 def _converted(field, given):
-    choices, between = field.metadata["choices"], field.metadata["between"]
+    about = field.metadata
+    choices, (low, high, *_) = about["choices"], about["between"] or (None, None)
     if field.default is None and str(given).strip().lower() in ("", "none"):
         return None
     try:
-        value = _PARSERS[_kind(field)](given)
-        if (between and not between[0] <= value <= between[1]) or (choices and value not in choices):
+        value = _parsed(_kind(field), given)
+        if (low is not None and not low <= value <= high) or (choices and value not in choices):
             raise ValueError
-    except (TypeError, ValueError, KeyError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         near = get_close_matches(str(given), choices, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ParameterError(f"{field.name}={shown(given)}, expected {expectation(field)}{hint}") from None
-    if field.metadata["check"]:
-        field.metadata["check"](value)
+    if about["check"]:
+        about["check"](value)
     return value
 
 
-def _whole(value):
-    number = float(value) if isinstance(value, str) else value
-    if isinstance(value, bool) or int(number) != number:
+def _parsed(kind, given):
+    """A value in its type; a ValueError, TypeError or OverflowError if it can't stand for one."""
+    if kind is bool:
+        return (*TRUE, *FALSE).index(str(given).strip().lower()) < len(TRUE)
+    if isinstance(given, bool) or (kind is str and not isinstance(given, str | int)):
         raise ValueError
-    return int(number)
-
-
-def _number(value):
-    if isinstance(value, bool):
+    value = kind(float(given) if kind is int else given)
+    if kind is int and value != float(given):
         raise ValueError
-    return float(value)
-
-
-def _text(value):
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError
-    return str(value)
-
-
-_PARSERS = {bool: lambda value: SWITCH[str(value).strip().lower()], int: _whole, float: _number, str: _text}
+    return value
 
 
 def key_of(parameters):
@@ -312,16 +262,11 @@ def key_of(parameters):
 
 def project_home():
     """The folder that holds ``notebooks/``, ``data/`` and ``runs/``, from anywhere inside it."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks" / "01_prepare_corpus.ipynb").is_file():
-            return folder
-    return here
+    here, marker = Path.cwd(), "notebooks/01_prepare_corpus.ipynb"
+    return next((folder for folder in (here, *here.parents) if (folder / marker).is_file()), here)
 
 
 def show_path(path):
     """A path as a reader wants it: relative to the project where it lies inside."""
-    try:
-        return Path(path).resolve().relative_to(project_home().resolve())
-    except ValueError:
-        return Path(path)
+    home, inside = project_home().resolve(), Path(path).resolve()
+    return inside.relative_to(home) if inside.is_relative_to(home) else Path(path)

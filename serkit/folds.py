@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from serkit.errors import FoldError, ParameterError
+from serkit.errors import FoldError, check_choice
 
 GROUPINGS = ("speaker", "session")
 SELECTIONS = ("published", "clean", "last")
@@ -62,10 +62,8 @@ def make_folds(manifest, by="session", selection="clean"):
     >>> fold.name, fold.train.tolist(), fold.validation.tolist(), fold.test.tolist()
     ('w', ['c', 'd'], ['b'], ['a'])
     """
-    if by not in GROUPINGS:
-        raise ParameterError(f"by={by!r}, expected one of {', '.join(GROUPINGS)}")
-    if selection not in SELECTIONS:
-        raise ParameterError(f"selection={selection!r}, expected one of {', '.join(SELECTIONS)}")
+    check_choice("by", by, GROUPINGS)
+    check_choice("selection", selection, SELECTIONS)
     rows = task_rows(manifest)
     names = sorted(rows[by].unique())
     sessions = sorted(rows["session"].unique())
@@ -89,17 +87,14 @@ def make_folds(manifest, by="session", selection="clean"):
 def _fold(rows, name, by, selection, sessions):
     test = rows[by] == name
     if selection == "published":
-        validation, train = test, ~test
+        validation = test
     elif selection == "last":
-        validation, train = test & False, ~test
+        validation = test & False
     elif by == "speaker":
-        session = rows["session"][test].iloc[0]
-        validation = (rows["session"] == session) & ~test
-        train = rows["session"] != session
+        validation = (rows["session"] == rows["session"][test].iloc[0]) & ~test
     else:
-        following = sessions[(sessions.index(name) + 1) % len(sessions)]
-        validation = rows["session"] == following
-        train = ~test & ~validation
+        validation = rows["session"] == sessions[(sessions.index(name) + 1) % len(sessions)]
+    train = ~test & ~validation
     ids = rows["utterance_id"].to_numpy(str)
     return Fold(str(name), ids[train], ids[validation], ids[test])
 
@@ -119,25 +114,47 @@ def check_folds(folds, manifest, selection="clean"):
     FoldError
         Naming fold, speaker and the two parts, or an empty or unknown part.
     """
-    speaker_of = manifest.set_index("utterance_id")["speaker"]
     for fold in folds:
         for split in ("train", "test"):
             if not len(getattr(fold, split)):
                 raise FoldError(
                     f"fold {fold.name}: {split} is empty; build folds with serkit.folds.make_folds"
                 )
-        unknown = set(np.concatenate([fold.train, fold.validation, fold.test])) - set(speaker_of.index)
-        if unknown:
-            raise FoldError(f"fold {fold.name}: utterance {sorted(unknown)[0]} is not in the manifest")
-        counts = {split: speaker_of.loc[getattr(fold, split)].value_counts() for split in SPLITS}
-        for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
-            if selection == "published" and first == "validation":
-                continue
-            for speaker in sorted(set(counts[first].index) & set(counts[second].index)):
-                raise FoldError(
-                    f"fold {fold.name}: speaker {speaker} is in {first} ({counts[first][speaker]} utterances) "
-                    f"and in {second} ({counts[second][speaker]}); build folds with serkit.folds.make_folds"
-                )
+    table = fold_table(folds)
+    table["speaker"] = table["utterance_id"].map(manifest.set_index("utterance_id")["speaker"])
+    unknown = table[table["speaker"].isna()]
+    if len(unknown):
+        row = unknown.iloc[0]
+        raise FoldError(f"fold {row['fold']}: utterance {row['utterance_id']} is not in the manifest")
+    check_speakers(table, selection)
+
+
+def check_speakers(table, selection="clean", about=""):
+    """Leak guard of a table of folds or predictions: its columns ``fold``, ``split`` and ``speaker``.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+    selection : str
+        As in :func:`check_folds`.
+    about : str, optional
+        Begins the message.
+
+    Raises
+    ------
+    FoldError
+        Naming fold, speaker and the two splits.
+    """
+    counts = table.groupby(["fold", "speaker", "split"]).size().unstack("split", fill_value=0)
+    counts = counts.reindex(columns=list(SPLITS), fill_value=0)
+    for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        if selection == "published" and first == "validation":
+            continue
+        for (fold, speaker), n in counts[(counts[first] > 0) & (counts[second] > 0)].iterrows():
+            raise FoldError(
+                f"{about}fold {fold}: speaker {speaker} is in {first} ({n[first]} utterances) and in {second} "
+                f"({n[second]}); build folds with serkit.folds.make_folds"
+            )
 
 
 def fold_table(folds):
@@ -159,7 +176,6 @@ def fold_table(folds):
 
 def find_fold(folds, name):
     """The fold of that name; the message of the ParameterError lists the names there are."""
-    for fold in folds:
-        if fold.name == str(name):
-            return fold
-    raise ParameterError(f"fold={name!r}, expected one of {', '.join(fold.name for fold in folds)}")
+    named = {fold.name: fold for fold in folds}
+    check_choice("fold", str(name), named)
+    return named[str(name)]

@@ -272,8 +272,6 @@ def utterance_probabilities(mean_log_probability):
 def _pair(truth, prediction, labels):
     """Truth and prediction as class indices, checked."""
     labels = list(labels)
-    if not labels or len(set(labels)) != len(labels):
-        raise ParameterError(f"labels={labels}: expected distinct class names, such as {list(LABELS)}")
     truth, prediction = _indices(truth, "truth", labels), _indices(prediction, "prediction", labels)
     if len(truth) != len(prediction):
         raise ParameterError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serkit.constants import PREEMPHASIS, TOP_DB
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, check_choice, check_range
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,16 @@ class Recipe:
     statistics_over_padding: bool = True  # D5: mean, variance, minimum, maximum include padding
 
     def __post_init__(self):
-        if not 0 <= self.preemphasis < 1:
-            raise ParameterError(
-                f"preemphasis={self.preemphasis}, expected 0 to below 1; the paper's is 0.97"
-            )
-        if self.top_db <= 0:
-            raise ParameterError(f"top_db={self.top_db} dB, expected a positive range such as 80")
+        check_range("preemphasis", self.preemphasis, 0, 0.999)
+        check_range("top_db", self.top_db, 0.1, 1000)
         if self.mask_padding and self.waveform_padding == "before":
             raise ParameterError(
                 "mask_padding=True needs waveform_padding='after': the mask is counted from the start"
             )
         for field in dataclasses.fields(self):
             allowed = getattr(field.type, "__args__", None)
-            if allowed and getattr(self, field.name) not in allowed:
-                raise ParameterError(
-                    f"{field.name}={getattr(self, field.name)!r}, expected one of {', '.join(allowed)}"
-                )
+            if allowed:
+                check_choice(field.name, getattr(self, field.name), allowed)
 
     @property
     def deviations(self):
@@ -66,8 +60,7 @@ class Recipe:
 
     def with_deviation(self, key, mended=True):
         """The same recipe with one deviation mended, or brought back."""
-        if key not in DEVIATIONS:
-            raise ParameterError(f"deviation {key!r}, expected one of {', '.join(DEVIATIONS)}")
+        check_choice("deviation", key, DEVIATIONS)
         switches = DEVIATIONS[key].switches
         published = {field: getattr(PUBLISHED, field) for field in switches}
         return dataclasses.replace(self, **(switches if mended else published))

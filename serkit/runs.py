@@ -15,7 +15,7 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError, explain_names
-from serkit.experiment import SETTINGS, Experiment, project_home, show_path, shown
+from serkit.experiment import Experiment, project_home, show_path, shown
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
@@ -156,15 +156,13 @@ def find_manifest(corpus):
 def quiet_libraries():
     """Turn off progress bars and notices of transformers that say nothing about the result."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    bars = os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    verbosity = os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # both read their variable when they are imported, and the imports of a notebook come first
-    hub, transformers = (sys.modules.get(name) for name in ("huggingface_hub", "transformers"))
-    if hub and bars == "1":
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # both read their variables when they are imported, and the imports of a notebook come first
+    if hub := sys.modules.get("huggingface_hub"):
         hub.utils.disable_progress_bars()
-    if transformers and bars == "1":
+    if transformers := sys.modules.get("transformers"):
         transformers.logging.disable_progress_bar()
-    if transformers and verbosity == "error":
         transformers.logging.set_verbosity_error()
 
 
@@ -194,8 +192,8 @@ def current_commit():
     package = Path(__file__).resolve().parent
     command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "--verify", "HEAD"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        top, commit = done.stdout.split("\n")[:2]
+        answer = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
+        top, commit = answer.splitlines()
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     # an environment inside someone else's repository has a commit too, but not ours
@@ -227,9 +225,10 @@ def write_inventory(folder):
     names = [*RESULTS, *MODEL, *(name for name in FURTHER if (folder / name).is_file())]
     for name in [*names, "model"]:
         sync(folder / name)
-    paths = {name: folder / name for name in names}
-    files = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in paths.items()}
-    write_json(folder / FILES, {"files": files})
+    record = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
+    }
+    write_json(folder / FILES, {"files": record})
 
 
 def read_record(folder):
@@ -258,41 +257,22 @@ def read_record(folder):
 def read_experiment(folder):
     """The experiment that a run folder holds.
 
+    A setting that its version of serkit didn't have can't have been used: it has its default.
+
     Raises
     ------
     RunError
-        If its record can't be read, or has other parameters than this version of serkit knows.
+        If its record can't be read, or has a setting that this version of serkit doesn't know.
     """
     record = read_record(folder)
-    fault = other_version(record)
     try:
-        if not fault:
-            return Experiment.of(record["parameters"])
+        return Experiment.of(record["parameters"])
     except ParameterError as error:
-        fault = f": {error}"
-    raise RunError(f"{show_path(folder)} was made by another version of serkit{fault}; read it with that one")
-
-
-def other_version(record, lenient=False):
-    """In what the parameters of a record are not those of this version.
-
-    Parameters
-    ----------
-    record : dict
-        From :func:`read_record`.
-    lenient : bool
-        Whether a parameter may be missing: an older version hadn't it, its results can still be reported.
-
-    Returns
-    -------
-    str
-        To be put into a sentence; empty if all parameters are known.
-    """
-    given = record["parameters"]
-    faults = [f"parameter {name!r} is unknown" for name in given if name not in SETTINGS]
-    faults += [f"parameter {name!r} is missing" for name in SETTINGS if name not in given and not lenient]
-    made_by = dict(record.get("versions") or {}).get("serkit", "no version")
-    return f" ({made_by} recorded, {version('serkit')} here): {faults[0]}" if faults else ""
+        made_by = dict(record.get("versions") or {}).get("serkit", "no version")
+        raise RunError(
+            f"{show_path(folder)} was made by another version of serkit ({made_by} recorded, {version('serkit')} here): "
+            f"{error}; read it with that one"
+        ) from error
 
 
 def is_done(folder, experiment):
@@ -314,14 +294,14 @@ def check_folder(folder, experiment):
     if not (Path(folder) / "experiment.json").exists():
         return
     record = read_record(folder)
-    if record.get("key") == experiment.key:
-        return
-    before, now = record["parameters"], asdict(experiment)
-    name = next((name for name in now if before.get(name) != now[name]), "key")
-    fault = other_version(record)
-    what = f"{name}={before.get(name)!r}, asked for {now.get(name)!r}"
-    what = f"the parameters of another version of serkit{fault}" if fault else what
-    raise RunError(f"{show_path(folder)} holds a run with {what}; choose another run name, or delete it")
+    before = record["parameters"] | {"key": record.get("key")}
+    now = asdict(experiment) | {"key": experiment.key}
+    for name in [*asdict(experiment), *before]:
+        if before.get(name) != now.get(name):
+            raise RunError(
+                f"{show_path(folder)} holds a run with {name}={before.get(name)!r}, asked for {now.get(name)!r}; "
+                "choose another run name, or delete it"
+            )
 
 
 def find_folds(run="*", variant="*", home=None):
@@ -359,17 +339,16 @@ def finished_folders(run, variant=""):
     RunError
         If there is none, saying what makes one.
     """
-    folders = find_folds(run)
+    folders = find_folds(run, variant or "*")
     if not folders:
-        raise RunError(
-            f"run {run!r}: no finished fold in {show_path(project_home() / 'runs' / run)}; train one with notebook "
-            "05_train_coattention or `serkit reproduce`"
+        where, others = project_home() / "runs" / run / variant, sorted(set(map(variant_of, find_folds(run))))
+        cure = (
+            f"its variants are {', '.join(others)}"
+            if others
+            else ("train one with notebook 05_train_coattention or `serkit reproduce`")
         )
-    chosen = [folder for folder in folders if variant in ("", variant_of(folder))]
-    if not chosen:
-        others = ", ".join(sorted({variant_of(folder) for folder in folders}))
-        raise RunError(f"run {run!r}: no finished fold of variant {variant!r}, found {others}")
-    return chosen
+        raise RunError(f"run {run!r}: no finished fold in {show_path(where)}; {cure}")
+    return folders
 
 
 def choose_variant(run, variant=""):
@@ -407,40 +386,31 @@ def shared_parameters(run, variant=""):
     """
     first = {}  # of each variant
     for folder in finished_folders(run, variant):
-        record = read_record(folder)
-        if fault := other_version(record, lenient=True):
-            raise RunError(
-                f"{show_path(folder)} was made by another version of serkit{fault}; report it with that one"
-            )
-        parameters = record["parameters"]
-        for name in ("fold", "seed"):
-            parameters.pop(name, None)
+        parameters = asdict(read_experiment(folder))
+        del parameters["fold"], parameters["seed"]
         other, before = first.setdefault(variant_of(folder), (folder, parameters))
-        for name in before.keys() | parameters.keys():
-            if before.get(name) != parameters.get(name):
+        for name, value in parameters.items():
+            if before[name] != value:
                 raise RunError(
-                    f"{show_path(folder)} was made with {name}={parameters.get(name)!r}, {show_path(other)} with "
-                    f"{before.get(name)!r}, expected the same in all folds and seeds of a variant; delete one of them"
+                    f"{show_path(folder)} was made with {name}={value!r}, {show_path(other)} with {before[name]!r}, "
+                    "expected the same in all folds and seeds of a variant; delete one of them"
                 )
     (_, usual), *others = first.values()
-    return {name: value for name, value in usual.items() if all(p.get(name, ()) == value for _, p in others)}
+    return {name: value for name, value in usual.items() if all(p[name] == value for _, p in others)}
 
 
 def planned_folds(run, variant):
-    """Names of all folds of a variant's protocol, the missing ones included.
+    """Names of all folds of a variant's protocol, the missing ones included, as its records give them.
 
     Returns
     -------
     list of str or None
-        Sorted; None if neither the run's records nor the table of notebook 01 says.
+        Sorted; None if no record says.
     """
     for folder in find_folds(run, variant):
         if names := read_record(folder).get("folds"):
             return sorted(map(str, names))
-    parameters = shared_parameters(run, variant)
-    corpus, by, selection = (str(parameters.get(name, "")) for name in ("corpus", "by", "selection"))
-    path = processed_folder(corpus) / f"folds_{by}_{selection}.csv"
-    return sorted(pd.read_csv(path, dtype=str)["fold"].unique()) if path.is_file() else None
+    return None
 
 
 def load_predictions(run, variant=""):
@@ -502,7 +472,7 @@ def leak_notice(parameters):
     >>> leak_notice({"selection": "clean"})
     ''
     """
-    leaks = bool(parameters) and parameters.get("selection") == "published"
+    leaks = (parameters or {}).get("selection") == "published"
     return "Leak: the checkpoint was chosen on the test speakers (published protocol)." if leaks else ""
 
 

@@ -139,7 +139,7 @@ random_counts = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), mi
 
 class TestNoSpeakerInTwoSplits:
     @given(counts=random_counts, by=st.sampled_from(["speaker", "session"]), seed=st.integers(0, 99))
-    @settings(deadline=None, derandomize=True, max_examples=40)
+    @settings(deadline=None, derandomize=True, max_examples=25)
     def test_whatever_the_manifest(self, counts, by, seed):
         manifest = manifest_of(
             {f"{s + 1}{'FMX'[i]}": n for s, part in enumerate(counts) for i, n in enumerate(part)}, 1

@@ -137,10 +137,6 @@ class TestErrors:
             with pytest.raises(ParameterError, match=message):
                 score(truth, prediction)
 
-    def test_repeated_class_name(self):
-        with pytest.raises(ParameterError, match="distinct class names"):
-            metrics.weighted_accuracy(["sad"], ["sad"], labels=("sad", "sad"))
-
 
 class TestTables:
     def test_score_table_uses_test_rows(self):

@@ -98,9 +98,9 @@ def test_bad_names(name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"preemphasis": 1.0}, "preemphasis=1.0, expected 0 to below 1"),
+        ({"preemphasis": 1.0}, "preemphasis=1.0, expected a number from 0 to 0.999"),
         ({"preemphasis": -0.1}, "preemphasis=-0.1"),
-        ({"top_db": 0}, "top_db=0 dB, expected a positive range"),
+        ({"top_db": 0}, "top_db=0, expected a number from 0.1 to 1000"),
         ({"edge": "constant"}, "edge='constant', expected one of reflect, zero"),
         ({"spectrogram_fill": 0}, "spectrogram_fill=0, expected one of peak, floor"),
         ({"waveform_padding": "both"}, "waveform_padding='both', expected one of before, after"),
@@ -114,7 +114,7 @@ def test_bad_switches(arguments, message):
 
 
 def test_bad_deviation():
-    with pytest.raises(ParameterError, match="deviation 'D6', expected one of D1, D2, D3, D4, D5"):
+    with pytest.raises(ParameterError, match="deviation='D6', expected one of D1, D2, D3, D4, D5"):
         PUBLISHED.with_deviation("D6")
 
 

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from serkit import cli, runs
 from serkit.errors import ParameterError, RunError
 from serkit.figures.saving import save_figure
-from serkit.reproduction import lock
 
 
 class TestStartRun:
@@ -35,7 +34,6 @@ class TestStartRun:
         for use in (
             runs.check_run_name,
             lambda name: runs.start_run(name, corpus="demo"),
-            lambda name: lock.only_one(name).__enter__(),
             lambda name: save_figure(Figure(), "stem", run=name, data=pd.DataFrame({"x": [1]}), caption="c"),
             lambda name: cli.Reproduce(run=name or "..", dry_run=True)(),
             lambda name: cli.Report(run=name)(),
@@ -79,7 +77,7 @@ class TestFinishedFolders:
         self.finished(project, "b", 1, {"utterance_id": ["v"], "variant": ["b"]})
         assert runs.load_predictions("trial")["utterance_id"].tolist() == ["u", "v"]
         assert runs.load_predictions("trial", "b")["utterance_id"].tolist() == ["v"]
-        with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
+        with pytest.raises(RunError, match="no finished fold in runs/trial/c; its variants are a, b"):
             runs.load_predictions("trial", "c")
 
     def test_the_only_variant_needs_no_name(self, project):
@@ -89,7 +87,7 @@ class TestFinishedFolders:
         assert runs.choose_variant("trial", "b") == "b"
         with pytest.raises(RunError, match="run 'trial' has 2 variants, choose one with variant: a, b"):
             runs.choose_variant("trial")
-        with pytest.raises(RunError, match="no finished fold of variant 'c', found a, b"):
+        with pytest.raises(RunError, match="no finished fold in runs/trial/c; its variants are a, b"):
             runs.choose_variant("trial", "c")
 
     @pytest.mark.parametrize(("content", "reason"), [(None, "is missing"), (b"PAR1", "can't be read")])

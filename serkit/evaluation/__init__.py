@@ -19,7 +19,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reliability_table", "expected_calibration_error",
         ],
         "predictions": [
-            "check_predictions", "check_labels", "scored_rows", "selection_of", "grouping_of", "with_selection",
+            "check_predictions", "scored_rows", "selection_of", "grouping_of", "with_selection",
         ],
     },
 )  # fmt: skip

@@ -5,6 +5,8 @@ Each comparison is made on the same folds, seeds and test utterances. Training w
 compared on the same trainings: they differ in the epoch they choose and in nothing else.
 """
 
+from itertools import combinations
+
 import pandas as pd
 
 from serkit import runs
@@ -25,7 +27,7 @@ AXES = {
     "selection": (SELECTIONS, "clean"),
 }
 SPLIT_OF = {"published": "test", "clean": "validation"}  # whose scores a rule looks at
-RULE_PAIRS = (("published", "clean"), ("published", "last"), ("clean", "last"))
+RULE_PAIRS = tuple(combinations(SELECTIONS, 2))
 
 
 def families(run, setting):
@@ -45,22 +47,20 @@ def families(run, setting):
     Raises
     ------
     RunError
-        If the run has no finished fold, folds of a variant differ, or it is of a version that did not
-        have the setting.
+        If the run has no finished fold, or folds of a variant differ.
     """
     groups = {}
     for variant in sorted(set(map(runs.variant_of, runs.finished_folders(run)))):
         parameters = runs.shared_parameters(run, variant)
-        if setting not in parameters:
-            raise RunError(
-                f"run {run!r}: {variant} was trained by a version without the setting {setting!r}; "
-                "train it again under a new run name"
-            )
         value = str(parameters.pop(setting))
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = AXES[setting][0]
+
+    def rank(value):  # values without an order of their own come last
+        return (order.index(value) if value in order else len(order)), value
+
     return [
-        dict(sorted(group.items(), key=lambda item: (item[0] not in order, [*order, item[0]].index(item[0]))))
+        {value: group[value] for value in sorted(group, key=rank)}
         for group in groups.values()
         if len(group) > 1
     ]
@@ -119,14 +119,8 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
     if compared.empty:
         return table
     pairs = [(family[value], family[other]) for value, other in compared[[setting, "against"]].to_numpy()]
-    differences = compare_many(rows, pairs, score=score, average="fold_mean", folds=folds)
-    for column, name in (
-        ("difference", "difference"),
-        ("low", "difference_low"),
-        ("high", "difference_high"),
-    ):
-        table.loc[compared.index, name] = 100 * differences[column].to_numpy()
-    table.loc[compared.index, "p_holm"] = differences["p_permutation_holm"].to_numpy()
+    columns = ["difference", "difference_low", "difference_high", "p_holm"]
+    table.loc[compared.index, columns] = _differences(rows, pairs, score, folds).to_numpy()
     return table
 
 
@@ -134,6 +128,13 @@ def _percent(rows, score, folds):
     """Fold mean of one variant's score and its interval, in percent."""
     interval = bootstrap_interval(rows, score, average="fold_mean", folds=folds)
     return {score: 100 * interval.estimate, "low": 100 * interval.low, "high": 100 * interval.high}
+
+
+def _differences(rows, pairs, score, folds):
+    """Differences of the fold means of pairs of variants and their intervals, in percentage points."""
+    table = compare_many(rows, pairs, score=score, average="fold_mean", folds=folds)
+    points = ["difference", "low", "high"]
+    return (100 * table[points]).assign(p_holm=table["p_permutation_holm"])
 
 
 def compare_settings(run, predictions, setting, score="ua"):
@@ -154,19 +155,18 @@ def compare_settings(run, predictions, setting, score="ua"):
         As ``ablation_table`` gives them; those of fewer than five speakers are left out.
     """
     groups, tables = families(run, setting), []
-    for family in groups:
-        tested = predictions[predictions["variant"].isin(family.values()) & (predictions["split"] == "test")]
-        try:
-            tables.append(
-                ablation_table(predictions, family, setting, score, folds=sorted(tested["fold"].unique()))
-            )
-        except SerkitError as error:
-            print(f"{setting} {', '.join(family)}: {error}")
     if not groups:
         print(
             f"run {run!r} holds no two variants that differ in {setting} alone: a grid trains them, such as "
             "`serkit reproduce --grid notebooks/grids/ablations.toml --run ablations`"
         )
+    for family in groups:
+        tested = predictions[predictions["variant"].isin(family.values()) & (predictions["split"] == "test")]
+        folds = sorted(tested["fold"].unique())
+        try:
+            tables.append(ablation_table(predictions, family, setting, score, folds=folds))
+        except SerkitError as error:
+            print(f"{setting} {', '.join(family)}: {error}")
     return tables
 
 
@@ -302,12 +302,9 @@ def apply_rule(epochs, rule):
         A prediction table; the rule stands in the variant's name in place of the selection that
         training used.
     """
-    chosen = choose_epochs(epoch_scores(epochs), rule).rename("chosen").reset_index()
-    rows = epochs.merge(chosen, on=UNIT)
-    rows = rows[rows["epoch"] == rows["chosen"]].drop(columns=["epoch", "chosen"])
-    return rows.assign(variant=[with_selection(name, rule) for name in rows["variant"]]).reset_index(
-        drop=True
-    )
+    chosen = choose_epochs(epoch_scores(epochs), rule).reset_index()
+    rows = epochs.merge(chosen, on=[*UNIT, "epoch"]).drop(columns="epoch")
+    return rows.assign(variant=[with_selection(name, rule) for name in rows["variant"]])
 
 
 def rule_table(epochs, score="ua", *, folds=None):
@@ -337,10 +334,5 @@ def rule_table(epochs, score="ua", *, folds=None):
     scores = pd.DataFrame([{"rule": rule, **_percent(table, score, folds)} for rule, table in tables.items()])
     name = {rule: table["variant"].iloc[0] for rule, table in tables.items()}
     pairs = [(name[a], name[b]) for a, b in RULE_PAIRS]
-    every = pd.concat(tables.values(), ignore_index=True)
-    compared = compare_many(every, pairs, score=score, average="fold_mean", folds=folds)
-    differences = pd.DataFrame(RULE_PAIRS, columns=["rule", "against"]).assign(
-        **{column: 100 * compared[column] for column in ("difference", "low", "high")},
-        p_holm=compared["p_permutation_holm"],
-    )
-    return scores, differences
+    differences = _differences(pd.concat(tables.values(), ignore_index=True), pairs, score, folds)
+    return scores, pd.DataFrame(RULE_PAIRS, columns=["rule", "against"]).join(differences)

@@ -4,7 +4,7 @@ Results of others stand in ``literature.csv``. They are context, not claims of t
 project: whoever tests on speakers that training has heard gets several points more.
 """
 
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +13,15 @@ from serkit import runs
 from serkit.constants import IEMOCAP_UTTERANCES, PAPER_RESULTS, PUBLISHED_SEEDS
 from serkit.errors import ParameterError
 from serkit.evaluation.intervals import Estimate, bootstrap_interval
-from serkit.evaluation.predictions import check_labels, check_predictions
-from serkit.experiment import Experiment, TrainingSettings
+from serkit.evaluation.predictions import check_predictions
+from serkit.experiment import Experiment
 
 MARGIN = 5.0  # percentage points
 FOLDS = {"session": 5, "speaker": 10}
 PROTOCOLS = {"published": ("published", "published"), "clean": ("corrected", "clean")}  # recipe, selection
-HARMLESS = (  # how a model is trained, not what it becomes
-    "precision", "micro_batch", "encoder_cache", "gradient_checkpointing", "compile", "keep_epochs",
+HARMLESS = (  # how a model is trained, not what it becomes, and what the table has rows and columns for
+    "precision", "micro_batch", "encoder_cache", "gradient_checkpointing", "compile", "keep_epochs", "corpus",
+    "recipe", "selection", "by", "fold", "seed",
 )  # fmt: skip
 RULE = (
     "Verdict: not reproduced if the paper's value lies outside the 95 % interval over speakers and seeds; "
@@ -104,14 +105,14 @@ def paper_comparison(*names):
     records = []
     for by, values in PAPER_RESULTS.items():
         for score, paper in zip(("wa", "ua"), values, strict=True):
-            record = {"claim": f"leave one {by} out, {score.upper()}", "paper": paper}
-            verdicts = {}
+            cells, verdicts = {}, {}
             for protocol, (recipe, selection) in PROTOCOLS.items():
                 experiment = Experiment(profile="paper", recipe=recipe, selection=selection, by=by)
-                cell, verdicts[protocol] = _judge(variants, experiment.variant, by, score, paper)
-                record[f"{protocol} protocol"] = cell
-            verdicts = {"verdict": verdicts["published"], "verdict, clean protocol": verdicts["clean"]}
-            records.append(record | verdicts)
+                column = "verdict" if protocol == "published" else f"verdict, {protocol} protocol"
+                cells[f"{protocol} protocol"], verdicts[column] = _judge(variants, experiment, score, paper)
+            records.append(
+                {"claim": f"leave one {by} out, {score.upper()}", "paper": paper} | cells | verdicts
+            )
     return pd.DataFrame(records)
 
 
@@ -139,29 +140,31 @@ def _collect(names):
                 )
             check_predictions(rows, sorted(rows.loc[rows["split"] == "test", "fold"].astype(str).unique()))
             variants[variant] = rows, runs.shared_parameters(name, variant)
-    corpora = sorted({parameters["corpus"] for _, parameters in variants.values()})
-    if len(corpora) > 1:
-        raise ParameterError(f"runs {list(names)} are on {' and '.join(corpora)}, expected one corpus")
-    check_labels(pd.concat([rows for rows, _ in variants.values()], ignore_index=True))
+    corpora = {parameters["corpus"] for _, parameters in variants.values()}
+    labels = {", ".join(sorted(set(rows["truth"]))) for rows, _ in variants.values()}
+    for what, given in (("corpora", corpora), ("labels", labels)):
+        if len(given) > 1:
+            raise ParameterError(
+                f"runs {list(names)} are on different {what}: {' and '.join(sorted(given))}, expected the same in all"
+            )
     return variants
 
 
-def _judge(variants, variant, by, score, paper):
+def _judge(variants, experiment, score, paper):
     """Cell of the table, and its verdict."""
-    corpora = {parameters["corpus"] for _, parameters in variants.values()}
     empty = Estimate(float("nan"))
-    if corpora != {"iemocap"}:
+    if any(parameters["corpus"] != "iemocap" for _, parameters in variants.values()):
         return empty, "can't tell: not IEMOCAP"
-    if variant not in variants:
+    if experiment.variant not in variants:
         return empty, "can't tell: not run"
-    rows, parameters = variants[variant]
+    rows, parameters = variants[experiment.variant]
     test = rows[rows["split"] == "test"]
-    why = _other_training(parameters)
     n_folds = test.groupby("seed")["fold"].nunique().min()
-    if n_folds != FOLDS[by]:
-        why = f"{n_folds} of {FOLDS[by]} folds"
-    if why:
-        return empty, f"can't tell: {why}"
+    if n_folds != FOLDS[experiment.by]:
+        return empty, f"can't tell: {n_folds} of {FOLDS[experiment.by]} folds"
+    for name, published in asdict(experiment).items():
+        if name not in HARMLESS and parameters.get(name, published) != published:
+            return empty, f"can't tell: {name}={parameters[name]}, published {published}"
     interval = bootstrap_interval(rows, score, average="fold_mean")
     cell = Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
     n_utterances = test["utterance_id"].nunique()
@@ -170,13 +173,3 @@ def _judge(variants, variant, by, score, paper):
     if test["seed"].nunique() < len(PUBLISHED_SEEDS):
         return cell, "can't tell: one seed"
     return cell, verdict(paper, cell.low, cell.high)
-
-
-def _other_training(parameters):
-    """The first training parameter that is not the published one, if any."""
-    published = TrainingSettings(profile="paper")
-    for name in (field.name for field in fields(published) if field.name not in HARMLESS):
-        expected = getattr(published, name)
-        if parameters.get(name, expected) != expected:
-            return f"{name}={parameters[name]}, published {expected}"
-    return ""

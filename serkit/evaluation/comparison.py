@@ -13,15 +13,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from serkit.errors import ParameterError, check_range
-from serkit.evaluation.intervals import RESAMPLES, SEED, Interval, Tally, clustered_interval, score_of, tally
+from serkit.evaluation.intervals import RESAMPLES, SEED, Tally, clustered_interval, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows
-from serkit.metrics import UNIT, score_table
-
-COLUMNS = (
-    "variant_a", "variant_b", "score", "average", "difference", "low", "high", "naive_low", "naive_high",
-    "p_permutation", "p_permutation_holm", "significant", "p_mcnemar", "p_mcnemar_holm", "only_a", "only_b",
-    "odds_ratio", "effect_size", "n_speakers",
-)  # fmt: skip
+from serkit.metrics import score_table
 
 
 @dataclass(frozen=True)
@@ -32,8 +26,11 @@ class Comparison:
     variant_b: str
     score: str
     average: str
-    interval: Interval  # of A - B, speakers (and seeds) drawn
-    naive: Interval  # of A - B, utterances drawn as if independent
+    difference: float  # score of A minus score of B, a fraction
+    low: float  # of the difference, speakers (and seeds) drawn
+    high: float
+    naive_low: float  # of the difference, utterances drawn as if independent
+    naive_high: float
     p_permutation: float  # A and B exchanged speaker by speaker, two-sided
     p_mcnemar: float  # utterances taken as independent, two-sided
     only_a: int  # rows that only A has right
@@ -41,11 +38,6 @@ class Comparison:
     odds_ratio: float  # only_a / only_b
     effect_size: float  # d_z: mean over speakers of A - B, over its standard deviation
     n_speakers: int
-
-    @property
-    def difference(self):
-        """Score of A minus score of B, a fraction."""
-        return self.interval.estimate
 
 
 def compare_variants(
@@ -89,17 +81,20 @@ def compare_variants(
     pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
     check_same_utterances(*pair)
     variant_a, variant_b = (rows["variant"].iloc[0] for rows in pair)
-    settings = resample_seeds, level, n_resamples, seed
-    interval = clustered_interval(pair, score, average, "speaker", *settings)
-    naive = clustered_interval(pair, score, average, None, *settings)
+    interval, naive = (
+        clustered_interval(pair, score, average, cluster, resample_seeds, level, n_resamples, seed)
+        for cluster in ("speaker", None)
+    )
     right = [(rows["truth"] == rows["prediction"]).to_numpy() for rows in pair]
     only_a, only_b = int(np.sum(right[0] > right[1])), int(np.sum(right[1] > right[0]))
     by_speaker = [score_table(rows, by="speaker").set_index("speaker")[score] for rows in pair]
     differences = by_speaker[0] - by_speaker[1]
     return Comparison(
-        variant_a, variant_b, score, average, interval, naive, only_a=only_a, only_b=only_b,
+        variant_a, variant_b, score, average,
+        interval.estimate, interval.low, interval.high, naive.low, naive.high,
         p_permutation=_p_permutation(pair, score, average, n_resamples, seed),
-        p_mcnemar=_p_mcnemar(*right, pair[0]["seed"].to_numpy()), odds_ratio=_ratio(only_a, only_b),
+        p_mcnemar=_p_mcnemar(*right, pair[0]["seed"].to_numpy()),
+        only_a=only_a, only_b=only_b, odds_ratio=_ratio(only_a, only_b),
         effect_size=_ratio(differences.mean(), differences.std(ddof=1)), n_speakers=len(differences),
     )  # fmt: skip
 
@@ -143,17 +138,12 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
             f"pairs={pairs}: expected at least one pair of the variants {', '.join(tables)}"
             + (f"; there are no predictions of {unknown[0]!r}" if unknown else "")
         )
-    records = []
-    for a, b in pairs:
-        comparison = compare_variants(tables[a], tables[b], folds=folds, **settings)
-        interval, naive = comparison.interval, comparison.naive
-        ends = {"low": interval.low, "high": interval.high, "naive_low": naive.low, "naive_high": naive.high}
-        records.append(vars(comparison) | {"difference": comparison.difference} | ends)
-    table = pd.DataFrame(records)
-    for name in ("p_permutation", "p_mcnemar"):
-        table[f"{name}_holm"] = multipletests(table[name], alpha=alpha, method="holm")[1]
-    table["significant"] = table["p_permutation_holm"] <= alpha
-    return table[list(COLUMNS)]
+    table = pd.DataFrame([compare_variants(tables[a], tables[b], folds=folds, **settings) for a, b in pairs])
+    for name in ("p_mcnemar", "p_permutation"):
+        corrected = multipletests(table[name], alpha=alpha, method="holm")[1]
+        table.insert(table.columns.get_loc(name) + 1, f"{name}_holm", corrected)
+    table.insert(table.columns.get_loc("p_mcnemar"), "significant", table["p_permutation_holm"] <= alpha)
+    return table
 
 
 def at_shared_seeds(predictions):
@@ -188,25 +178,18 @@ def at_shared_seeds(predictions):
 
 
 def check_same_utterances(a, b):
-    """Refuse two tables of ``scored_rows`` that are not of the same folds, seeds and utterances."""
-    names = [rows["variant"].iloc[0] for rows in (a, b)]
-    for column in ("seed", "fold", "utterance_id"):
-        values = [set(rows[column]) for rows in (a, b)]
-        if only := values[0] ^ values[1]:
-            has, lacks = names if min(only) in values[0] else names[::-1]
-            raise ParameterError(
-                f"{column} {min(only)} is tested in {has} and not in {lacks}, expected the same folds, seeds and "
-                "utterances in both; compare variants of one protocol, or filter both to what they share"
-            )
-    # scored_rows sorts both alike
-    for column in (*UNIT[1:], "utterance_id", "speaker", "truth"):
-        differs = a[column] != b[column]
-        if differs.any():
-            row, other = a[differs].iloc[0], b[differs].iloc[0]
-            raise ParameterError(
-                f"utterance {row['utterance_id']}: {column} is {row[column]} in {names[0]} and {other[column]} in "
-                f"{names[1]}, expected the same in both; compare runs on the same corpus and folds"
-            )
+    """Refuse two tables of ``scored_rows``, which are sorted alike, that are not of the same rows."""
+    columns = ["seed", "fold", "utterance_id", "speaker", "truth"]
+    rows_a, rows_b = (set(rows[columns].itertuples(index=False, name=None)) for rows in (a, b))
+    if only := rows_a ^ rows_b:
+        row = min(only)
+        has, lacks = (rows["variant"].iloc[0] for rows in ((a, b) if row in rows_a else (b, a)))
+        seed, fold, utterance, speaker, truth = row
+        raise ParameterError(
+            f"utterance {utterance} ({truth}, speaker {speaker}) in fold {fold}, seed {seed} is tested in {has} and not "
+            f"in {lacks}, expected the same folds, seeds and utterances in both; compare variants of one protocol, "
+            "or filter both to what they share"
+        )
 
 
 def _p_permutation(pair, score, average, n_resamples, seed):

@@ -24,7 +24,7 @@ import pandas as pd
 from serkit.constants import LABELS
 from serkit.errors import ParameterError, check_choice, check_range
 from serkit.evaluation.predictions import PROBABILITIES, check_predictions, scored_rows
-from serkit.metrics import SCORES, UNIT, pooled_and_fold_mean, score_table
+from serkit.metrics import SCORES, UNIT, score_table
 
 AVERAGES = ("pooled", "fold_mean")
 CLUSTERS = ("speaker", "session", None)
@@ -83,18 +83,17 @@ def summary_table(predictions, folds=None):
     """
     check_predictions(predictions, folds)
     pooled = score_table(predictions, by="variant").set_index("variant")
-    units = score_table(predictions, by=UNIT)
+    n_utterances = predictions[predictions["split"] == "test"].groupby("variant")["utterance_id"].nunique()
     records = []
-    for variant, rows in predictions.groupby("variant"):
-        counts, mine = pooled_and_fold_mean(rows), units[units["variant"] == variant]
+    for variant, units in score_table(predictions, by=UNIT).groupby("variant"):
         for score in SCORES:
             records.append({
                 "variant": variant, "score": score,
-                "fold_mean": mine[score].mean(), "pooled": pooled.loc[variant, score],
-                "fold_sd": mine.groupby("fold")[score].mean().std(ddof=1),
-                "seed_sd": mine.groupby("seed")[score].mean().std(ddof=1),
-                "n_folds": counts["n_folds"], "n_seeds": mine["seed"].nunique(),
-                "n_utterances": counts["n_utterances"],
+                "fold_mean": units[score].mean(), "pooled": pooled.loc[variant, score],
+                "fold_sd": units.groupby("fold")[score].mean().std(ddof=1),
+                "seed_sd": units.groupby("seed")[score].mean().std(ddof=1),
+                "n_folds": units["fold"].nunique(), "n_seeds": units["seed"].nunique(),
+                "n_utterances": n_utterances[variant],
             })  # fmt: skip
     return pd.DataFrame(records)
 
@@ -199,20 +198,18 @@ def clustered_interval(tables, score, average, cluster, resample_seeds, level, n
     counts = [tally(table, score, average, clusters, n_seeds > 1) for table in tables]
     options = {"level": level, "n_resamples": n_resamples, "rng": np.random.default_rng(seed)}
     if cluster:
-        ends = cluster_limits(
-            lambda weights: _difference([score_of(weights, tallied) for tallied in counts]),
-            n_clusters, n_seeds, **options,
-        )  # fmt: skip
+        limits = cluster_limits(lambda weights: _score(weights, counts), n_clusters, n_seeds, **options)
     else:
-        ends = row_limits(counts, **options)
-    estimate, low, high, error = ends
+        limits = row_limits(counts, **options)
+    estimate, low, high, error = limits
     low, high = np.clip([low, high], 0.0 if len(tables) == 1 else -1.0, 1.0).tolist()
     return Interval(estimate, low, high, error, level, cluster or "utterance", n_clusters, n_seeds)
 
 
-def _difference(scores):
+def _score(weights, counts):
     """The score, or that of the first table minus that of the second."""
-    return scores[0] if len(scores) == 1 else scores[0] - scores[1]
+    first, *second = (score_of(weights, tallied) for tallied in counts)
+    return first - second[0] if second else first
 
 
 def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
@@ -253,7 +250,16 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
         )
     categorical = not isinstance(subsets, str) and isinstance(subsets.dtype, pd.CategoricalDtype)
     names = list(subsets.cat.categories) if categorical else sorted(member.unique())
-    records = [{"subset": name} | _accuracy(rows[member == name], level) for name in names]
+    records, nothing = [], Estimate(float("nan"))
+    for name in names:
+        part = rows[member == name]
+        n_speakers = part["speaker"].nunique()
+        # not every fold, nor every seed, has to have utterances of a subset that came about afterwards
+        interval = bootstrap_interval(part, "wa", level=level) if n_speakers >= MIN_CLUSTERS else nothing
+        records.append({
+            "subset": name, "n_utterances": part["utterance_id"].nunique(), "n_speakers": n_speakers,
+            "accuracy": (part["truth"] == part["prediction"]).mean(), "low": interval.low, "high": interval.high,
+        })  # fmt: skip
     return pd.DataFrame(records)
 
 
@@ -271,18 +277,6 @@ def class_recall(predictions, *, level=0.95, folds=None):
     table = table.rename(columns={"subset": "label", "accuracy": "recall"})
     table = table.set_index("label").reindex(LABELS).reset_index()
     return table.fillna({"n_utterances": 0, "n_speakers": 0}).astype({"n_utterances": int, "n_speakers": int})
-
-
-def _accuracy(rows, level):
-    counts = {"n_utterances": rows["utterance_id"].nunique(), "n_speakers": rows["speaker"].nunique()}
-    nan = float("nan")
-    accuracy = (rows["truth"] == rows["prediction"]).mean() if len(rows) else nan
-    low, high = nan, nan
-    # not every fold, nor every seed, has to have utterances of a subset that came about afterwards
-    if counts["n_speakers"] >= MIN_CLUSTERS:
-        found = bootstrap_interval(rows, "wa", level=level)
-        low, high = found.low, found.high
-    return counts | {"accuracy": accuracy, "low": low, "high": high}
 
 
 def reliability_table(predictions, n_bins=10, folds=None):
@@ -322,11 +316,11 @@ def reliability_table(predictions, n_bins=10, folds=None):
     right = (rows["truth"] == rows["prediction"]).to_numpy(float)
     n = np.bincount(bins, minlength=n_bins)
     with np.errstate(invalid="ignore"):
-        means = {
-            name: np.bincount(bins, weights=values, minlength=n_bins) / n
-            for name, values in (("confidence", confidence), ("accuracy", right))
-        }
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n, **means})
+        confidence, accuracy = (
+            np.bincount(bins, weights=values, minlength=n_bins) / n for values in (confidence, right)
+        )
+    edges = {"low": edges[:-1], "high": edges[1:]}
+    return pd.DataFrame(edges | {"n": n, "confidence": confidence, "accuracy": accuracy})
 
 
 def expected_calibration_error(predictions, n_bins=10, folds=None):
@@ -540,11 +534,11 @@ def row_limits(counts, *, level, n_resamples, rng):
     parts = [part.reshape(n, -1) for tallied in counts for part in vars(tallied).values()]
     _, first, times = np.unique(np.concatenate(parts, axis=1), axis=0, return_index=True, return_counts=True)
     kinds = [Tally(*(part[first] for part in vars(tallied).values())) for tallied in counts]
-    estimate = float(_difference([score_of(times[None].astype(float), kind) for kind in kinds])[0])
+    estimate = float(_score(times[None].astype(float), kinds)[0])
     values = np.empty(n_resamples)
     for block in _blocks(n_resamples):
         drawn = rng.multinomial(n, times / n, size=block.stop - block.start).astype(float)
-        values[block] = _difference([score_of(drawn, kind) for kind in kinds])
+        values[block] = _score(drawn, kinds)
     low, high = np.quantile(values, _tails(level))
     return estimate, float(low), float(high), float(values.std(ddof=1))
 

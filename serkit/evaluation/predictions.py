@@ -4,14 +4,13 @@ A variant is called ``<recipe>_<selection>_<by>_<profile>...`` (:attr:`serkit.ex
 has only a prediction table reads its protocol from that name, here and nowhere else.
 """
 
-from itertools import combinations
-
 import numpy as np
 import pandas as pd
 
 from serkit.constants import LABELS
-from serkit.errors import FoldError, ParameterError, RunError, check_choice
-from serkit.folds import GROUPINGS, SELECTIONS, SPLITS
+from serkit.errors import FoldError, ParameterError, RunError
+from serkit.experiment import shown
+from serkit.folds import GROUPINGS, SELECTIONS, SPLITS, check_speakers
 from serkit.metrics import REPEAT, UNIT, check_one_variant
 
 PROBABILITIES = tuple(f"p_{label}" for label in LABELS)
@@ -46,7 +45,7 @@ def check_predictions(predictions, folds=None):
     RunError
         If there are no predictions or no test rows, or a fold or an utterance is missing.
     ParameterError
-        If columns or values are missing, label sets differ, rows repeat, an utterance has two
+        If columns or values are missing, a label is not of the task, rows repeat, an utterance has two
         speakers or two truths, or probabilities do not sum to 1 or disagree with the prediction.
     FoldError
         If a speaker is in two splits of a fold, or tested in two folds.
@@ -56,12 +55,19 @@ def check_predictions(predictions, folds=None):
             "prediction table has no rows, expected one for each tested utterance; train a fold with "
             "notebook 05_train_coattention or `serkit reproduce`"
         )
-    _check_columns(predictions)
-    check_labels(predictions)
-    _check_rows(predictions)
-    _check_probabilities(predictions)
-    _check_speakers(predictions)
-    _check_folds(predictions, folds)
+    if missing := [column for column in COLUMNS if column not in predictions.columns]:
+        raise ParameterError(
+            f"prediction table lacks {missing}, has {list(predictions.columns)}; read predictions.parquet of a run"
+        )
+    for values, wrong, expected in _rules(predictions):
+        if (wrong := np.asarray(wrong)).any():
+            row = predictions[wrong].iloc[0]
+            raise ParameterError(
+                f"utterance {row['utterance_id']} (variant {row['variant']}, seed {row['seed']}, fold {row['fold']}): "
+                f"{values.name}={shown(values[wrong].iloc[0])}, expected {expected}; rows like it: {wrong.sum()}. "
+                "Was a table edited, or read twice? Read predictions.parquet again"
+            )
+    _check_runs(predictions, folds)
     return predictions
 
 
@@ -119,163 +125,66 @@ def _part(variant, position, known):
     return parts[position] if len(parts) > position and parts[position] in known else ""
 
 
-def _check_columns(table):
-    missing = [column for column in COLUMNS if column not in table.columns]
-    if missing:
-        raise ParameterError(
-            f"prediction table lacks {missing}, has {list(table.columns)}; read predictions.parquet of a run"
-        )
-    absent = table[[column for column in COLUMNS if column not in PROBABILITIES]].isna()
-    if absent.to_numpy().any():
-        column = absent.any().idxmax()
-        raise ParameterError(
-            f"prediction table, row {int(np.argmax(absent[column]))}: {column} is missing, expected a value in "
-            "every row; read predictions.parquet again"
-        )
-    for split in sorted(set(table["split"])):
-        check_choice("split", split, SPLITS)
-
-
-def check_labels(table):
-    """Refuse variants, seeds or runs that were not tested on the same labels, those of the task.
-
-    Raises
-    ------
-    ParameterError
-        Naming the variant or utterance and its labels.
-    """
-    for variant, rows in table.groupby("variant"):
-        given = sorted(
-            name[2:] for name in table.columns if name.startswith("p_") and rows[name].notna().any()
-        )
-        if given != sorted(LABELS):
-            raise ParameterError(
-                f"variant {variant}: probabilities are of the labels {given}, expected {sorted(LABELS)}; "
-                "runs with different label sets can't be scored together"
-            )
+def _rules(table):
+    """What every row must be: a column, which rows are wrong, what was expected; later rules build on earlier ones."""
+    for column in COLUMNS:
+        if column not in PROBABILITIES:
+            yield table[column], table[column].isna(), "a value in every row"
+    yield table["split"], ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}"
     for column in ("truth", "prediction"):
-        unknown = ~table[column].isin(LABELS)
-        if unknown.any():
-            row = table[unknown].iloc[0]
-            raise ParameterError(
-                f"{_name(row)}: {column}={row[column]!r}, expected one of {list(LABELS)}; runs with different "
-                "label sets can't be scored together"
-            )
-    test = table[table["split"] == "test"]
-    sets = {key: sorted(set(truth)) for key, truth in test.groupby(REPEAT)["truth"]}
-    most = max(sets, key=lambda key: len(sets[key]), default=None)
-    for (variant, seed), labels in sets.items():
-        if labels != sets[most]:
-            raise ParameterError(
-                f"variant {variant}, seed {seed}: tested on the labels {labels}, but variant "
-                f"{most[0]}, seed {most[1]} on {sets[most]}; compare runs of the same utterances"
-            )
-
-
-def _check_rows(table):
+        yield table[column], ~table[column].isin(LABELS), f"one of {', '.join(LABELS)}"
+    for column in table.columns[table.columns.str.startswith("p_")].difference(PROBABILITIES):
+        yield table[column], table[column].notna(), f"probabilities of {', '.join(LABELS)} only"
     repeated = table.duplicated([*UNIT, "split", "utterance_id"])
-    if repeated.any():
-        row = table[repeated].iloc[0]
-        raise ParameterError(
-            f"{_name(row)}: more than one {row['split']} row ({int(repeated.sum())} repeated rows in all), "
-            "expected one; was a table read twice?"
-        )
+    yield table["split"], repeated, "one such row of this utterance"
     for column in ("speaker", "session", "truth"):
-        facts = table[["utterance_id", column]].drop_duplicates()
-        repeated = facts["utterance_id"].duplicated()
-        if repeated.any():
-            utterance = facts["utterance_id"][repeated].iloc[0]
-            values = sorted(map(str, facts[column][facts["utterance_id"] == utterance]))
-            raise ParameterError(
-                f"utterance {utterance}: {column} is {' and '.join(values)}, expected one value in all folds, "
-                "seeds and variants; was a table edited? Read predictions.parquet again"
-            )
-
-
-def _check_probabilities(table):
+        first = table.drop_duplicates("utterance_id").set_index("utterance_id")[column]
+        differs = table[column] != table["utterance_id"].map(first)
+        yield table[column], differs, "the same in all rows of an utterance, in every fold, seed and variant"
     values = table[list(PROBABILITIES)].to_numpy(float)
-    wrong = ~(np.abs(values.sum(axis=1) - 1) <= ROUNDING) | (values < 0).any(axis=1)
-    if wrong.any():
-        raise ParameterError(
-            f"{_name(table[wrong].iloc[0])}: probabilities sum to {values[wrong][0].sum():.4g}, expected 1 "
-            f"(none negative or missing); {int(wrong.sum())} such rows. Was a table edited?"
-        )
+    total = pd.Series(values.sum(axis=1), table.index, name="sum of probabilities")
+    wrong = ~(np.abs(total - 1) <= ROUNDING) | (values < 0).any(axis=1)
+    yield total, wrong, "1, and none negative or missing"
     predicted = values[np.arange(len(table)), table["prediction"].map(LABELS.index)]
-    wrong = predicted < values.max(axis=1) - ROUNDING
-    if wrong.any():
-        row = table[wrong].iloc[0]
-        raise ParameterError(
-            f"{_name(row)}: prediction={row['prediction']!r}, but the likeliest label is "
-            f"{LABELS[int(values[wrong][0].argmax())]!r}; {int(wrong.sum())} such rows. Was a table edited?"
-        )
+    yield table["prediction"], predicted < values.max(axis=1) - ROUNDING, "the likeliest label"
 
 
-def _check_speakers(table):
-    """No speaker in two splits of a fold, none tested in two folds."""
-    counts = table.groupby([*UNIT, "speaker", "split"]).size().unstack("split", fill_value=0)
-    counts = counts.reindex(columns=list(SPLITS), fill_value=0)
-    leaks_by_design = counts.index.get_level_values("variant").map(selection_of) == "published"
-    for first, second in combinations(SPLITS, 2):
-        both = (counts[first] > 0) & (counts[second] > 0)
-        if (first, second) == ("validation", "test"):
-            both &= ~leaks_by_design
-        if both.any():
-            (variant, seed, fold, speaker), row = next(counts[both].iterrows())
-            raise FoldError(
-                f"variant {variant}, seed {seed}, fold {fold}: speaker {speaker} is in {first} ({row[first]} "
-                f"utterances) and in {second} ({row[second]}), expected one split; build folds with "
-                "serkit.folds.make_folds and predict again, or read predictions.parquet again if the table was edited"
-            )
-    tested = counts[counts["test"] > 0].reset_index()
-    for (variant, seed, speaker), rows in tested.groupby([*REPEAT, "speaker"]):
-        if len(rows) > 1:
-            raise FoldError(
-                f"variant {variant}, seed {seed}: speaker {speaker} is tested in folds "
-                f"{' and '.join(map(str, rows['fold']))}, expected one; was the table edited? "
-                "Read predictions.parquet again"
-            )
-
-
-def _check_folds(table, folds):
-    """Every variant and seed has its folds, and tests what the others test."""
-    test = table[table["split"] == "test"]
-    names = {key: set(rows["fold"][rows["split"] == "test"].map(str)) for key, rows in table.groupby(REPEAT)}
+def _check_runs(table, folds):
+    """Every variant and seed keeps speakers apart, has its folds, and tests what the others test."""
+    everything = table[table["split"] == "test"]
+    folds_of = {key: set(rows["fold"].map(str)) for key, rows in everything.groupby(REPEAT)}
     for (variant, seed), rows in table.groupby(REPEAT):
-        present = names[variant, seed]
-        if folds is not None:
-            expected = {str(getattr(fold, "name", fold)) for fold in folds}
-        else:
-            expected = set().union(
-                *(names[key] for key in names if grouping_of(key[0]) == grouping_of(variant))
+        about = f"variant {variant}, seed {seed}"
+        check_speakers(rows, selection_of(variant), about=f"{about}, ")
+        test, validates = (rows[rows["split"] == split] for split in ("test", "validation"))
+        fold_of = test.drop_duplicates(["speaker", "fold"]).set_index("speaker")["fold"]
+        for speaker in fold_of.index[fold_of.index.duplicated()]:
+            raise FoldError(
+                f"{about}: speaker {speaker} is tested in folds {' and '.join(map(str, fold_of[speaker]))}, "
+                "expected one; was the table edited? Read predictions.parquet again"
             )
-            validates = rows[rows["split"] == "validation"]
-            lost = validates[~validates["speaker"].isin(rows["speaker"][rows["split"] == "test"])]
-            # a speaker's fold is called after its session or itself
-            expected |= set(lost[grouping_of(variant) or "speaker"].map(str))
+        present, by = folds_of.get((variant, seed), set()), grouping_of(variant)
+        if folds is None:
+            # who validates is tested too, in a fold that is called after its session or itself
+            lost = validates[by or "speaker"][~validates["speaker"].isin(test["speaker"])]
+            alike = (names for (other, _), names in folds_of.items() if grouping_of(other) == by)
+            expected = set(lost.map(str)).union(*alike)
+        else:
+            expected = {str(getattr(fold, "name", fold)) for fold in folds}
         if missing := sorted(expected - present):
             raise RunError(
-                f"variant {variant}, seed {seed}: fold {', '.join(missing)} is missing, found "
-                f"{', '.join(sorted(present)) or 'none'}; finish it with `serkit reproduce`, or give folds= "
-                "(`serkit report --partial`) to score a part"
+                f"{about}: fold {', '.join(missing)} is missing, found {', '.join(sorted(present)) or 'none'}; finish "
+                "it with `serkit reproduce`, or give folds= (`serkit report --partial`) to score a part"
             )
         if present - expected:
             raise RunError(
-                f"variant {variant}, seed {seed}: fold {min(present - expected)} is not one of "
-                f"{', '.join(sorted(expected))}; filter the table to the folds asked for"
+                f"{about}: fold {min(present - expected)} is not one of {', '.join(sorted(expected))}; filter the "
+                "table to the folds asked for"
             )
-    utterances = {key: set(ids) for key, ids in test.groupby(REPEAT)["utterance_id"]}
-    everything = set().union(*utterances.values())
-    for (variant, seed), ids in utterances.items():
-        if missing := everything - ids:
-            utterance = min(missing)
-            speaker = test["speaker"][test["utterance_id"] == utterance].iloc[0]
+        untested = everything[~everything["utterance_id"].isin(test["utterance_id"])]
+        if len(untested):
+            row = untested.sort_values("utterance_id").iloc[0]
             raise RunError(
-                f"variant {variant}, seed {seed}: utterance {utterance} of speaker {speaker} has no test row, other "
-                f"variants or seeds have one ({len(missing)} missing in all); predict that fold again"
+                f"{about}: utterance {row['utterance_id']} of speaker {row['speaker']} has no test row, other variants or "
+                f"seeds have one ({untested['utterance_id'].nunique()} missing in all); predict that fold again"
             )
-
-
-def _name(row):
-    return (
-        f"utterance {row['utterance_id']} (variant {row['variant']}, seed {row['seed']}, fold {row['fold']})"
-    )

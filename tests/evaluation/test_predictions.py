@@ -108,17 +108,16 @@ class TestMissing:
     def test_column_and_value(self, clean):
         with pytest.raises(ParameterError, match=r"lacks \['speaker', 'seed'\]"):
             check_predictions(clean.drop(columns=["speaker", "seed"]))
-        with pytest.raises(ParameterError, match="row 0: speaker is missing"):
+        with pytest.raises(ParameterError, match=r"speaker=(None|nan), expected a value in every row"):
             check_predictions(edited(clean, {"utterance_id": clean["utterance_id"].iloc[0]}, speaker=None))
 
 
 class TestLabels:
     def test_other_probabilities(self, about, clean):
         other = predict(about, recipe="published").rename(columns={"p_happy": "p_calm"})
-        message = (
-            r"variant published_clean_speaker_paper: probabilities are of the labels \['angry', 'calm', 'neu"
-        )
-        with pytest.raises(ParameterError, match=message):
+        with pytest.raises(
+            ParameterError, match=r"published_clean_speaker_paper.*: p_calm=.*probabilities of angry"
+        ):
             check_predictions(pd.concat([clean, other]))
 
     def test_unknown_label(self, clean):
@@ -128,9 +127,9 @@ class TestLabels:
     def test_a_class_is_not_tested(self, about, clean):
         other = predict(about, recipe="published+D2")
         message = (
-            r"D2_clean_speaker_paper, seed 111: tested on the labels \['angry', 'happy', 'neutral'\], but"
+            r"D2_clean_speaker_paper, seed 111: utterance 1F_001 of speaker 1F has no test row.*\(20 missing"
         )
-        with pytest.raises(ParameterError, match=message):
+        with pytest.raises(RunError, match=message):
             check_predictions(pd.concat([clean, other[other["truth"] != "sad"]]))
 
 
@@ -151,7 +150,7 @@ class TestEdits:
     def test_a_training_speaker_in_published_selection(self, about):
         table = predict(about, selection="published")
         extra = table[(table["fold"] == "1F") & (table["split"] == "test")].assign(split="train")
-        with pytest.raises(FoldError, match=r"speaker 1F is in train .* and in validation"):
+        with pytest.raises(FoldError, match=r"speaker 1F is in train .* and in test"):
             check_predictions(pd.concat([table, extra]))
 
     def test_a_clean_table_called_published_without_a_name_of_a_protocol(self, about):
@@ -163,7 +162,9 @@ class TestEdits:
     @pytest.mark.parametrize("selection", ["clean", "published"])
     def test_another_speaker_in_a_cell(self, about, selection):
         table = predict(about, selection=selection)
-        with pytest.raises(ParameterError, match="utterance 1F_002: speaker is 1F and 5M"):
+        with pytest.raises(
+            ParameterError, match=r"utterance 1F_002 .*speaker='(1F|5M)', expected the same in all rows"
+        ):
             check_predictions(edited(table, {"utterance_id": "1F_002", "split": "test"}, speaker="5M"))
 
     def test_another_speaker_without_validation(self, about):
@@ -173,24 +174,29 @@ class TestEdits:
 
     def test_another_truth_in_one_seed(self, about, clean):
         other = edited(predict(about, seed=211), {"utterance_id": "1F_002"}, truth="sad")
-        with pytest.raises(ParameterError, match="utterance 1F_002: truth is happy and sad"):
+        with pytest.raises(
+            ParameterError, match=r"utterance 1F_002 .*seed 211.*truth='sad', expected the same in all rows"
+        ):
             check_predictions(pd.concat([clean, other]))
 
     def test_another_prediction(self, clean):
         row = clean[(clean["split"] == "test") & (clean["prediction"] == "sad")].iloc[0]
         table = edited(clean, {"utterance_id": row["utterance_id"], "split": "test"}, prediction="happy")
         with pytest.raises(
-            ParameterError, match=r"prediction='happy', but the likeliest label is 'sad'; 1 such"
+            ParameterError, match=r"prediction='happy', expected the likeliest label; rows like it: 1"
         ):
             check_predictions(table)
 
     def test_probabilities(self, clean):
         for value in (0.9, np.nan, -0.5):
-            with pytest.raises(ParameterError, match=r"fold 1M\): probabilities sum to .*expected 1"):
+            with pytest.raises(ParameterError, match=r"fold 1M\): sum of probabilities=.*expected 1"):
                 check_predictions(edited(clean, {"utterance_id": "1M_000", "split": "test"}, p_sad=value))
 
     def test_the_same_table_twice(self, clean):
-        with pytest.raises(ParameterError, match=r"more than one validation row \(160 repeated rows"):
+        with pytest.raises(
+            ParameterError,
+            match=r"split='validation', expected one such row of this utterance; rows like it: 160",
+        ):
             check_predictions(pd.concat([clean, clean]))
 
     def test_unknown_split(self, clean):

@@ -183,11 +183,10 @@ class TestRefused:
         ):
             report.checked_predictions("trial")
 
-    def test_a_missing_fold_named_by_the_plan_of_the_corpus(self, project):
+    def test_a_missing_fold_named_by_the_record_of_the_run(self, project):
         write_run(project, "demo", "last", [1, 2], by="speaker")
-        plan = project / "data" / "processed" / "demo" / "folds_speaker_last.csv"
-        plan.parent.mkdir(parents=True)
-        pd.DataFrame({"fold": [1, 2, 3]}).to_csv(plan, index=False)
+        for path in (project / "runs").rglob("experiment.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": [1, 2, 3]}))
         with pytest.raises(RunError, match=r"fold 3 is missing, found 1, 2; .*--partial"):
             report.checked_predictions("trial")
         assert report.checked_predictions("trial", partial=True)[1] == {
@@ -217,10 +216,12 @@ class TestRefused:
         write_run(project, "demo", "clean", range(1, 6), run="one")
         table = tables.with_counts([1, 2, 3, 4, 5], 6, variant="corrected_last_speaker_paper")
         write_folds(project, table, "demo", run="two")
-        with pytest.raises(ParameterError, match=r"tested on the labels \['sad'\], but variant"):
+        with pytest.raises(
+            ParameterError, match=r"are on different labels: angry, .*sad and sad, expected the same"
+        ):
             report.write_report("one", ["two"])
         write_run(project, "ravdess", "last", range(1, 6), run="three")
-        with pytest.raises(ParameterError, match="are on demo and ravdess, expected one corpus"):
+        with pytest.raises(ParameterError, match="are on different corpora: demo and ravdess"):
             report.write_report("one", ["three"])
         with pytest.raises(ParameterError, match="stands in run 'one' and in another"):
             report.write_report("one", ["one"])

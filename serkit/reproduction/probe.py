@@ -95,7 +95,7 @@ def _measure_training(experiment, store, free):
     states, result["encoder"], result["state_bytes"] = None, 0.0, 0
     if experiment.reads_states:
         started = time.perf_counter()
-        states = build_states(store, model, accelerator.device, accelerator.autocast)
+        states = build_states(store, model, accelerator)
         result["encoder"] = (time.perf_counter() - started) / len(store)
         result["state_bytes"] = 2 * math.prod(states.shape[1:])
     scaler = fit_scaler(store, np.arange(len(store)))

@@ -122,7 +122,7 @@ class TestKeptStates:
         scaler = fit_scaler(store, rows)
         logits = []
         for states in (None, build_states(store, network)):
-            batch = SegmentDataset(store, rows, label_of, states).__getitems__(list(rows))
+            batch = SegmentDataset(store, rows, label_of, states)[list(rows)]
             assert ("waveform" in batch) == (states is None)
             with torch.no_grad():
                 logits.append(network(**model_inputs(batch, scaler, store.recipe, "cpu")).logits)

@@ -88,7 +88,7 @@ def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, tmp_
     scores, fused = [], []
     for place in range(len(dataset)):
         with torch.no_grad():
-            output = model(**model_inputs(dataset.__getitems__([place]), scaler, CORRECTED, "cpu"))
+            output = model(**model_inputs(dataset[[place]], scaler, CORRECTED, "cpu"))
         scores.append(torch.log_softmax(output.logits, dim=1)[0].double().numpy())
         fused.append(output.fusion_hidden_2[0].double().numpy())
     expected = np.exp(np.mean(scores, axis=0))

@@ -7,7 +7,6 @@ tensors: opening a folder runs no code from it.
 
 import json
 import math
-import pickle
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -231,10 +230,11 @@ def load_published(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
             raise ValueError("it holds something else too")
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
+    except Exception as error:  # torch's own depends on where the file is damaged
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(
-            f"checkpoint {path}: can't be read as tensors ({str(error).strip().splitlines()[0]}); expected a "
-            "state_dict, names with tensors: save model.state_dict()"
+            f"checkpoint {path}: can't be read as tensors ({reason}); expected a state_dict, names with tensors: "
+            "save model.state_dict()"
         ) from error
     return from_published_state_dict(state)
 

@@ -6,7 +6,6 @@ are read from it: no code.
 """
 
 import errno
-import pickle
 import signal
 import threading
 from contextlib import contextmanager
@@ -92,8 +91,8 @@ def load_checkpoint(folder, learner):
         for name, part in _parts(learner).items():
             part.load_state_dict(states[name])
         return Progress(**states["progress"])
-    except (OSError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # torch's own depends on where the file is damaged
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise RunError(
             f"{show_path(path)}: damaged, or of another model ({reason}); delete it to train from the beginning"
         ) from error

@@ -319,11 +319,9 @@ def resolve_structure(config):
     if config.speech_encoder == encoders.RANDOM or "speech" not in VIEW_SETS[config.views]:
         return config
     structure = encoders.speech_config(config.speech_encoder)
-    return replace(
-        config,
-        speech=structure.to_diff_dict() | {"model_type": structure.model_type},
-        encoder_mask=getattr(structure, "feat_extract_norm", "group") == "layer",
-    )
+    speech = structure.to_diff_dict() | {"model_type": structure.model_type}
+    wants_mask = getattr(structure, "feat_extract_norm", "group") == "layer"
+    return replace(config, speech=speech, encoder_mask=wants_mask)
 
 
 def weights_source(name, module):

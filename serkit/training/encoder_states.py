@@ -41,12 +41,12 @@ class EncoderStates(RowFile):
         try:
             return np.concatenate([self.read(row, row + 1) for row in rows])
         except OSError as error:
-            raise StoreError(self.damage(error)) from error
+            raise self.damaged(f" ({error})") from error
 
-    def damage(self, reason):
-        """What is wrong, and the cure."""
-        folder = show_path(self.path.parent)
-        return f"{show_path(self.path)}: {reason}; delete the folder {folder}, it is computed again"
+    def damaged(self, reason=""):
+        """The error that says so, with the cure."""
+        cure = f"delete the folder {show_path(self.path.parent)}, it is computed again"
+        return StoreError(f"{show_path(self.path)}: damaged or missing{reason}; {cure}")
 
 
 def states_key(model, recipe):
@@ -97,7 +97,7 @@ def build_states(store, model, accelerator):
             "again: what is computed is kept. Or use encoder_layers='last', or encoder_cache=False"
         ) from error
     if not states.is_whole():
-        raise StoreError(states.damage("damaged or missing"))
+        raise states.damaged()
     return states
 
 

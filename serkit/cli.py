@@ -57,7 +57,7 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
                 raise ParameterError(
                     f"{name}={changed[name]!r} beside a grid, expected it in the grid; write it into {self.grid}"
                 )
-            from serkit.reproduction.grid import read_grid
+            from serkit.reproduction.plan import read_grid
 
             grid = read_grid(self.grid)
             corpus = self.corpus or grid.corpus
@@ -66,7 +66,7 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
             settings["fold_names"] = [] if self.folds == "all" else _words("folds", self.folds)
             settings["seeds"] = [convert("seed", word) for word in _words("seeds", self.seeds)]
         run = runs.check_run_name(run or corpus)
-        from serkit.reproduction.reproduce import reproduce  # papermill is slow to import
+        from serkit.reproduction.reproduce import reproduce  # pandas is slow to import
 
         # notebooks run in the project, not here
         root = str(Path(root).expanduser().resolve()) if root else ""
@@ -178,8 +178,6 @@ Command = Reproduce | Report | Verify | Predict | Doctor
 def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit ends it as Ctrl-C does
-    # or papermill would wait a second for a grammar of web addresses that no notebook needs
-    sys.modules.setdefault("rfc3987_syntax", None)
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()
     except SerkitError as error:

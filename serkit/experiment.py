@@ -231,7 +231,7 @@ def check_names(names, known):
         if name not in known:
             near = get_close_matches(str(name), known, n=1)
             expected = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise ParameterError(f"{shown(name)} is no setting, {expected}")
+            raise ParameterError(f"{shown(name)} is not a setting, {expected}")
 
 
 def expectation(field):

@@ -504,3 +504,14 @@ def leak_notice(parameters):
     """
     leaks = bool(parameters) and parameters.get("selection") == "published"
     return "Leak: the checkpoint was chosen on the test speakers (published protocol)." if leaks else ""
+
+
+def stem_of(variant):
+    """A variant's name as part of a file name.
+
+    Examples
+    --------
+    >>> stem_of("published+D2_clean_session_paper")
+    'published-with-D2_clean_session_paper'
+    """
+    return variant.replace("+", "-with-")

@@ -13,7 +13,7 @@ from papermill.translators import PythonTranslator
 from serkit import cli, runs
 from serkit.errors import ParameterError
 from serkit.experiment import SETTINGS, Experiment, convert
-from serkit.reproduction.grid import read_grid
+from serkit.reproduction.plan import read_grid
 
 TRAINING = Path(__file__).parents[1] / "notebooks" / "05_train_coattention.ipynb"
 OWN = "or none: the profile's own"
@@ -87,7 +87,7 @@ def test_a_wrong_setting_gets_the_same_sentence_everywhere(project, way, name, v
 
 @pytest.mark.parametrize("way", [in_a_notebook, by_papermill, in_a_grid])
 def test_a_setting_that_does_not_exist(project, way):
-    with pytest.raises(ParameterError, match=r"'warm_up' is no setting, did you mean 'warmup'\?"):
+    with pytest.raises(ParameterError, match=r"'warm_up' is not a setting, did you mean 'warmup'\?"):
         way("warm_up", 0.1)
 
 

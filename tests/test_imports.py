@@ -15,8 +15,8 @@ ROOMS = [
 SLOW = {  # what takes a second and more to import, and is not needed by whoever imports the module
     "serkit.cli": ("torch", "papermill", "matplotlib", "numba"),
     "serkit.model.encoders": ("torchvision",),
-    "serkit.reproduction.execution": ("numpy", "papermill", "torch"),
-    "serkit.reproduction.plan": ("torch", "matplotlib", "numba"),
+    "serkit.reproduction.jobs": ("papermill", "torch"),
+    "serkit.reproduction.plan": ("torch", "papermill", "matplotlib", "numba"),
     "serkit.runs": ("torch", "papermill", "matplotlib"),
     "serkit.reproduction.verify": ("torch", "papermill", "nbconvert"),
     "serkit.reproduction.report": ("torch", "papermill", "nbconvert"),

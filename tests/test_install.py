@@ -1,5 +1,6 @@
 """The ways of installing agree with each other."""
 
+import ast
 import json
 import os
 import re
@@ -44,6 +45,34 @@ def test_every_direct_dependency_is_locked_at_a_version_it_allows(line):
     locked = [r for r in LOCK if canonicalize_name(r.name) == canonicalize_name(wanted.name)]
     assert len(locked) == 1
     assert wanted.specifier.contains(str(locked[0].specifier).removeprefix("=="))
+
+
+# needed, though nothing imports them: what runs notebooks, and what libraries load by themselves
+UNSEEN = {
+    "jupyterlab": "make lab",
+    "ipykernel": "runs the notebooks",
+    "tensorboard": "torch.utils.tensorboard",
+    "pyarrow": "Parquet for pandas",
+    "jinja2": "pandas' LaTeX and huggingface_hub's cards",
+}
+OTHER_NAMES = {"sklearn": "scikit-learn", "IPython": "ipython"}  # of modules
+
+
+def test_dependencies_are_exactly_what_is_imported():
+    notebooks = [json.loads(path.read_text())["cells"] for path in (HOME / "notebooks").glob("*.ipynb")]
+    cells = ("".join(cell["source"]) for cells in notebooks for cell in cells if cell["cell_type"] == "code")
+    modules = set()
+    for source in (*cells, *(path.read_text() for path in (HOME / "serkit").rglob("*.py"))):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules.add(node.module.split(".")[0])
+    modules -= {"serkit", *sys.stdlib_module_names}
+    imported = {canonicalize_name(OTHER_NAMES.get(module, module)) for module in modules}
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert not imported & set(UNSEEN)
+    assert declared == imported | set(UNSEEN)
 
 
 def test_nothing_for_nvidia_is_installed_on_macos():

@@ -27,7 +27,7 @@ class TestStartRun:
         assert runs.project_home() == project
 
     def test_unknown_parameter_is_refused(self, project):
-        with pytest.raises(ParameterError, match=r"'sed' is no setting, did you mean 'seed'\?"):
+        with pytest.raises(ParameterError, match=r"'sed' is not a setting, did you mean 'seed'\?"):
             runs.start_run("trial", corpus="demo", sed=3)
 
     @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "-x", "übung", "a\n", "a" * 65, "a=b", 3, None])

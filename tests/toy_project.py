@@ -8,9 +8,12 @@ import nbformat
 import prediction_tables as tables
 
 from serkit import runs
-from serkit.reproduction import estimate, plan
+from serkit.reproduction import estimate, plan, reproduce
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+MEASURED = {
+    "segment_s": 0.05, "extraction_s": 0.0, "store_bytes": 0, "model_bytes": 1_000_000, "memory": 1e9, "free": 10**12,
+}  # fmt: skip
 COMMON = "run = corpus = root = recipe = by = selection = profile = ''\n"  # written out by separate()
 
 # What a toy training does is decided by files in the project folder, so that tests can change their mind.
@@ -52,17 +55,13 @@ def make_project(folder, monkeypatch, preparation=plan.PREPARATION):
     monkeypatch.setattr(plan, "PREPARATION", preparation)
     (folder / "notebooks").mkdir()
     shutil.copytree(NOTEBOOKS / "grids", folder / "notebooks" / "grids")
-    more = "iemocap_check = ''\nskip_broken = name_variant = False\nsettings = {}\nvariant = ''\n"
+    more = "iemocap_check = variant = ''\nskip_broken = name_variant = False\nsettings = {}\n"
     for name in (*plan.PREPARATION, *plan.TOGETHER):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", separate(COMMON + more), "print('ended')")
-    parameters = COMMON + more + "fold = ''\nseed = epochs = 0\n"
-    path = folder / "notebooks" / f"{plan.TRAINING}.ipynb"
-    write_notebook(path, separate(parameters), TRAINING, WAITING, WRITING)
+    write_training(folder, TRAINING, WAITING, WRITING)
     monkeypatch.chdir(folder)
-    manifest = tables.manifest().assign(num_samples=32_000, sample_rate=16_000)
-    monkeypatch.setattr(plan.corpora, "load", lambda *given, **options: manifest)
-    measured = estimate.Measured(runs.Experiment(), step_s=1.0)
-    monkeypatch.setattr(estimate, "measure", lambda *given, **options: measured)
+    monkeypatch.setattr(reproduce.corpora, "load", lambda *given, **options: manifest())
+    monkeypatch.setattr(estimate, "measure", lambda *given: MEASURED)
     keys = {
         f"{recipe} {fold} {seed}": runs.Experiment(recipe=recipe, fold=fold, seed=seed).key
         for recipe in ("corrected", "published")
@@ -76,6 +75,17 @@ def make_project(folder, monkeypatch, preparation=plan.PREPARATION):
     return folder
 
 
+def write_training(folder, *cells):
+    """Notebook 05 of a project."""
+    parameters = COMMON + "name_variant = False\nsettings = {}\nfold = ''\nseed = epochs = 0\n"
+    write_notebook(folder / "notebooks" / f"{plan.TRAINING}.ipynb", separate(parameters), *cells)
+
+
+def manifest():
+    """Ten speakers, every utterance two seconds long."""
+    return tables.manifest().assign(num_samples=32_000, sample_rate=16_000)
+
+
 def separate(parameters):
     """``a = b = 0`` on two lines: papermill reads one parameter of each."""
     lines = []
@@ -87,7 +97,6 @@ def separate(parameters):
 
 def training_steps(n, seeds=(111,), **settings):
     """Training steps of the first folds."""
-    steps = plan.make_plan(
-        "trial", corpus="demo", fold_names=[str(k + 1) for k in range(n)], seeds=seeds, **settings
-    )
+    names = [str(k + 1) for k in range(n)]
+    steps = plan.make_plan("trial", manifest(), corpus="demo", fold_names=names, seeds=seeds, **settings)
     return [step for step in steps if step.experiment is not None]

@@ -11,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from serkit import runs
-from serkit.constants import LABELS
-from serkit.errors import ParameterError, RunError
+from serkit.errors import AudioError, ParameterError, RunError
 from serkit.evaluation.predictions import PROBABILITIES
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -58,42 +57,38 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
 
     predictor = Predictor(folder, device=device, precision=precision)
     _say(f"model {runs.show_path(folder)}, trained on {describe_training(predictor.experiment)}")
-    predictions, failed = predictor.predict_many(files, progress=True)
-    for prediction in predictions:
-        for notice in prediction.notices:
-            _say(f"{prediction.path}: {notice.text}")
-    for message in failed.values():
-        _say(message)
+    predictions, failed = [], []
+    for path in map(str, files):
+        try:
+            predictions.append(predictor.predict(path, progress=True))
+        except AudioError as error:
+            failed.append({"file": path, "error": str(error)})
+            _say(error)
+        else:
+            for notice in predictions[-1].notices:
+                _say(f"{path}: {notice.text}")
     if form == "json":
-        text = _as_json(predictions, failed, segments, folder)
+        files = [_record(prediction, segments) for prediction in predictions]
+        record = {"model": str(folder), "files": files, "failed": failed}
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     else:
-        text = {"table": _as_table, "csv": _as_csv}[form](predictions, segments)
-    if output:
-        _write(output, lambda path: path.write_text(text, encoding="utf-8"))
-    else:
-        print(text, end="")
-    if timeline and predictions:
-        _write(timeline, lambda path: save_timeline(predictions[0], path))
+        text = _as_text(predictions, form, segments)
+    try:
+        if output:
+            Path(output).write_text(text, encoding="utf-8")
+        else:
+            print(text, end="")
+        if timeline and predictions:
+            save_timeline(predictions[0], timeline)
+    except OSError as error:
+        target = f"{error.filename or 'stdout'}: can't be written ({error.strerror or error})"
+        raise RunError(f"{target}; choose another place") from error
     return 1 if failed else 0
 
 
 def newest_model(run):
-    """Model folder of the fold of a run that was finished last.
-
-    Raises
-    ------
-    RunError
-        If the run has none, naming the runs that have, or how to train one.
-    """
-    folders = runs.find_folds(run)
-    if folders:
-        return max(folders, key=lambda folder: (folder / runs.DONE).stat().st_mtime) / "model"
-    cure = "train one with `serkit reproduce` or notebook 05_train_coattention, or give --model FOLDER"
-    others = sorted({folder.parents[2].name for folder in runs.find_folds()})
-    if others:
-        cure = f"choose one of the runs that have: --run {' or --run '.join(others)}"
-    folder = runs.show_path(runs.project_home() / "runs" / run)
-    raise RunError(f"run {run!r}: no finished fold in {folder}; {cure}")
+    """Model folder of the fold of a run that was finished last; a RunError if the run has none."""
+    return max(runs.finished_folders(run), key=lambda folder: (folder / runs.DONE).stat().st_mtime) / "model"
 
 
 def save_timeline(prediction, path):
@@ -102,12 +97,11 @@ def save_timeline(prediction, path):
 
     from serkit import figures
 
-    name = Path(prediction.path).name
     with figures.paper_style(columns=2, height=TIMELINE_IN):
         fig = Figure()
         figures.plot_timeline(prediction.segments, ax=fig.subplots())
-        # a name may hold dollars, which are no formula
-        fig.suptitle(name if len(name) <= 90 else f"{name[:86]} ...", fontsize=8, parse_math=False)
+        title = Path(prediction.path).name[:90]
+        fig.suptitle(title, fontsize=8, parse_math=False)  # dollars in a name are no formula
         fig.savefig(path, dpi=300)
 
 
@@ -133,77 +127,52 @@ def summary_table(predictions):
     pd.DataFrame
         ``file, duration_s, sample_rate, channels, emotion, p_angry, ..., warnings``.
     """
-    columns = ["file", "duration_s", "sample_rate", "channels", "emotion"]
-    rows = [
-        (p.path, round(p.duration_s, 3), p.sample_rate, p.channels, p.emotion, *p.utterance.values(),
-         "; ".join(notice.text for notice in p.notices))
+    return pd.DataFrame([
+        {"file": p.path, "duration_s": round(p.duration_s, 3), "sample_rate": p.sample_rate, "channels": p.channels,
+         "emotion": p.emotion} | dict(zip(PROBABILITIES, p.utterance.values(), strict=True))
+        | {"warnings": "; ".join(notice.text for notice in p.notices)}
         for p in predictions
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=[*columns, *PROBABILITIES, "warnings"])
+    ])  # fmt: skip
 
 
 def _check_targets(files, output, timeline):
     """Find out before hours of work what would go wrong after them."""
-    if timeline and len(files) > 1:
-        raise ParameterError(
-            f"timeline={timeline}: given {len(files)} files, expected one; call again for each recording"
-        )
-    if timeline and Path(timeline).suffix.lower() not in PICTURES:
-        raise ParameterError(f"timeline={timeline}: expected a file that ends in {', '.join(PICTURES)}")
-    sources = {Path(file).resolve() for file in files}
-    for name, target in (("output", output), ("timeline", timeline)):
-        if target and (Path(target).is_dir() or not Path(target).resolve().parent.is_dir()):
+    if timeline and (len(files) > 1 or Path(timeline).suffix.lower() not in PICTURES):
+        wanted = f"expected one, and a picture that ends in {', '.join(PICTURES)}"
+        raise ParameterError(f"timeline={timeline} of {len(files)} recordings, {wanted}")
+    for name, target in {"output": output, "timeline": timeline}.items():
+        path = Path(target).resolve()
+        if target and (path.is_dir() or not path.parent.is_dir()):
             raise ParameterError(f"{name}={target}: expected a file in a folder that exists; make it first")
-        if target and Path(target).resolve() in sources:
+        if path in [Path(file).resolve() for file in files]:
             raise ParameterError(f"{name}={target} is one of the recordings; choose another name")
 
 
-def _as_table(predictions, segments):
-    if segments:
-        return "\n".join(f"{p.path}: {p.emotion}\n{_plain_text(p.segments)}\n" for p in predictions)
-    return f"{_plain_text(summary_table(predictions).drop(columns='warnings'))}\n" if predictions else ""
-
-
-def _as_csv(predictions, segments):
+def _as_text(predictions, form, segments):
+    """The result as CSV, or in columns for reading; nothing if there is no result."""
+    if not predictions:
+        return ""
     table = summary_table(predictions)
     if segments:
-        parts = {p.path: p.segments for p in predictions} or {"": pd.DataFrame()}
-        table = pd.concat(parts, names=["file"]).reset_index("file")
-    return table.to_csv(index=False, lineterminator="\n")
+        paths = [p.path for p in predictions]
+        table = pd.concat([p.segments for p in predictions], keys=paths, names=["file"]).reset_index("file")
+    if form == "csv":
+        return table.to_csv(index=False, lineterminator="\n")
+    shown = table.drop(columns="warnings", errors="ignore")  # stderr has said them
+    return shown.to_string(index=False, float_format="{:.3f}".format) + "\n"
 
 
-def _as_json(predictions, failed, segments, folder):
-    files = [
-        {"file": p.path, "duration_s": p.duration_s, "sample_rate": p.sample_rate, "channels": p.channels,
-         "emotion": p.emotion, "probabilities": p.utterance, "warnings": [notice.text for notice in p.notices]}
-        | ({"segments": [_segment_record(row) for row in p.segments.to_dict("records")]} if segments else {})
-        for p in predictions
-    ]  # fmt: skip
-    failures = [{"file": path, "error": message} for path, message in failed.items()]
-    content = {"model": str(folder), "files": files, "failed": failures}
-    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _segment_record(row):
-    """One segment with its probabilities together; a level of minus infinity, which JSON lacks, is null."""
-    record = {name: value for name, value in row.items() if not name.startswith("p_")}
-    record["peak_dbfs"] = row["peak_dbfs"] if math.isfinite(row["peak_dbfs"]) else None
-    return record | {"probabilities": {label: row[f"p_{label}"] for label in LABELS}}
-
-
-def _plain_text(table):
-    """Columns for reading; probabilities to a tenth of a percent."""
-    return table.to_string(index=False, float_format="{:.3f}".format)
+def _record(prediction, segments):
+    """A recording for JSON, which has no infinity: the level of a silent segment is null."""
+    p = prediction
+    record = {
+        "file": p.path, "duration_s": p.duration_s, "sample_rate": p.sample_rate, "channels": p.channels,
+        "emotion": p.emotion, "probabilities": p.utterance, "warnings": [notice.text for notice in p.notices],
+    }  # fmt: skip
+    if segments:
+        record["segments"] = p.segments.replace(-math.inf, None).to_dict("records")
+    return record
 
 
 def _say(text):
     print(f"serkit: {text}", file=sys.stderr, flush=True)
-
-
-def _write(target, write):
-    try:
-        write(Path(target))
-    except OSError as error:
-        reason = error.strerror or error
-        raise RunError(f"{target}: can't be written ({reason}); choose another place") from error
-    _say(f"written {target}")

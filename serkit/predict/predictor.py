@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from serkit import features
 from serkit.constants import LABELS, SAMPLE_RATE
-from serkit.errors import AudioError, ParameterError
+from serkit.errors import ParameterError
 from serkit.evaluation.predictions import PROBABILITIES
 from serkit.metrics import utterance_probabilities
 from serkit.model import open_model_folder
@@ -106,10 +106,9 @@ class Predictor:
         AudioError
             If the file is missing, is no audio, or holds no usable waveform.
         """
-        recording = Recording(path)
-        tables, scores = [], []
-        total_s = recording.announced / recording.sample_rate
-        with tqdm(desc=recording.path.name, total=round(total_s, 1), unit="s", delay=BAR_AFTER_S,
+        recording, tables, scores = Recording(path), [], []
+        total_s = round(recording.announced / recording.sample_rate)
+        with tqdm(desc=recording.path.name, total=total_s, unit="s", delay=BAR_AFTER_S,
                   leave=False, disable=not progress) as bar:  # fmt: skip
             for start, waveform in recording.windows(self.recipe):
                 segments, plan = _analyse(waveform, self.recipe)
@@ -117,39 +116,9 @@ class Predictor:
                 tables.append(_segment_table(start, waveform, plan, scores[-1]))
                 bar.update(recording.duration_s - bar.n)
         return Prediction(
-            path=str(path),
-            utterance=_pooled(np.concatenate(scores)),
-            segments=pd.concat(tables, ignore_index=True),
-            notices=recording.notices(),
-            duration_s=recording.duration_s,
-            sample_rate=recording.sample_rate,
-            channels=recording.channels,
-        )
-
-    def predict_many(self, paths, *, progress=False):
-        """Recognise many recordings; one that can't be used does not stop the others.
-
-        Parameters
-        ----------
-        paths : sequence of path
-        progress : bool, optional
-
-        Returns
-        -------
-        predictions : list of Prediction
-            In the order of ``paths``, without those that failed.
-        failed : dict of str to str
-            Path of each file that can't be used, and why.
-        """
-        predictions, failed = [], {}
-        for path in tqdm(
-            paths, "files", delay=BAR_AFTER_S, leave=False, disable=not progress or len(paths) < 2
-        ):
-            try:
-                predictions.append(self.predict(path, progress=progress))
-            except AudioError as error:
-                failed[str(path)] = str(error)
-        return predictions, failed
+            str(path), _pooled(np.concatenate(scores)), pd.concat(tables, ignore_index=True), recording.notices(),
+            recording.duration_s, recording.sample_rate, recording.channels,
+        )  # fmt: skip
 
     def attend(self, waveform):
         """Recognise one utterance and keep what the co-attention did.
@@ -214,8 +183,8 @@ def open_predictor(folder, device="auto"):
     WeightsError, ParameterError
         As :class:`Predictor`.
     """
-    found = [path.stat() for path in sorted(Path(folder).glob("*"))]
-    return _opened(Path(folder), device, tuple((stat.st_mtime_ns, stat.st_size) for stat in found))
+    stats = [path.stat() for path in sorted(Path(folder).glob("*"))]
+    return _opened(Path(folder), device, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
 @functools.lru_cache(maxsize=2)
@@ -254,14 +223,12 @@ def _segment_table(start, waveform, plan, scores):
 
 
 def _find_device(name):
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        name = "cuda" if cuda else "mps" if mps else "cpu"
-    numbers = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    known = ["cpu", *["mps"] * mps, *["cuda"] * cuda, *numbers]
-    if name not in known:
-        raise ParameterError(f"device={name!r}, expected auto or what this machine has: {', '.join(known)}")
-    return torch.device(name)
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # an assertion where torch was built without it
+        raise ParameterError(f"device={name!r}, expected auto, cpu, or a device of this machine") from error
 
 
 def _find_precision(name, device):

@@ -9,15 +9,13 @@ segments seldom holds nothing but a pause, whose noise would be lifted to full l
 """
 
 import math
-from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import soxr
 
-from serkit.constants import MIN_SAMPLES, SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
-from serkit.errors import AudioError
+from serkit.constants import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
 from serkit.features import audio
 from serkit.features.segments import count_segments
 
@@ -30,23 +28,12 @@ CLIPPED_RUN = 3  # samples at full scale in a row; one or two may be an honest p
 FULL_SCALE = {  # largest positive amplitude that the format can hold; all others: that of 16 bits
     "PCM_U8": 127 / 128, "PCM_S8": 127 / 128, "ULAW": 32124 / 32768, "ALAW": 32256 / 32768,
 }  # fmt: skip
-ADVICE = {  # what to do about it
-    "too short": "Record a whole sentence: three seconds fill a segment.",
-    "incomplete": "Copy or record the file again.",
-    "long": "Read the timeline and not the single answer for the whole.",
-    "silent parts": "Don't read the probabilities of these parts: there is nothing behind them.",
-    "silence": "Don't read the probabilities: there is nothing behind them. Is the right microphone on?",
-    "quiet": "Go nearer to the microphone or turn its level up; the model counts loudness as evidence.",
-    "clipping": "Turn the level down or step back, and record again; what was cut off can't be put back.",
-    "sample rate": "Record at 16 kHz or more; nothing brings back what was not recorded.",
-    "channels": "Nothing to do, unless each channel is another voice: then give one channel only.",
-}
 
 
 class Notice(NamedTuple):
     """Something that a reader of the result should know about the recording."""
 
-    kind: str  # one of ADVICE
+    kind: str  # too short, incomplete, long, silent parts, silence, quiet, clipping, sample rate or channels
     text: str  # the kind, and what was measured, in a sentence
     advice: str  # what to do about it
 
@@ -68,10 +55,10 @@ class Recording:
         Read so far, of each channel, at the file's rate.
     announced : int
         Samples that the file's header promises.
-    peak, mono_peak : float
-        Largest amplitude so far of any channel, and of their average.
-    clipped, runs, longest_run : int
-        Samples at full scale so far, over all channels; stretches of at least 3 of them, and the longest.
+    peak : float
+        Largest amplitude so far of the average of all channels.
+    full, clipped : int
+        Samples at full scale so far, over all channels, and those of them that end three in a row.
     """
 
     def __init__(self, path):
@@ -79,10 +66,8 @@ class Recording:
         with audio.open_sound(self.path) as sound:
             self.sample_rate, self.channels, self.announced = sound.samplerate, sound.channels, sound.frames
             self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
-        self.num_samples = self.n_windows = self.clipped = self.runs = self.longest_run = 0
-        self.peak = self.mono_peak = 0.0
-        self.silent_windows = []  # their beginnings in s
-        self._open = np.zeros(self.channels, int)  # length of the run that reaches the end of what was read
+        self.num_samples = self.n_windows = self.full = self.clipped = 0
+        self.peak, self.silent_windows = 0.0, []  # where those windows begin, in s
 
     @property
     def duration_s(self):
@@ -110,16 +95,16 @@ class Recording:
         AudioError
             If the file can't be decoded, is shorter than 25 ms, or holds NaN or infinite samples.
         """
+        length, start, pending = window_length(recipe), 0, np.zeros(0, np.float32)
         with audio.open_sound(self.path) as sound:
-            blocks = self._mono_seconds(sound)
-            head = list(islice(blocks, UTTERANCE_S + 1))
-            if self.duration_s > UTTERANCE_S:
-                pieces = _cut(_resampled(chain(head, blocks), self.sample_rate), window_length(recipe))
-            else:
-                whole = np.concatenate([np.zeros(0, np.float32), *head])
-                pieces = [(0, audio.resample(whole, self.sample_rate))]
-            for start, waveform in pieces:
-                yield start, self._checked(start, waveform)
+            for block in _resampled(self._mono_seconds(sound), self.sample_rate):
+                pending = np.concatenate([pending, block])
+                long = start > 0 or len(pending) > UTTERANCE_S * SAMPLE_RATE
+                # a rest of less than one segment joins the last window
+                while long and len(pending) >= length + SEGMENT_SAMPLES:
+                    yield start, self._checked(start, pending[:length])
+                    start, pending = start + length, pending[length:]
+            yield start, self._checked(start, pending)
 
     def notices(self):
         """What a reader of the result should know about this recording, once it has been read.
@@ -129,72 +114,56 @@ class Recording:
         list of Notice
         """
         rate, windows, silent = self.sample_rate, self.n_windows, self.silent_windows
-        level, loudest, lowest = to_dbfs(self.mono_peak), to_dbfs(self.peak), SILENCE_DBFS
+        level = to_dbfs(self.peak)
         starts = ", ".join(f"{start:.0f} s" for start in silent[:3]) + " ..." * (len(silent) > 3)
-        if self.peak == 0:
-            why = "every sample is zero, the answer means nothing"
-        elif loudest >= lowest:
-            why = (f"the channels cancel each other, their average peaks at {level:.1f} dBFS and the loudest channel "
-                   f"at {loudest:.1f} dBFS; give one channel only")  # fmt: skip
-        else:
-            why = f"the loudest sample is at {level:.1f} dBFS, expected {lowest:g} dBFS or more; the answer is about noise"
+        share = self.full / max(1, self.num_samples * self.channels)
         faults = [
             ("too short", self.duration_s < SHORT_S,
-             f"{self.duration_s:.2f} s, so {1 - self.duration_s / SEGMENT_S:.0%} of the {SEGMENT_S:g} s segment is padding"),
+             f"{self.duration_s:.2f} s, so {1 - self.duration_s / SEGMENT_S:.0%} of the {SEGMENT_S:g} s segment is padding",
+             "Record a whole sentence: three seconds fill a segment."),
             ("incomplete", self.announced - self.num_samples > MISSING_S * rate,
-             f"the file announces {self.announced / rate:.1f} s and holds {self.duration_s:.1f} s; was it cut short?"),
-            ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance of its own"),
+             f"the file announces {self.announced / rate:.1f} s and holds {self.duration_s:.1f} s",
+             "Was it cut short? Copy or record the file again."),
+            ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance",
+             "Read the timeline and not the single answer for the whole."),
             ("silent parts", windows > 1 and silent,
-             f"{len(silent)} of {windows} windows are below {lowest:g} dBFS (from {starts}): the answers there mean "
-             "nothing, and they count in the whole"),
-            ("silence", level < lowest, why),
-            ("quiet", lowest <= level < QUIET_DBFS,
-             f"the loudest sample is at {level:.1f} dBFS, expected {QUIET_DBFS:g} dBFS or more"),
-            ("clipping", self.runs,
-             f"{self.clipped / max(1, self.num_samples * self.channels):.2%} of the samples are at full scale, in {self.runs} "
-             f"runs of {CLIPPED_RUN} or more, the longest {self.longest_run}; what was cut off there may change the answer"),
+             f"{len(silent)} of {windows} windows are below {SILENCE_DBFS:g} dBFS (from {starts})",
+             "Don't read the probabilities of these parts: there is nothing behind them, and they count in the whole."),
+            ("silence", level < SILENCE_DBFS,
+             f"the average of all channels peaks at {level:.1f} dBFS, expected {SILENCE_DBFS:g} dBFS or more",
+             "Don't read the probabilities: there is nothing behind them. Is the right microphone on?"),
+            ("quiet", SILENCE_DBFS <= level < QUIET_DBFS,
+             f"the loudest sample is at {level:.1f} dBFS, expected {QUIET_DBFS:g} dBFS or more",
+             "Go nearer to the microphone or turn its level up; the model counts loudness as evidence."),
+            ("clipping", self.clipped, f"{share:.2%} of the samples are at full scale, {CLIPPED_RUN} or more in a row",
+             "Turn the level down or step back, and record again; what was cut off can't be put back."),
             ("sample rate", rate < SAMPLE_RATE,
-             f"{rate} Hz, so there is nothing above {rate / 2:g} Hz in the input; the model expects sound up to "
-             f"{SAMPLE_RATE // 2} Hz"),
-            ("channels", self.channels > 1, f"{self.channels} were averaged to one"),
+             f"{rate} Hz, so there is nothing above {rate / 2:g} Hz; the model expects sound up to {SAMPLE_RATE // 2} Hz",
+             "Record at 16 kHz or more; nothing brings back what was not recorded."),
+            ("channels", self.channels > 1, f"{self.channels} were averaged to one",
+             "Nothing to do, unless each is another voice, or they cancel each other: then give one channel only."),
         ]  # fmt: skip
-        return [Notice(kind, f"{kind}: {text}", ADVICE[kind]) for kind, holds, text in faults if holds]
+        return [Notice(kind, f"{kind}: {text}", advice) for kind, holds, text, advice in faults if holds]
 
     def _mono_seconds(self, sound):
         """The file as mono at its own rate, a second at a time; levels are measured on the way."""
         while len(channels := audio.read_channels(sound, sound.samplerate)):
             mono = audio.downmix(channels)
-            self._measure(channels, mono)
+            full = np.abs(channels) >= self._full_scale
+            self.num_samples += len(mono)
+            self.peak = max(self.peak, float(np.abs(mono).max()))
+            self.full += int(full.sum())
+            self.clipped += int((full[2:] & full[1:-1] & full[:-2]).sum())
             yield mono
-
-    def _measure(self, channels, mono):
-        amplitude = np.abs(channels)
-        self.num_samples += len(mono)
-        self.peak = max(self.peak, float(amplitude.max()))
-        self.mono_peak = max(self.mono_peak, float(np.abs(mono).max()))
-        full = amplitude >= self._full_scale
-        self.clipped += int(full.sum())
-        number = np.arange(1, len(full) + 1)[:, None]
-        before = np.maximum.accumulate(
-            np.where(full, -self._open, number)
-        )  # the last sample that was not full
-        length = number - before  # of the run so far, at each sample
-        self.runs += int((length == CLIPPED_RUN).sum())  # every long run passes this length once
-        self.longest_run = max(self.longest_run, int(length.max()))
-        self._open = length[-1]
 
     def _checked(self, start, waveform):
         """The window, once it is one that can be analysed."""
-        if len(waveform) < MIN_SAMPLES:
-            raise AudioError(
-                f"{self.path}: {1000 * self.duration_s:.1f} ms long, expected at least "
-                f"{1000 * MIN_SAMPLES // SAMPLE_RATE} ms; there is nothing to recognise in it, record more"
-            )
+        subject = self.path if start == 0 else f"{self.path} from {start / SAMPLE_RATE:.0f} s on"
+        waveform = audio.check_waveform(waveform, subject=subject)
         self.n_windows += 1
         if to_dbfs(np.abs(waveform).max()) < SILENCE_DBFS:
             self.silent_windows.append(start / SAMPLE_RATE)
-        subject = self.path if start == 0 else f"{self.path} from {start / SAMPLE_RATE:.0f} s on"
-        return audio.check_waveform(waveform, subject=subject)
+        return waveform
 
 
 def to_dbfs(amplitude):
@@ -218,7 +187,7 @@ def window_length(recipe):
 
 
 def _resampled(blocks, sample_rate):
-    """Blocks at 16 kHz; all together as many samples as reading them at once would give."""
+    """Blocks at 16 kHz; all together, the samples that resampling them at once would give."""
     if sample_rate == SAMPLE_RATE:
         yield from blocks
         return
@@ -231,14 +200,3 @@ def _resampled(blocks, sample_rate):
     wanted = audio.resampled_length(taken, sample_rate) - given
     rest = stream.resample_chunk(np.zeros(0, np.float32), last=True)[:wanted]
     yield np.pad(rest, (0, wanted - len(rest)))
-
-
-def _cut(blocks, length):
-    """Windows of ``length`` samples with their starts; a rest under one segment joins the last."""
-    start, pending = 0, np.zeros(0, np.float32)
-    for block in blocks:
-        pending = np.concatenate([pending, block])
-        while len(pending) >= length + SEGMENT_SAMPLES:
-            yield start, pending[:length]
-            start, pending = start + length, pending[length:]
-    yield start, pending

@@ -5,7 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=[
-        "catalogue", "cluster", "estimate", "execution", "figurechecks", "foldchecks", "grid", "jobs",
-        "lock", "page", "plan", "probe", "progress", "report", "reproduce", "runfigures", "verify",
+        "cluster", "estimate", "jobs", "page", "plan", "report", "reproduce", "verify",
     ],
 )  # fmt: skip

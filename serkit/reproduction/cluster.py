@@ -7,11 +7,9 @@ worker was lost or the driver died, is finished once, and goes on where it was.
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import platform
-import queue
 import secrets
 import time
 from collections import deque
@@ -22,27 +20,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 from distributed import Client, KilledWorker, Reschedule, get_worker
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from serkit.errors import RunError
 from serkit.experiment import project_home, show_path
-from serkit.reproduction.execution import one_line
-from serkit.reproduction.jobs import INTERRUPTED
-from serkit.reproduction.lock import RECORD, describe, signed
-from serkit.runs import PACKAGES, write_json
+from serkit.reproduction.jobs import INTERRUPTED, one_line
+from serkit.runs import PACKAGES
 
 GPU = "GPU"  # the resource that a worker with a GPU announces: --resources GPU=1
 CONNECT_S = 8  # for a scheduler to answer
 FIRST_WORKER_S = 60  # for the first worker to come
-PROBE_S = 10  # a network file system may show a new file late
+MARK_S = 10  # a network file system may show a new file late
 PAUSE_S = 10  # of a worker that is unfit, before it gives its job back
+LOOK_S = 0.2  # between looks at the jobs
+WORKERS_S = 2.0  # between looks at the workers
 # dask sets it so that workers give freed memory back at once; a training that inherits it asks the system
 # anew for every tensor, and takes twice as long on a CPU
 TRIM = "MALLOC_TRIM_THRESHOLD_"
-LOOK_S = 0.2  # between looks at the jobs
-WORKERS_S = 2.0  # between looks at the workers
-ENDED, LOST = ("finished", "error"), ("lost", "cancelled")  # states of a future
-ORPHAN_S = 2  # a kernel ends within a second after the process that started it
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class Shared:
     """What a worker must find on its side to be fit for the jobs."""
 
     home: str  # the project folder, under the same path everywhere
-    probe: str  # a file in the run's folder that the driver has just written
+    mark: str  # a file in the run's folder that the driver has just written
     token: str  # what stands in it
     versions: dict  # of what decides the numbers
     patience_s: float
@@ -78,8 +72,9 @@ def check_cluster(address, folder):
         If the scheduler can't be reached, there is no worker, or a worker is unfit: another version of
         serkit or of what decides the numbers, another project folder, several GPUs in one process.
     """
-    with _quiet(), _connected(address) as client, _probe(Path(folder)) as shared:
-        return _check_workers(client, address, shared)[1]
+    with _connected(address) as client, _marked(Path(folder)) as shared:
+        _check_scheduler(client, address)
+        return _places(_fit_workers(client, shared, {}))
 
 
 def run_on_cluster(steps, address, execute, on_change=None, *, folder):
@@ -89,7 +84,7 @@ def run_on_cluster(steps, address, execute, on_change=None, *, folder):
     ``GPU``; otherwise a worker gets one job for each of its threads. Workers that come later join in. A
     step whose worker is lost is run again elsewhere, until dask's
     ``distributed.scheduler.allowed-failures`` blames the step. After Ctrl-C the steps that run go on to
-    their end on the cluster, as dask can't stop them; the others are cancelled.
+    their end on the cluster, as dask can't stop them.
 
     Parameters
     ----------
@@ -101,8 +96,8 @@ def run_on_cluster(steps, address, execute, on_change=None, *, folder):
         ``execute(step)`` runs in a worker and returns None, or in one line what went wrong. A top-level
         function of a module that workers can import.
     on_change : callable, optional
-        Called with title and state of a step: ``running``, ``done``, ``failed: <fault>``,
-        ``interrupted: <fault>``, or ``remaining`` again: its worker was lost.
+        Called with title and state of a step: ``running``, ``done``, ``failed: <fault>`` or
+        ``interrupted: <fault>``.
     folder : path
         The run's folder on the shared disk.
 
@@ -116,211 +111,113 @@ def run_on_cluster(steps, address, execute, on_change=None, *, folder):
     RunError
         As :func:`check_cluster`, or if the scheduler or every worker that is fit is lost.
     """
-    with _quiet(), _connected(address) as client, _probe(Path(folder)) as shared:
-        resources, places = _check_workers(client, address, shared)
-        topic = f"serkit-{shared.token}"
+    say = on_change or (lambda title, state: None)
+    waiting, running, faults = deque(steps), {}, {}
+    lost = RunError(
+        f"scheduler {address}: lost; start it and its workers again and repeat the call: what is done stays done, "
+        "trainings go on from their checkpoints"
+    )
 
-        def submit(step):
-            return client.submit(
-                _job, step, execute, shared, topic, resources=resources, pure=False,
-                # names the job on the dashboard; a second call joins a job that still runs
-                key=f"{step.title}-{step.key()}",
-            )  # fmt: skip
-
-        watch = _Watch(client, address, on_change or (lambda title, state: None), steps, submit, places)
-        client.subscribe_topic(topic, lambda event: watch.events.put(event[1]))
-        try:
-            watch.wait()
-        except KeyboardInterrupt:
-            watch.interrupt()
-        return watch.faults
-
-
-class _Watch:
-    """What the driver knows of its jobs, and of those that wait with it.
-
-    The cluster gets as many as it has places. Given all of them, dask would share them out at once, and
-    leave a worker idle beside one with jobs in reserve, as it can't know that they take minutes.
-    """
-
-    def __init__(self, client, address, say, steps, submit, places):
-        self.client, self.address, self.say, self.submit, self.places = client, address, say, submit, places
-        self.total = len(steps)
-        self.waiting = deque(steps)
-        self.jobs = {}  # futures by title
-        self.faults = {}  # of those that have ended
-        self.events = queue.SimpleQueue()  # from the workers
-        self._where = {}  # worker of each that runs
-        self._unfit = {}  # what is wrong with a worker
-        self._looked = time.monotonic()
-
-    def wait(self):
-        """Until every job has ended."""
-        while len(self.faults) < self.total:
-            self._hand_out()
-            self._hear()
-            left = {title: job for title, job in self.jobs.items() if title not in self.faults}
-            if self.client.status != "running" or any(job.status in LOST for job in left.values()):
-                raise self._lost()
-            for title, job in left.items():
-                if job.status in ENDED:
-                    self._fetch(title, job)
-            if time.monotonic() - self._looked > WORKERS_S:
-                self._look_at_workers()
-            time.sleep(LOOK_S)
-
-    def _hand_out(self):
-        while self.waiting and len(self.jobs) - len(self.faults) < self.places:
-            step = self.waiting.popleft()
-            self.jobs[step.title] = self.submit(step)
-
-    def _fetch(self, title, job):
-        """How a job has ended; its worker may be lost in this moment, then it is run again."""
-        try:
-            if job.status == "finished":
-                fault = job.result(timeout=CONNECT_S)
-            else:
-                fault = _blame(job.exception(timeout=CONNECT_S))
-        except TimeoutError:
-            return
-        except (CancelledError, OSError):
-            raise self._lost() from None
-        self._end(title, fault)
-
-    def interrupt(self):
-        """Take back what has not been started."""
-        self._hear()
-        self.client.cancel(list(self.jobs.values()), force=True)
-        for title in list(self._where):
-            self._end(title, f"{INTERRUPTED}: goes on to its end on the cluster")
-
-    def _hear(self):
-        while not self.events.empty():
-            event = self.events.get()
-            title, worker, text = event["title"], event["worker"], event["text"]
-            if event["state"] == "unfit" and worker not in self._unfit:
-                self._unfit[worker] = text
-                print(text, flush=True)
-            elif event["state"] == "waiting":
-                print(f"{title}: {text}", flush=True)
-            elif event["state"] == "running" and title not in self.faults:
-                self._where[title] = worker
-                self.say(title, "running")
-
-    def _end(self, title, fault):
-        self.faults[title] = fault
-        if title not in self._where:
-            self.say(title, "running")  # it was too short to be heard of, or done already
-        self._where.pop(title, None)
+    def end(title, fault):
+        del running[title]  # before anybody is told, who may interrupt
+        faults[title] = fault
         kind = "failed: " if fault and not fault.startswith(INTERRUPTED) else ""
-        self.say(title, "done" if fault is None else f"{kind}{fault}")
+        say(title, f"{kind}{fault}" if fault else "done")
 
-    def _look_at_workers(self):
-        self._looked = time.monotonic()
+    with _connected(address) as client, _marked(Path(folder)) as shared:
+        _check_scheduler(client, address)
+        reasons = {}  # why a worker is unfit, None if it is fit
+        fit, looked = _fit_workers(client, shared, reasons), time.monotonic()
+        resources = {GPU: 1} if any(worker["resources"].get(GPU) for worker in fit.values()) else None
         try:
-            workers = _workers(self.client)
-        except OSError:
-            raise self._lost() from None
-        for title, worker in list(self._where.items()):
-            if worker not in workers:
-                del self._where[title]
-                self.say(title, "remaining")
-        fit = {name: about for name, about in _takers(workers).items() if name not in self._unfit}
-        self.places = _places(fit)
-        if workers and not fit:
-            raise RunError(f"no worker is left that is fit: {next(iter(self._unfit.values()))}")
+            while waiting or running:
+                # as many as there are places: given all, dask would share them out at once, and leave a worker
+                # idle beside one with jobs in reserve, as it can't know that they take minutes
+                while waiting and len(running) < _places(fit):
+                    step = waiting.popleft()
+                    # the key names the job on the dashboard; a second call joins a job that still runs
+                    running[step.title] = client.submit(
+                        _job, step, execute, shared, key=f"{step.title}-{step.key()}", resources=resources, pure=False
+                    )  # fmt: skip
+                    say(step.title, "running")
+                time.sleep(LOOK_S)
+                for title, job in list(running.items()):
+                    if client.status != "running" or job.status in ("lost", "cancelled"):
+                        raise lost
+                    if job.status in ("finished", "error"):
+                        with suppress(TimeoutError):  # its worker is lost at this moment: it is run again
+                            end(title, _fault(job))
+                if time.monotonic() > looked + WORKERS_S:
+                    fit, looked = _fit_workers(client, shared, reasons), time.monotonic()
+        except KeyboardInterrupt:
+            client.cancel(list(running.values()), force=True)
+            for title in list(running):
+                end(title, f"{INTERRUPTED}: goes on to its end on the cluster")
+        except (OSError, CancelledError) as error:
+            raise lost from error
+    return faults
 
-    def _lost(self):
-        return RunError(
-            f"scheduler {self.address}: lost after {len(self.faults)} of {self.total} jobs; start it and its "
-            "workers again and repeat the call: what is done stays done, trainings go on from their checkpoints"
-        )
 
-
-def _blame(error):
-    """What went wrong in a job that raised an error, in one line."""
+def _fault(job):
+    """How a job has ended: None, or in one line what went wrong."""
+    if job.status == "finished":
+        return job.result(timeout=CONNECT_S)
+    error = job.exception(timeout=CONNECT_S)
     if isinstance(error, KilledWorker):
         times = error.allowed_failures + 1
         return f"its worker was lost {times} times, perhaps for want of memory; see the logs of the workers"
     return one_line(f"{type(error).__name__}: {error}")
 
 
-def _job(step, execute, shared, topic):
+def _job(step, execute, shared):
     """What a worker does for a step."""
-    worker = get_worker()
-
-    def tell(state, text=""):
-        event = {"title": step.title, "state": state, "text": text, "worker": worker.address}
-        worker.log_event(topic, event)
-
-    reason = unfit(shared)
-    if reason:  # it came after the check of all: another one shall have the job
-        tell("unfit", f"worker {worker.name} at {worker.address} gets no jobs: {reason}")
+    if unfit(shared):  # it came after the check of all: another one shall have the job
         time.sleep(shared.pause_s)
         raise Reschedule
-    with _held(step, tell):
-        if step.is_done():  # whoever had it before was lost too late
+    step.output.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(step.output.parent / "lock"):  # whoever had it before may still be at work
+        if step.is_done():
             return None
-        tell("running")
         os.environ.pop(TRIM, None)
         return execute(step)
 
 
-@contextmanager
-def _held(step, tell):
-    """The lock of a step's folder, waited for as long as somebody else has it."""
-    folder = step.output.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    lock, note, told = FileLock(folder / "lock"), folder / RECORD, None
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            holder = describe(note, "dask worker")
-            if holder != told:
-                tell("waiting", f"waits for {holder}, which works on it")
-                told = holder
-    left_behind = note.exists()
-    with signed(lock, note):
-        if left_behind:  # whoever left it was killed: its notebook notices, saves and ends
-            time.sleep(ORPHAN_S)
-            with FileLock(step.output.with_suffix(".lock")):
-                pass
-        yield
-
-
-def unfit(shared):
+def unfit(shared, dask_worker=None):
     """Why the process that this runs in can't take jobs; None if it can.
 
     Parameters
     ----------
     shared : Shared
+    dask_worker : distributed.Worker, optional
+        Of this process.
 
     Returns
     -------
     str or None
     """
-    mine = versions()
+    mine, gpus = versions(), (dask_worker or get_worker()).state.total_resources.get(GPU, 1)
     for name, wanted in shared.versions.items():
         if mine.get(name) != wanted:
             return (
                 f"{name} is {mine.get(name)}, expected {wanted} as where the jobs come from; install the same"
             )
+    if gpus != 1:
+        return (
+            f"it announces {gpus:g} GPUs, expected 1, as its jobs would all take the first; start one worker for "
+            "each GPU, with --resources GPU=1 and its own CUDA_VISIBLE_DEVICES"
+        )
     if not Path(shared.home).is_dir():
         return f"there is no folder {shared.home}; mount the project folder under the same path everywhere"
     deadline = time.monotonic() + shared.patience_s
-    while True:
-        try:
-            if json.loads(Path(shared.probe).read_text())["token"] == shared.token:
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if Path(shared.mark).read_text() == shared.token:
                 return None
-        except (OSError, ValueError, KeyError):
-            pass
-        if time.monotonic() > deadline:
-            return (
-                f"{shared.home} is another folder there (what this call has written to {Path(shared.probe).name} "
-                "does not arrive); mount the same project folder everywhere"
-            )
         time.sleep(LOOK_S)
+    return (
+        f"{shared.home} is another folder there (what this call has written to {Path(shared.mark).name} does not "
+        "arrive); mount the same project folder everywhere"
+    )
 
 
 @functools.cache
@@ -331,32 +228,29 @@ def versions():
     -------
     dict of str to str
     """
-    code = hashlib.sha256()
-    package = Path(__file__).parents[1]
+    code, package = hashlib.sha256(), Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
         code.update(str(path.relative_to(package)).encode() + path.read_bytes())
-    return {
-        "Python": ".".join(platform.python_version_tuple()[:2]),
-        **{name: version(name) for name in PACKAGES},
-        "serkit's code": code.hexdigest()[:12],
-    }
+    python = ".".join(platform.python_version_tuple()[:2])
+    packages = {name: version(name) for name in PACKAGES}
+    return {"Python": python, **packages, "serkit's code": code.hexdigest()[:12]}
 
 
 @contextmanager
-def _probe(folder):
-    """A file for the workers to find."""
-    path, home = folder.resolve() / "cluster.json", str(project_home().resolve())
-    shared = Shared(home, str(path), secrets.token_hex(8), versions(), PROBE_S, PAUSE_S)
+def _marked(folder):
+    """A file for the workers to find, as long as this lasts."""
+    mark, token = folder.resolve() / "cluster.txt", secrets.token_hex(8)
     try:
-        write_json(path, {"token": shared.token})
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(token)
     except OSError as error:
         raise RunError(
             f"{show_path(folder)}: can't be written ({error.strerror}); check its owner and the disk"
         ) from error
     try:
-        yield shared
+        yield Shared(str(project_home().resolve()), str(mark), token, versions(), MARK_S, PAUSE_S)
     finally:
-        path.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # where nothing else has come into it
 
@@ -379,10 +273,13 @@ class _Client(Client):
 
 @contextmanager
 def _connected(address):
-    """A client of the scheduler."""
+    """A client of the scheduler; what dask logs about lost connections is said here in one sentence."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
         client = _Client(address, timeout=CONNECT_S, set_as_default=False, name="serkit")
     except (OSError, ValueError, TypeError) as error:
+        logging.disable(before)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
             f"scheduler={address!r} does not answer ({reason}), expected the address of a running dask scheduler "
@@ -392,44 +289,13 @@ def _connected(address):
         yield client
     finally:
         client.close(timeout=CONNECT_S)
-
-
-@contextmanager
-def _quiet():
-    """What dask logs about lost connections is said here in one sentence."""
-    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-
-
-def _workers(client):
-    """All workers as the scheduler knows them, by address."""
-    return client.scheduler_info(n_workers=-1)["workers"]
-
-
-def _takers(workers):
-    """Those that get jobs: where any worker announces a GPU, only such workers."""
-    gpus = {name: about for name, about in workers.items() if about["resources"].get(GPU)}
-    return gpus or workers
-
-
-def _places(takers):
-    """How many jobs such workers run at a time."""
-    return sum(1 if about["resources"].get(GPU) else about["nthreads"] for about in takers.values())
+        logging.disable(before)
 
 
 def _check_scheduler(client, address):
     """Refuse one without serkit, or without a worker."""
     try:  # it unpacks the jobs to see how they hang together
         client.run_on_scheduler(versions)
-    except OSError as error:
-        raise RunError(f"scheduler {address}: lost ({one_line(str(error))}); start it again") from error
     except Exception as error:
         raise RunError(
             f"scheduler {address}: can't run serkit ({one_line(str(error))}); start it in the same environment as "
@@ -444,24 +310,28 @@ def _check_scheduler(client, address):
         ) from None
 
 
-def _check_workers(client, address, shared):
-    """Refuse unfit workers before anything runs; returns what a job takes, and how many run at a time."""
-    _check_scheduler(client, address)
-    workers = _workers(client)
-    takers = _takers(workers)
-    found = client.run(unfit, shared, workers=list(takers), on_error="return")
-    for name, about in takers.items():
-        if about["resources"].get(GPU, 1) != 1 and not found[name]:
-            found[name] = (
-                f"announces {about['resources'][GPU]:g} GPUs, expected 1, as its jobs would all take the first; start "
-                "one worker for each GPU, with --resources GPU=1 and its own CUDA_VISIBLE_DEVICES"
-            )
-    bad = {name: reason for name, reason in found.items() if reason}
-    if bad:
-        name, reason = next(iter(bad.items()))
+def _fit_workers(client, shared, reasons):
+    """Workers that get jobs, by address: refuses unfit ones before the first job, later it only names them."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    takers = {name: worker for name, worker in workers.items() if worker["resources"].get(GPU)} or workers
+    first, new = not reasons, [name for name in takers if name not in reasons]
+    if new:
+        reasons |= client.run(unfit, shared, workers=new, on_error="return")
+    bad = {}
+    for name, worker in takers.items():
+        reason = reasons.get(name)
         if isinstance(reason, BaseException):
             reason = f"can't run serkit ({one_line(str(reason))}); install the same as here"
-        others = f" ({len(bad)} of {len(workers)} workers are unfit)" if len(bad) > 1 else ""
-        raise RunError(f"worker {workers[name]['name']} at {name}: {reason}{others}")
-    resources = {GPU: 1} if any(about["resources"].get(GPU) for about in takers.values()) else None
-    return resources, _places(takers)
+        if reason:
+            bad[name] = f"worker {worker['name']} at {name}: {reason}"
+    others = f" ({len(bad)} of {len(workers)} workers are unfit)" if len(bad) > 1 else ""
+    if bad and (first or len(bad) == len(takers)):
+        raise RunError(f"{next(iter(bad.values()))}{others}")
+    for name in set(new) & set(bad):
+        print(f"{bad[name]}; it gets no jobs", flush=True)
+    return {name: worker for name, worker in takers.items() if name not in bad}
+
+
+def _places(fit):
+    """How many jobs such workers run at a time."""
+    return sum(1 if worker["resources"].get(GPU) else worker["nthreads"] for worker in fit.values())

@@ -1,25 +1,36 @@
-"""Steps of a plan as jobs: each in a process of its own, several side by side."""
+"""Steps of a plan as jobs: each notebook in a process of its own, several side by side.
+
+``python -m serkit.reproduction.jobs NOTEBOOK OUTPUT PARAMETERS`` is such a process: papermill, whose output is
+the step's log. The last line of the log says what went wrong. It ends when standard input does: whoever
+started it is gone then.
+"""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
 
 from serkit import runs
 from serkit.errors import ParameterError
-from serkit.reproduction.execution import POLL_S, one_line
 
 INTERRUPTED = "interrupted"  # how the fault of a job begins that was asked to stop
 MOST = 256  # jobs at a time
-THREADS = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)  # fmt: skip
+THREADS = "OMP_NUM_THREADS"
+POLL_S = 0.05
+PATIENCE_S = 30  # s that an interrupted cell may take to end; a training goes on at its last epoch anyway
+KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
+LONGEST = 2000  # characters of a fault
 
 
 class Job:
@@ -39,59 +50,59 @@ class Job:
 
     def __init__(self, step, environment=None):
         self.step = step
-        self.began = time.perf_counter()
-        order = {
-            "notebook": str(step.source), "output": str(step.output), "log": str(step.log),
-            "parameters": step.parameters, "home": str(step.home),
-        }  # fmt: skip
+        self._stopped = None  # when it was asked to stop
         step.output.parent.mkdir(parents=True, exist_ok=True)
-        step.log.write_bytes(b"")
-        with open(step.log, "ab") as log:  # the process and its kernel both write to its end
+        parameters = json.dumps(step.parameters, default=str)
+        command = [
+            sys.executable,
+            "-m",
+            "serkit.reproduction.jobs",
+            str(step.source),
+            str(step.output),
+            parameters,
+        ]
+        # a kernel named python3 in somebody's home must not be taken instead of this environment's
+        variables = {"JUPYTER_PREFER_ENV_PATH": "1"} | os.environ | (environment or {})
+        with open(step.log, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serkit.reproduction.execution"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=step.home,
-                env=os.environ | (environment or {}), start_new_session=True, text=True,
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=step.home, env=variables,
+                start_new_session=True,
             )  # fmt: skip
-        with suppress(BrokenPipeError):  # it has ended already: fault() says so
-            self.process.stdin.write(json.dumps(order, default=str) + "\n")
-            self.process.stdin.flush()  # and stays open: its end would mean that we are gone
 
-    def ended(self):
-        """Whether the process has come to its end."""
-        return self.process.poll() is not None
-
-    def interrupt(self):
-        """Ctrl-C: training saves a checkpoint first."""
-        self.process.send_signal(signal.SIGINT)
-
-    def kill(self):
-        """End it at once; its kernel notices within a second."""
-        self.process.kill()
+    def stop(self, at_once=False):
+        """Ctrl-C for the cell that runs; what is still there after :data:`PATIENCE_S` is killed. May be repeated."""
+        if self._stopped is None:
+            self._stopped = time.monotonic()
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                kernels = psutil.Process(self.process.pid).children()
+                at_once = at_once or not kernels
+                for kernel in kernels:
+                    os.killpg(kernel.pid, signal.SIGINT)
+        if at_once or time.monotonic() > self._stopped + PATIENCE_S:
+            self.process.kill()  # its kernel notices within a second
 
     def fault(self):
         """None, or in one line what went wrong; waits for the end."""
-        said = self.process.stdout.read()
         code = self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            with suppress(BrokenPipeError):
-                stream.close()
-        try:
-            fault = json.loads(said)["fault"]
-        except (ValueError, KeyError):
-            return self._death(code)
-        if fault is None and self.step.experiment is None:
+        self.process.stdin.close()
+        if code == 0 and self.step.experiment is None:
             runs.write_json(self.step.record, {"key": self.step.key(), "parameters": self.step.parameters})
-        return fault
-
-    def _death(self, code):
-        """What is known of a process that didn't answer."""
-        log = runs.show_path(self.step.log)
         if code < 0:
-            why = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+            why = ", perhaps for want of memory" if -code == signal.SIGKILL and not self._stopped else ""
+            log = runs.show_path(self.step.log)
             return f"its process was ended by {signal.Signals(-code).name}{why}; see {log}"
-        lines = self.step.log.read_text(errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "nothing was said")
-        return one_line(f"its process ended with exit code {code}: {last}")
+        lines = self.step.log.read_text(errors="replace").strip().splitlines()
+        return one_line((lines or [f"exit code {code} without a message"])[-1]) if code else None
+
+
+def one_line(text):
+    """A message without its line breaks, and no longer than can be read.
+
+    >>> one_line("cell 3: RuntimeError: size\\n  mismatch ")
+    'cell 3: RuntimeError: size mismatch'
+    """
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 
 def execute(step, environment=None):
@@ -109,14 +120,8 @@ def execute(step, environment=None):
         In one line what went wrong; None: it is done.
     """
     try:
-        job = Job(step, environment)
-        try:
-            return job.fault()
-        except BaseException:
-            job.interrupt()
-            job.process.wait()
-            raise
-    except OSError as error:
+        return Job(step, environment).fault()
+    except OSError as error:  # a full disk, no more processes
         return one_line(f"{type(error).__name__}: {error}")
 
 
@@ -142,59 +147,37 @@ def run_local(steps, n_jobs, on_change=None):
         that was asked to stop begins with ``interrupted``; one that was not started is left out.
     """
     say = on_change or (lambda title, state: None)
-    environments = job_environments(n_jobs)
     waiting, running, faults = deque(steps), {}, {}
+
+    def end(step, fault):
+        asked = bool(fault and signals)
+        faults[step.title] = f"{INTERRUPTED}: {fault}" if asked else fault
+        say(step.title, faults[step.title] if asked else f"failed: {fault}" if fault else "done")
+
+    environments = job_environments(n_jobs)
     with _asked_to_stop() as signals:
-        told = False
         try:
-            while waiting or running:
-                asked, insisted = bool(signals), signals.count(signal.SIGINT) > 1
-                if asked:
-                    waiting.clear()
-                for job in running.values():
-                    if insisted:
-                        job.kill()
-                    elif asked and not told:
-                        job.interrupt()
-                told = asked
-                for slot in range(n_jobs):
+            while running or (waiting and not signals):
+                for slot, environment in enumerate(environments):
                     job = running.get(slot)
-                    if job is not None and job.ended():
-                        del running[slot]
-                        faults[job.step.title] = _finish(job.step, _fault_of(job), signals, say)
-                    if slot not in running and waiting and not signals:
-                        _start(waiting.popleft(), slot, running, environments[slot], faults, say)
+                    if job and signals:
+                        job.stop(at_once=signals.count(signal.SIGINT) > 1)
+                    try:
+                        if job and job.process.poll() is not None:
+                            del running[slot]
+                            step = job.step
+                            end(step, job.fault())
+                        if slot not in running and waiting and not signals:
+                            step = waiting.popleft()
+                            say(step.title, "running")
+                            running[slot] = Job(step, environment)
+                    except OSError as error:  # a full disk, no more processes: the others may still go on
+                        end(step, one_line(f"{type(error).__name__}: {error}"))
                 time.sleep(POLL_S)
         finally:
             for job in running.values():
-                job.kill()
+                job.process.kill()
     return faults
-
-
-def _start(step, slot, running, environment, faults, say):
-    say(step.title, "running")
-    try:
-        running[slot] = Job(step, environment)
-    except OSError as error:  # a full disk, no more processes: the others may still go on
-        faults[step.title] = _finish(step, one_line(f"{type(error).__name__}: {error}"), [], say)
-
-
-def _fault_of(job):
-    try:
-        return job.fault()
-    except OSError as error:
-        return one_line(f"{type(error).__name__}: {error}")
-
-
-def _finish(step, fault, signals, say):
-    if fault is None:
-        say(step.title, "done")
-    elif signals:
-        fault = f"{INTERRUPTED}: {fault}"
-        say(step.title, fault)
-    else:
-        say(step.title, f"failed: {fault}")
-    return fault
 
 
 @contextmanager
@@ -234,16 +217,15 @@ def count_jobs(jobs):
 
 
 def threads_per_job(n_jobs):
-    """Threads that each of several jobs may use: its share of the cores, one at least."""
+    """Threads that each of several jobs may use: its share of the cores; fewer that are asked for already stay."""
     from serkit.features.store import usable_cores
 
-    return max(usable_cores() // n_jobs, 1)
+    share, asked = max(usable_cores() // n_jobs, 1), os.environ.get(THREADS, "")
+    return min(int(asked), share) if asked.isdigit() and int(asked) else share
 
 
 def job_environments(n_jobs):
-    """Variables for each of the jobs that run side by side: threads and GPU.
-
-    A single job gets none: it may use everything. A smaller number of threads that is set already stays.
+    """Variables for each of the jobs that run side by side: threads and GPU; a single job may use everything.
 
     Parameters
     ----------
@@ -255,12 +237,46 @@ def job_environments(n_jobs):
     """
     if n_jobs == 1:
         return [{}]
-    share, gpus = threads_per_job(n_jobs), find_gpus()
-    threads = {name: str(_smaller(os.environ.get(name, ""), share)) for name in THREADS}
+    gpus, variables = find_gpus(), {THREADS: str(threads_per_job(n_jobs))}
     if len(gpus) < 2:
-        return [threads] * n_jobs
-    return [threads | {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(n_jobs)]
+        return [variables] * n_jobs
+    return [variables | {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} for slot in range(n_jobs)]
 
 
-def _smaller(text, share):
-    return min(int(text), share) if text.isdigit() and int(text) else share
+def _end_with_parent():
+    os.read(0, 1)
+    os._exit(1)  # the kernel notices within a second
+
+
+def main(notebook, output, parameters):
+    """Execute one notebook; the message of the exit says what went wrong."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.modules["rfc3987_syntax"] = None  # jsonschema would take a second to load a grammar of web addresses
+    import papermill
+    from traitlets.config import Config
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("papermill").setLevel(logging.INFO)  # what the notebook prints
+    cells = []
+    try:
+        # whoever was told to end may still be here. Kernels talk over sockets: TCP ports can collide between them
+        with (
+            FileLock(Path(output).with_suffix(".lock")),
+            tempfile.TemporaryDirectory(prefix="serkit-") as folder,
+        ):
+            papermill.execute_notebook(
+                notebook, output, json.loads(parameters), progress_bar=False, log_output=True,
+                start_timeout=KERNEL_START_S, on_cell_start=lambda cell, cell_index: cells.append(cell_index),
+                config=Config(AsyncKernelManager={"transport": "ipc", "ip": f"{folder}/k"}),
+            )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        sys.exit(one_line(f"cell {error.cell_index}: {error.ename}: {error.evalue}"))
+    except Exception as error:  # a dead kernel, a full disk
+        kind = type(error).__name__
+        place = f"cell {cells[-1]}: " if cells else ""
+        killed = "; it was killed, perhaps for want of memory" if kind == "DeadKernelError" else ""
+        sys.exit(one_line(f"{place}{kind}: {error}{killed}"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

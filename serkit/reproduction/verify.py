@@ -3,30 +3,60 @@
 It needs the run folder alone: no corpus, no feature store, no network, and it writes nothing.
 """
 
+import io
+import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+import textwrap
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial as bind
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from safetensors import SafetensorError, safe_open
 
-from serkit import runs
+from serkit import evaluation, metrics, runs
 from serkit.errors import RunError, SerkitError
-from serkit.evaluation.predictions import check_predictions, selection_of
-from serkit.metrics import REPEAT
-from serkit.reproduction.figurechecks import check_figures
-from serkit.reproduction.foldchecks import Finding, check_fold, place_of
-from serkit.runs import read_record
+from serkit.experiment import Experiment, key_of, project_home, show_path
+from serkit.figures import DIGEST, digest_of, table_csv
+from serkit.reproduction import report
+from serkit.reproduction.page import read_catalogue
+from serkit.runs import FILES, MODEL, RESULTS, read_experiment, read_record, sha256_of
 
 AREAS = {
     "experiments": "folds: key follows from the parameters, folder and model from them too",
     "files": "folds: every file has the bytes that were recorded when it was finished",
     "predictions": "prediction tables are whole and consistent",
-    "scores": "scores in metrics.json follow from predictions and history",
+    "scores": "folds: scores in metrics.json follow from predictions and history",
     "completeness": "folds that there should be are finished",
     "figures": "figures and tables are as they were made, from nothing but these predictions",
     "numbers": "CSV files beside them recomputed and equal",
+    "versions": "folds made with the packages and the code that are here",
 }
+OK, WRONG, UNKNOWN, NOTE = "ok", "wrong", "can't tell", "note"
+EXIT_CODES = {WRONG: 1, UNKNOWN: 2, NOTE: 0, OK: 0}  # the worst comes first
+LONGEST = 400  # characters of a line
 SHOWN = 12  # lines of one kind; the rest is counted, so that the verdict fits on a screen
-FOLLOWS, DOES_NOT, CANT_TELL = 0, 1, 2
+SCORE_TOLERANCE = 1e-9  # of a score; another version of a library may take a sum in another order
+CSV_TOLERANCE = 1e-6  # relative; libraries of other versions may round differently
+RUN_FOLDER = 3  # levels of a run folder: variant, fold=..., seed=...
+CURVES = re.compile(r"curves_.*fold.+_seed\d+")
+MADE_FROM = re.compile(rf'<meta name="{DIGEST}" content="([0-9a-f]*)">')
+STALE = "out of date: made from other predictions than the run holds now; call `serkit report` again"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    area: str  # a key of AREAS
+    subject: str  # which fold, file or figure
+    verdict: str = OK
+    text: str = ""  # what does not follow, why it can't be told, or what a reader may want to know
 
 
 def verify(run, partial=False):
@@ -49,200 +79,323 @@ def verify(run, partial=False):
         If there is no finished fold.
     """
     findings = check_run(run, partial)
-    place = runs.show_path(runs.project_home() / "runs" / run)
+    place, verdict = show_path(project_home() / "runs" / run), _worst(findings)
     print("\n".join([f"verifying {place}", *_lines(findings)]))
-    faults = [one for one in findings if one.fault]
-    unknown = [one for one in findings if one.unknown]
-    if faults:
-        things = "thing does" if len(faults) == 1 else "things do"
-        print(f"\n{place}: {len(faults)} {things} not follow, see NO above")
-        return DOES_NOT
-    if unknown:
-        things = "thing" if len(unknown) == 1 else "things"
-        print(f"\n{place}: nothing contradicts, but {len(unknown)} {things} can't be checked, see ?? above")
-        return CANT_TELL
-    print(f"\n{place}: everything follows from the predictions")
-    return FOLLOWS
+    n = sum(finding.verdict == verdict for finding in findings)
+    count = f"{n} thing{'s' * (n > 1)}"
+    conclusions = {
+        WRONG: f"{count} wrong, see above",
+        UNKNOWN: f"nothing is wrong, but {count} can't be checked, see above",
+    }
+    print(f"\n{place}: {conclusions.get(verdict, 'everything follows from the predictions')}")
+    return EXIT_CODES[verdict]
 
 
 def check_run(run, partial=False):
     """Everything that :func:`verify` looks at.
 
-    Parameters
-    ----------
-    run, partial
-        As in :func:`verify`.
+    Parameters, errors: as :func:`verify`.
 
     Returns
     -------
-    list of serkit.reproduction.foldchecks.Finding
-
-    Raises
-    ------
-    RunError
-        If there is no finished fold.
+    list of Finding
     """
     folders = runs.finished_folders(run)
     findings, tables = [], []
     for folder in folders:
-        found, table = check_fold(folder)
-        findings += found
-        tables += [] if table is None else [table]
-    complete = check_completeness(run, folders, partial)
-    findings += [*complete, *check_versions(folders)]
-    if len(tables) < len(folders):
-        return [*findings, Finding("figures", run, unknown="not compared: a prediction table can't be used")]
-    predictions = pd.concat(tables, ignore_index=True)
-    folds = {variant: _tested(table) for variant, table in predictions.groupby("variant")}
-    # folds of another version can't be judged here, which is said above, and is no fault of theirs
-    kind = "unknown" if any(one.unknown for one in findings if one.area == "experiments") else "fault"
-    try:
-        runs.shared_parameters(run)
-        for _, table in predictions.groupby(REPEAT):
-            check_predictions(table, _tested(table))
-        if not partial and not any(one.fault for one in complete):
-            check_predictions(predictions)
-    except SerkitError as error:
-        return [*findings, Finding("predictions", "all folds together", **{kind: str(error)})]
-    return [*findings, *check_figures(run, predictions, folds)]
-
-
-def check_completeness(run, folders, partial=False):
-    """Folds that are missing or not finished, of every variant and seed.
-
-    Parameters
-    ----------
-    run : str
-    folders : list of Path
-        The finished ones.
-    partial : bool
-        Whether that is no fault.
-
-    Returns
-    -------
-    list of serkit.reproduction.foldchecks.Finding
-    """
-    kind = "note" if partial else "fault"
-    finished = {place_of(folder) for folder in folders}
-    base = runs.project_home() / "runs" / run
-    begun = {place_of(path) for path in base.glob("*/fold=*/seed=*") if path.is_dir()} - finished
-    found = []
-    for variant in sorted({place[0] for place in finished | begun}):
-        planned = _planned(run, variant, finished)
-        own = {place for place in finished | begun if place[0] == variant}
-        for seed in sorted({place[2] for place in own}):
-            for fold in planned or sorted({place[1] for place in own}):
-                place = variant, fold, seed
-                text = "" if place in finished else "not finished" if place in begun else "missing"
-                cure = f"{text}; `serkit reproduce` or notebook 05_train_coattention makes it"
-                found.append(Finding("completeness", _name(place), **({kind: cure} if text else {})))
-        if planned is None:
-            found += _inferred(run, variant, kind)
-    return found
-
-
-def check_versions(folders):
-    """Packages and code that are not those that the folds were made with: worth knowing, no fault.
-
-    Parameters
-    ----------
-    folders : list of Path
-
-    Returns
-    -------
-    list of serkit.reproduction.foldchecks.Finding
-    """
-    found, here = [], runs.current_commit()
-    for folder in folders:
+        subject = _name(folder)
+        findings += _look("experiments", subject, _experiment_faults, folder)
+        findings += _look("files", subject, _file_faults, folder)
         try:
-            record = read_record(folder)
-        except RunError:
-            continue  # said where its parameters are checked
-        subject = _name(place_of(folder))
-        for name, was in dict(record.get("versions") or {}).items():
-            now = _installed(name)
-            if now != was:
-                found.append(Finding("versions", subject, note=f"made with {name} {was}, installed is {now}"))
-        commit = record.get("commit")
-        if commit and commit != here:
-            found.append(
-                Finding(
-                    "versions", subject, note=f"made by commit {commit[:7]}, here is {(here or 'none')[:7]}"
-                )
-            )
-    return found
-
-
-def _planned(run, variant, finished):
-    """Names of all folds of a variant, or None if nothing says."""
-    if not any(place[0] == variant for place in finished):
-        return None
+            tables.append(_checked_predictions(folder))
+        except SerkitError as error:
+            findings.append(Finding("predictions", subject, WRONG, str(error)))
+            continue
+        findings.append(Finding("predictions", subject))
+        findings += _look("scores", subject, _score_faults, folder, tables[-1])
+    completeness = _completeness(run, folders, NOTE if partial else WRONG)
+    findings += completeness + [_versions(folder) for folder in folders]
+    if len(tables) < len(folders):
+        return [*findings, Finding("figures", run, UNKNOWN, "not compared: a prediction table can't be used")]
+    predictions = pd.concat(tables, ignore_index=True)
     try:
-        return runs.planned_folds(run, variant)
-    except SerkitError:  # said where its parameters are checked
-        return None
-
-
-def _inferred(run, variant, kind):
-    """Older records don't name the folds; who chooses checkpoints must be tested somewhere, though."""
-    try:
-        table = runs.load_predictions(run, variant)
-        check_predictions(table)
+        parameters, _ = report.made_with(run, predictions)
+        for _, table in predictions.groupby(metrics.REPEAT):
+            evaluation.check_predictions(table, report.tested_folds(table))
+        if not partial and _worst(completeness) != WRONG:
+            evaluation.check_predictions(predictions)
     except SerkitError as error:
-        return [Finding("completeness", variant, **{kind: str(error)})]
-    if selection_of(variant) == "clean" and (table["split"] == "validation").any():
-        return []
-    return [Finding("completeness", variant, unknown="which folds there should be is not recorded")]
+        # folds of another version can't be judged here, which is said above, and is no fault of theirs
+        other = any(finding.verdict == UNKNOWN for finding in findings if finding.area == "experiments")
+        return [
+            *findings,
+            Finding("predictions", "all folds together", UNKNOWN if other else WRONG, str(error)),
+        ]
+    return findings + _figures(run, predictions, parameters)
 
 
-def _tested(table):
-    return sorted(table.loc[table["split"] == "test", "fold"].astype(str).unique())
+def check_inventory(folder):
+    """Compare the files of a run folder with what ``files.json`` says of them.
 
+    Parameters
+    ----------
+    folder : path
 
-def _installed(name):
-    if name == "python":
-        return platform.python_version()
+    Returns
+    -------
+    dict of str to str
+        What is wrong with a file that a fold must have or that is recorded, by its name.
+
+    Raises
+    ------
+    RunError
+        If there is no record, or it can't be read.
+    """
+    path = Path(folder) / FILES
+    faults = {}
     try:
-        return version(name)
-    except PackageNotFoundError:
-        return "none"
+        recorded = json.loads(path.read_text())["files"]
+        for name in sorted({*RESULTS, *MODEL, *recorded}):
+            file = path.parent / name
+            size, digest = (
+                (recorded[name][key] for key in ("bytes", "sha256")) if name in recorded else (0, "")
+            )
+            if not file.is_file():
+                faults[name] = "missing"
+            elif not digest:
+                faults[name] = f"not listed in {FILES}"
+            elif file.stat().st_size != size:
+                now = file.stat().st_size
+                faults[name] = f"{now:,} bytes, {size:,} when the fold was finished: cut short or edited"
+            elif sha256_of(file) != digest:
+                faults[name] = "edited after the fold was finished (other SHA-256)"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{show_path(path)} is missing or can't be read ({error}); copy the folder again"
+        ) from error
+    return faults
 
 
-def _name(place):
-    return f"{place[0]}/fold={place[1]}/seed={place[2]}"
+def _look(area, subject, check, *given):
+    """Findings from a check that yields what is wrong, or raises an error."""
+    findings = []
+    try:
+        for fault in check(*given):
+            findings.append(Finding(area, subject, WRONG, fault))
+    except _Undecided as reason:
+        findings.append(Finding(area, subject, *reason.args))
+    except (SerkitError, OSError, ValueError, KeyError, IndexError, SafetensorError, AssertionError) as error:
+        findings.append(Finding(area, subject, WRONG, textwrap.shorten(str(error), LONGEST)))
+    return findings or [Finding(area, subject)]
+
+
+class _Undecided(Exception):
+    """Something can't be checked: how bad that is, and why."""
+
+
+def _experiment_faults(folder):
+    """The key follows from the parameters, the folder's name and the model's record from them too."""
+    record = read_record(folder)
+    key = key_of(record["parameters"])
+    given = {
+        "experiment.json": record.get("key"),
+        runs.DONE: (folder / runs.DONE).read_text(errors="replace").strip(),
+        "model/features.json": key_of(_json(folder / "model" / "features.json").get("experiment")),
+    }
+    for name, was in given.items():
+        if was != key:
+            yield f"{name}: key {was}, the parameters in experiment.json give {key}"
+    try:
+        expected = "/".join(read_experiment(folder).folder("run").parts[-RUN_FOLDER:])
+    except RunError as error:
+        raise _Undecided(UNKNOWN, str(error)) from None
+    if expected != _name(folder):
+        yield f"experiment.json belongs into a folder {expected}"
+
+
+def _file_faults(folder):
+    """Every file has the bytes that were recorded, and the weights can be opened."""
+    for name, fault in check_inventory(folder).items():
+        yield f"{name}: {fault}"
+    sources = _json(folder / "model" / "config.json").get("sources")
+    if sources != _json(folder / "metrics.json").get("weights"):
+        yield "metrics.json: names other pretrained weights than model/config.json"
+    with safe_open(folder / "model" / "model.safetensors", framework="np"):  # compares header and length
+        pass
+
+
+def _checked_predictions(folder):
+    """The prediction table of a run folder, which must be of that folder and fit to be averaged."""
+    table = runs.read_predictions(folder)
+    variant, fold, seed = (part.rpartition("=")[2] for part in folder.parts[-RUN_FOLDER:])
+    for column, value in {"variant": variant, "fold": fold, "seed": seed}.items():
+        others = set(table.get(column, pd.Series(dtype=str)).map(str)) - {value}
+        if others:
+            raise RunError(
+                f"predictions.parquet: rows with {column}={min(others)}, expected {value}; copied from elsewhere?"
+            )
+    return evaluation.check_predictions(table, [fold])
+
+
+def _score_faults(folder, predictions):
+    """Every number of ``metrics.json``, computed again."""
+    from serkit.training.checkpoints import best_epoch  # here: torch and TensorBoard are slow to import
+
+    history = pd.read_csv(folder / "history.csv").to_dict("records")
+    scores = metrics.pooled_and_fold_mean(predictions)
+    for name, value in (scores | {"best_epoch": best_epoch(history), "epochs": len(history)}).items():
+        was = _json(folder / "metrics.json").get(name)
+        if not isinstance(was, int | float) or not np.isclose(was, value, rtol=0, atol=SCORE_TOLERANCE):
+            yield f"metrics.json: {name}={was}, recomputed {value:.10g}"
+
+
+def _completeness(run, folders, verdict):
+    """Folds that are missing or not finished, of every variant and seed; ``verdict`` says how bad that is."""
+    home, finished, findings = project_home() / "runs" / run, {_name(folder) for folder in folders}, []
+    begun = [path for path in home.glob("*/fold=*/seed=*") if path.is_dir()]
+    for variant in sorted({runs.variant_of(path) for path in begun}):
+        tried = [path.parts for path in begun if runs.variant_of(path) == variant]
+        planned = []
+        with suppress(
+            SerkitError
+        ):  # nothing finished, or a record that can't be read, which is said elsewhere
+            planned = [f"fold={name}" for name in runs.planned_folds(run, variant) or ()]
+        if not planned:
+            reason = "which folds there should be is not recorded"
+            findings.append(Finding("completeness", variant, UNKNOWN, reason))
+        for seed, fold in product(
+            sorted({parts[-1] for parts in tried}), planned or sorted({parts[-2] for parts in tried})
+        ):
+            name = f"{variant}/{fold}/{seed}"
+            state = "not finished" if (home / name).is_dir() else "missing"
+            cure = f"{state}; `serkit reproduce` or notebook 05_train_coattention makes it"
+            findings.append(Finding("completeness", name, *(() if name in finished else (verdict, cure))))
+    return findings
+
+
+def _versions(folder):
+    """Packages and code that are not those that a fold was made with: worth knowing, no fault."""
+    record = _json(folder / "experiment.json")
+    here = {name: version(name) for name in runs.PACKAGES} | {"python": platform.python_version()}
+    here["commit"] = (runs.current_commit() or "none")[:7]
+    made = dict(record.get("versions") or {}) | {"commit": (record.get("commit") or "")[:7]}
+    others = [name for name, was in made.items() if was and was != here.get(name)]
+    text = "made with " + "; ".join(f"{name} {made[name]}, here is {here.get(name)}" for name in others)
+    return Finding("versions", _name(folder), *((NOTE, text) if others else ()))
+
+
+def _figures(run, predictions, parameters):
+    """Everything in ``figures/<run>``, and the page of the run."""
+    digests = {digest_of(table): variant for variant, table in predictions.groupby("variant")}
+    whole, folder = digest_of(predictions), project_home() / "figures" / run
+    entries = [entry for entry in read_catalogue(run, digests=[whole, *digests]) if entry.files]
+    if not entries:
+        return [Finding("figures", run, NOTE, f"there are none in {show_path(folder)}")]
+    numbers, findings = _numbers_of_report(run, predictions, parameters), []
+    for entry in entries:
+        findings += _look("figures", entry.stem, lambda faults=entry.faults: faults)
+        compute = numbers.get(entry.stem) or _numbers_of_notebook(run, predictions, entry, digests)
+        if compute and not entry.faults:
+            path = folder / f"{entry.stem}.csv"
+            findings += _look("numbers", path.name, _number_faults, path, compute)
+    page = project_home() / "runs" / run / runs.REPORT
+    if page.is_file():
+        made_from = MADE_FROM.search(page.read_text(encoding="utf-8", errors="replace"))
+        stale = made_from is None or made_from[1] != whole
+        findings.append(Finding("figures", runs.REPORT, *((WRONG, STALE) if stale else ())))
+    return findings
+
+
+def _numbers_of_report(run, predictions, parameters):
+    """What gives the numbers of each figure and table of the report; ``{stem: () -> table}``."""
+    folds = {variant: report.tested_folds(table) for variant, table in predictions.groupby("variant")}
+    manifest = runs.find_manifest(str(next(iter(parameters.values())).get("corpus")))
+    figures = report.run_figures(run, predictions, manifest, parameters, folds)
+    return {figure.stem: figure.numbers for figure in figures} | {
+        "scores_by_variant": bind(report.score_intervals, predictions, folds),
+        "variant_differences": bind(report.variant_differences, predictions, folds),
+    }
+
+
+def _numbers_of_notebook(run, predictions, entry, digests):
+    """What gives the numbers of a figure or table that a notebook wrote; None if that takes more than this run."""
+    given, variant = entry.parameters, digests.get(entry.parameters.get(DIGEST))
+    if entry.stem == "paper_comparison":
+        return bind(_paper_comparison, run, dict(given.get("others") or {}))
+    if CURVES.fullmatch(entry.stem):
+        known = {name: given[name] for name in given.keys() & Experiment.__dataclass_fields__.keys()}
+        return bind(pd.read_csv, Experiment(**known).folder(run) / "history.csv")
+    if variant is None:
+        return None
+    tested = predictions[(predictions["variant"] == variant) & (predictions["split"] == "test")]
+    pair = tested["truth"], tested["prediction"]
+    return {
+        "confusion_matrix": lambda: metrics.confusion_matrix(*pair),
+        "recall": lambda: metrics.recall_per_class(*pair).to_frame("recall"),
+        "speaker_scores": lambda: metrics.score_table(tested, "speaker"),
+        "speaker_scores_table": lambda: metrics.score_table(tested, "speaker"),
+        "scores": lambda: report.score_summary(run, variant).drop(columns="variant"),
+    }.get(entry.stem.removesuffix(f"_{runs.stem_of(variant)}"))
+
+
+def _paper_comparison(run, others):
+    for name, digest in others.items():
+        if digest_of(runs.load_predictions(name)) != digest:
+            raise ValueError(f"out of date: run {name!r} holds other predictions now")
+    return evaluation.paper_comparison(run, *others)
+
+
+def _number_faults(path, compute):
+    """Compare a CSV with what the run gives now: ``left`` is what the file holds, ``right`` what is computed."""
+    try:
+        now = pd.read_csv(io.BytesIO(table_csv(compute())))
+    except SerkitError as error:
+        raise _Undecided(NOTE, f"can't be recomputed here ({error})") from None
+    pd.testing.assert_frame_equal(
+        pd.read_csv(path), now, check_dtype=False, rtol=CSV_TOLERANCE, atol=1e-12, obj=path.name
+    )
+    return ()
+
+
+def _json(path):
+    """A record that may be damaged; its bytes are checked elsewhere."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _name(folder):
+    return "/".join(folder.parts[-RUN_FOLDER:])
+
+
+def _worst(findings):
+    verdicts = {finding.verdict for finding in findings}
+    return next((verdict for verdict in EXIT_CODES if verdict in verdicts), OK)
 
 
 def _lines(findings):
     """One line for each area, and one for each thing that is not as it should be."""
     lines = []
     for area, text in AREAS.items():
-        own = [one for one in findings if one.area == area]
-        # subjects and not findings are counted: one may have several faults
-        judged = {one.subject for one in own if not one.note}
-        good = judged - {one.subject for one in own if one.fault or one.unknown}
-        if own:
-            mark = (
-                "NO" if any(one.fault for one in own) else "??" if any(one.unknown for one in own) else "ok"
-            )
-            lines.append(f" {mark}  {len(good)} of {len(judged)} {text}")
-            lines += [line for kind in ("fault", "unknown", "note") for line in _named(own, kind)]
-    return lines + (
-        _named([one for one in findings if one.area == "versions"], "note") or [" ok  versions as installed"]
-    )
+        chosen = [finding for finding in findings if finding.area == area]
+        judged = {finding.subject for finding in chosen}  # one may have several faults
+        good = judged - {finding.subject for finding in chosen if finding.verdict != OK}
+        if chosen:
+            lines.append(f"{_worst(chosen):<12}{len(good)} of {len(judged)} {text}")
+        for verdict in (WRONG, UNKNOWN, NOTE):
+            lines += _named([finding for finding in chosen if finding.verdict == verdict], verdict)
+    return lines
 
 
-def _named(findings, kind):
-    """A line for each finding of one kind; what can't be told for the same reason shares one."""
-    texts = {}
-    for number, one in enumerate(findings):
-        text = getattr(one, kind)
-        if text:
-            # every fault is named; a version that differs in fifty folds is one thing to know
-            texts.setdefault((text, number if kind == "fault" else 0), []).append(one.subject)
-    mark = {"fault": "NO", "unknown": "??", "note": "--"}[kind]
+def _named(findings, verdict):
+    """A line for each finding; but for faults, what holds for several in the same words shares one."""
+    subjects = {}
+    for number, finding in enumerate(findings):
+        subjects.setdefault((finding.text, number if verdict == WRONG else 0), []).append(finding.subject)
     lines = []
-    for (text, _), subjects in texts.items():
-        more = f" and {len(subjects) - 1} more" if len(subjects) > 1 else ""
-        lines.append(f"     {mark}  {subjects[0]}{more}: {text}")
+    for (text, _), (first, *others) in subjects.items():
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"    {verdict:<12}{first}{more}: {text}")
     left = len(lines) - SHOWN
-    return lines[:SHOWN] + ([f"     {mark}  … and {left} more such lines"] if left > 0 else [])
+    return lines[:SHOWN] + ([f"    {verdict:<12}… and {left} more such lines"] if left > 0 else [])

@@ -16,20 +16,17 @@ from IPython.display import Audio, display
 from matplotlib.axes import Axes
 
 from serkit import corpora, figures, runs
-from serkit.constants import IMAGE_SIZE, LABELS, MIN_SAMPLES, SAMPLE_RATE
+from serkit.constants import LABELS, MIN_SAMPLES, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
-from serkit.figures.plots import BLUE, ORANGE, OTHER_COLOURS, VERMILLION
+from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION
 from serkit.folds import task_rows
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks
 SCREEN_DPI = 130  # a page of 7 inches fits beside JupyterLab's file browser
 LOBE_POINTS = 2**16  # of the transform that shows a window's lobes: 0.24 Hz apart
 EXAMPLE_S = 6.0  # s, length of the utterance that is shown when no recording is given
-FAR_AWAY = 0.01  # peak of a voice far from the microphone: -40 dBFS
-TOO_LOUD = 8  # times what the recorder can hold
-CUT_OFF_S = 0.5  # s that are left when the recorder was stopped too early
 TELEPHONE_HZ = 8000
 
 
@@ -116,8 +113,6 @@ def one_per_emotion(manifest, speaker=""):
 
     Raises
     ------
-    ParameterError
-        If the manifest has no such speaker.
     CorpusError
         If no speaker, or not the one asked for, has utterances of all four classes.
 
@@ -130,21 +125,16 @@ def one_per_emotion(manifest, speaker=""):
     >>> one_per_emotion(table)["utterance_id"].tolist()
     ['a', 'e', 'c', 'd']
     """
-    rows = _with_seconds(task_rows(manifest))
-    if speaker and speaker not in set(rows["speaker"]):
-        known = ", ".join(sorted(rows["speaker"].unique()))
-        raise ParameterError(f"speaker={speaker!r}, expected one of {known}, or nothing")
+    rows = _utterances(manifest, speaker)
     rows["sentence"] = rows["transcript"].fillna(rows["dialogue"])
-    rows["agreement"] = rows["agreement"].fillna(0.0)
-    rows = rows[rows["speaker"] == speaker] if speaker else rows
     complete = rows.groupby("speaker")["label"].transform("nunique") == len(LABELS)
     if not complete.any():
+        known = ", ".join(sorted(task_rows(manifest)["speaker"].unique()))
         raise CorpusError(
             f"{f'speaker {speaker} has not' if speaker else 'no speaker has'} all of {', '.join(LABELS)}; "
-            "choose another speaker or use a larger part of the corpus"
+            f"choose another speaker ({known}) or use a larger part of the corpus"
         )
-    shared = rows[complete].groupby(["speaker", "sentence"])["label"].nunique()
-    voice, sentence = shared.index[np.argmax(shared.to_numpy())]
+    voice, sentence = rows[complete].groupby(["speaker", "sentence"])["label"].nunique().idxmax()
     rows = rows[rows["speaker"] == voice].assign(other=lambda table: table["sentence"] != sentence)
     rows = rows.sort_values(["other", "agreement", "utterance_id"], ascending=[True, False, True])
     firsts = rows.drop_duplicates("label").set_index("label", drop=False).loc[list(LABELS)]
@@ -170,12 +160,9 @@ def utterance_near(manifest, seconds, *, speaker=""):
     Raises
     ------
     ParameterError
-        If ``seconds`` is not positive or the speaker has no utterance.
+        If the speaker has no labelled utterance.
     """
-    if not seconds > 0:
-        raise ParameterError(f"seconds={seconds!r}, expected a positive length such as 2.0")
-    rows = _with_seconds(task_rows(manifest))
-    rows = rows[rows["speaker"] == speaker] if speaker else rows
+    rows = _utterances(manifest, speaker)
     if rows.empty:
         raise ParameterError(f"speaker={speaker!r} has no labelled utterance; choose one of the manifest")
     return rows.loc[(rows["seconds"] - seconds).abs().idxmin()]
@@ -218,14 +205,11 @@ def check_all(checks):
     >>> check_all({"four classes": len(LABELS) == 4})
     ok    four classes
     """
-    failed = [name for name, holds in checks.items() if not holds]
-    for name in checks:
-        print(f"{'FAIL' if name in failed else 'ok  '}  {name}")
-    if failed:
-        raise RunError(
-            f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}; "
-            "look at the cells above before using anything this notebook wrote"
-        )
+    for name, holds in checks.items():
+        print(f"{'ok  ' if holds else 'FAIL'}  {name}")
+    if failed := [name for name, holds in checks.items() if not holds]:
+        wrong = f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}"
+        raise RunError(f"{wrong}; look at the cells above before using anything this notebook wrote")
 
 
 def unheard_utterances(experiment, root=""):
@@ -307,10 +291,10 @@ def spoil(waveform):
     telephone = soxr.resample(waveform, SAMPLE_RATE, TELEPHONE_HZ, quality=audio.SOXR_QUALITY)
     return {
         "as it is": wav_bytes(waveform),
-        "far away": wav_bytes(FAR_AWAY * waveform / loudest),
-        "too loud": wav_bytes(np.clip(TOO_LOUD * waveform / loudest, -1, 1)),
+        "far away": wav_bytes(0.01 * waveform / loudest),  # peak at -40 dBFS
+        "too loud": wav_bytes(np.clip(8 * waveform / loudest, -1, 1)),  # 8 times what a recorder can hold
         "telephone": wav_bytes(telephone, TELEPHONE_HZ),
-        "cut off": wav_bytes(waveform[: int(CUT_OFF_S * SAMPLE_RATE)]),
+        "cut off": wav_bytes(waveform[: SAMPLE_RATE // 2]),  # after half a second
         "muted": wav_bytes(0 * waveform),
     }
 
@@ -361,8 +345,6 @@ def split_at(waveform, frequency):
     >>> below.tolist(), above.tolist()
     ([0.0, 0.0, 0.0, 0.0], [1.0, -1.0, 1.0, -1.0])
     """
-    if not 0 <= frequency <= SAMPLE_RATE / 2:
-        raise ParameterError(f"frequency={frequency!r} Hz, expected 0 to {SAMPLE_RATE // 2} Hz; use 4000")
     n = len(waveform)
     high = np.fft.rfftfreq(n, 1 / SAMPLE_RATE) >= frequency
     above = np.fft.irfft(np.fft.rfft(waveform) * high, n)
@@ -378,10 +360,6 @@ def plot_window(frame, window, ax: Axes) -> Axes:
         At 16 kHz; the window lies between 0 and 1.
     ax : Axes
     """
-    if np.shape(frame) != np.shape(window):
-        raise ParameterError(
-            f"frame has {len(frame)} samples, window {len(window)}: expected the same number"
-        )
     milliseconds = 1000 * np.arange(len(frame)) / SAMPLE_RATE
     peak = np.abs(frame).max() or 1.0
     ax.plot(milliseconds, frame / peak, color="0.7", linewidth=0.6, label="frame")
@@ -438,8 +416,6 @@ def plot_picture(pixels, ax: Axes) -> Axes:
         0 black, 255 white.
     ax : Axes
     """
-    if np.shape(pixels) != IMAGE_SIZE:
-        raise ParameterError(f"pixels: shape {np.shape(pixels)}, expected {IMAGE_SIZE}; give one picture")
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, aspect="auto")
     ax.set(xlabel="pixel column", ylabel="pixel row")
     ax.spines[:].set_visible(True)
@@ -458,33 +434,25 @@ def plot_fields(waveform, ax: Axes, *, field, hop, first=0, n_frames=6) -> Axes:
         Receptive field and hop of the encoder in samples.
     first, n_frames : int
         Number of the first frame, and how many to draw.
-
-    Raises
-    ------
-    ParameterError
-        If the waveform ends before the first frame begins.
     """
     start, end = first * hop, (first + n_frames - 1) * hop + field
     shown = waveform[start:end]
-    if not len(shown):
-        raise ParameterError(
-            f"first={first}: frame {first} begins at sample {start}, the waveform has {len(waveform)}"
-        )
     seconds = (start + np.arange(len(shown))) / SAMPLE_RATE
     ax.plot(seconds, shown, color=BLUE, linewidth=0.7)
     peak = np.abs(shown).max() or 1.0
-    for row, number in enumerate(range(first, first + n_frames)):
-        level, begin = -peak * (1.3 + 0.22 * row), number * hop / SAMPLE_RATE
-        colour = (VERMILLION, ORANGE)[row % 2]
-        ax.plot([begin, begin + field / SAMPLE_RATE], [level, level], color=colour, linewidth=3)
-        ax.text(begin, level, f"{number}  ", ha="right", va="center", fontsize=7)
+    for row in range(n_frames):
+        level, begin = -peak * (1.3 + 0.22 * row), (first + row) * hop / SAMPLE_RATE
+        ax.hlines(
+            level, begin, begin + field / SAMPLE_RATE, colors=(VERMILLION, ORANGE)[row % 2], linewidth=3
+        )
+        ax.text(begin, level, f"{first + row}  ", ha="right", va="center", fontsize=7)
     margin = 0.05 * (end - start)
     ax.set_xlim((start - margin) / SAMPLE_RATE, end / SAMPLE_RATE)
     ax.set(xlabel="time (s)", ylabel="amplitude", yticks=[0])
     return ax
 
 
-def plot_vectors(vectors, ax: Axes, *, hop, n_real=None) -> Axes:
+def plot_vectors(vectors, ax: Axes, *, hop, n_real) -> Axes:
     """One vector for each encoder frame as a picture, with the end of the speech dashed.
 
     Parameters
@@ -493,19 +461,21 @@ def plot_vectors(vectors, ax: Axes, *, hop, n_real=None) -> Axes:
     ax : Axes
     hop : int
         Samples at 16 kHz from one frame to the next.
-    n_real : int, optional
+    n_real : int
         How many first frames are speech.
     """
     limit = float(np.percentile(np.abs(vectors), 99)) or 1.0
     extent = (0, len(vectors) * hop / SAMPLE_RATE, -0.5, vectors.shape[1] - 0.5)
     image = ax.imshow(vectors.T, origin="lower", aspect="auto", extent=extent, cmap="PuOr_r")
     image.set_clim(-limit, limit)
-    if n_real is not None:
-        ax.axvline(n_real * hop / SAMPLE_RATE, color="black", linestyle="--", linewidth=0.8)
+    ax.axvline(n_real * hop / SAMPLE_RATE, color="black", linestyle="--", linewidth=0.8)
     ax.set(xlabel="time (s); dashed: end of the speech", ylabel="dimension of the vector")
     ax.figure.colorbar(image, ax=ax, label="hidden state", pad=0.02, extend="both")
     return ax
 
 
-def _with_seconds(rows):
-    return rows.assign(seconds=(rows["num_samples"] / rows["sample_rate"]).astype(float))
+def _utterances(manifest, speaker):
+    """The labelled utterances, of one speaker if it is named, with their length as ``seconds``."""
+    rows = task_rows(manifest)
+    rows = rows.assign(seconds=(rows["num_samples"] / rows["sample_rate"]).astype(float))
+    return rows[rows["speaker"] == speaker] if speaker else rows

@@ -18,14 +18,14 @@ import numpy as np
 import pandas as pd
 
 from serkit import figures, runs
-from serkit.constants import LABELS, SAMPLE_RATE
-from serkit.errors import AudioError, RunError, SerkitError
+from serkit.constants import LABELS
+from serkit.errors import AudioError, SerkitError
 from serkit.features import audio
 from serkit.predict import Prediction, describe_training, newest_model, open_predictor
 from serkit.widgets.lecture import picture, player, segment_table, wav_bytes
 
 PLAYER_S = 60  # s that a player holds; an hour would make the notebook 150 MB
-OUTLINE_HZ = 20  # of a longer recording: its lowest and highest sample in each twentieth of a second
+STRETCHES = 2400  # of the outline: more than a picture has columns
 MAX_ROWS = 40  # segments shown as a table: two minutes
 MAX_BYTES = 2 * 2**30  # of one file; a day of telephone speech, three hours of a CD
 LIMITS = (
@@ -43,7 +43,7 @@ class Analysis:
     name: str
     prediction: Prediction
     sound: np.ndarray = field(repr=False)  # (num_samples,) float32, 16 kHz mono: its first minute at most
-    outline: np.ndarray = field(repr=False)  # to draw: the sound itself, or lows and highs of a longer one
+    outline: np.ndarray = field(repr=False)  # to draw: lows and highs of short stretches, in turns
     outline_rate: float  # values of the outline in a second
 
     @property
@@ -79,16 +79,11 @@ class Recogniser:
 
     def __init__(self, folder, device="auto"):
         self.folder, self.device = Path(folder), device
-        self.experiment = self.open_model().experiment  # what the model was trained on: dict
-
-    def open_model(self):
-        """The `serkit.predict.Predictor`, or a WeightsError if there is no complete model any more."""
-        return open_predictor(self.folder, self.device)
+        self.experiment = open_predictor(folder, device).experiment  # what the model was trained on: dict
 
     def describe(self):
-        """Folder, training and device in a line."""
-        trained = describe_training(self.experiment)
-        return f"model {runs.show_path(self.folder)}, trained on {trained}, on {self.open_model().device}"
+        """Folder and training in a line."""
+        return f"model {runs.show_path(self.folder)}, trained on {describe_training(self.experiment)}"
 
     def analyse(self, content, name):
         """Recognise the emotions in the bytes of a sound file, called ``name`` in messages; as `analyse_file`."""
@@ -124,10 +119,9 @@ class Recogniser:
         path = runs.project_home() / os.path.expanduser(path)
         try:
             if path.is_file() and not path.stat().st_size:
-                raise AudioError(
-                    f"{path}: the file is empty (0 bytes), expected a sound; record or copy it again"
-                )
-            return Analysis(name, self.open_model().predict(path, progress=progress), *_listen(path))
+                raise AudioError(f"{path}: the file is empty (0 bytes), expected a sound; copy it again")
+            prediction = open_predictor(self.folder, self.device).predict(path, progress=progress)
+            return Analysis(name, prediction, *_listen(path))
         except AudioError as error:
             raise AudioError(str(error).replace(str(path), name)) from None
         except OSError as error:
@@ -135,18 +129,7 @@ class Recogniser:
 
 
 def open_recogniser(run, model="", device="auto"):
-    """The model of a run, ready to listen.
-
-    Parameters
-    ----------
-    run : str or serkit.runs.Run
-    model : path, optional
-        Model folder, relative to the project or absolute; default: that of the newest finished fold.
-    device : str, optional
-
-    Returns
-    -------
-    Recogniser
+    """The model in a folder (relative to the project or absolute), or that of a run's newest finished fold.
 
     Raises
     ------
@@ -171,14 +154,10 @@ def compare(analyses):
     -------
     pd.DataFrame
     """
-    table = pd.DataFrame({name: each.prediction.utterance for name, each in analyses.items()}).T
-    noticed = ["; ".join(notice.kind for notice in each.prediction.notices) for each in analyses.values()]
-    return (
-        (100 * table)
-        .round(1)
-        .assign(noticed=[kinds or "nothing" for kinds in noticed])
-        .rename_axis("recording")
-    )
+    shares = {name: analysis.prediction.utterance for name, analysis in analyses.items()}
+    table = (100 * pd.DataFrame(shares).T).round(1).rename_axis("recording")
+    kinds = [[notice.kind for notice in analysis.prediction.notices] for analysis in analyses.values()]
+    return table.assign(noticed=["; ".join(names) or "nothing" for names in kinds])
 
 
 def as_html(analysis):
@@ -195,13 +174,12 @@ def as_html(analysis):
     """
     table, prediction = analysis.segments, analysis.prediction
     notices = "".join(f"<li>{escape(n.text)}. <b>{escape(n.advice)}</b></li>" for n in prediction.notices)
-    cut = f"<p>The player holds the first {PLAYER_S} s.</p>" if analysis.sound is not analysis.outline else ""
-    rest = len(table) - MAX_ROWS
-    more = f"<p>and {rest} more; the timeline shows all of them.</p>" if rest > 0 else ""
+    cut = f"<p>The player holds the first {PLAYER_S} s.</p>" if prediction.duration_s > PLAYER_S else ""
+    more = f"<p>The first {MAX_ROWS}; the timeline shows all of them.</p>" if len(table) > MAX_ROWS else ""
     return (
         f'<h3 class="serkit-verdict">{escape(analysis.name)}: {escape(analysis.verdict)}</h3>'
         f"{player(analysis.sound)._repr_html_()}{cut}<ul>{notices}</ul>{_draw(analysis)}{STYLE}"
-        f"<details><summary>{len(table)} segment{'s' if len(table) > 1 else ''}</summary>"
+        f"<details><summary>Segments: {len(table)}</summary>"
         f"{table.head(MAX_ROWS).to_html(index=False, border=0, classes='serkit-segments')}{more}</details>"
         f"<p><b>What it can't say.</b> {LIMITS}</p>"
     )
@@ -289,7 +267,6 @@ class VoicePanel(widgets.VBox):
     Parameters
     ----------
     recogniser : Recogniser
-        The model that answers first; those of all finished folds can be chosen.
 
     Notes
     -----
@@ -299,18 +276,11 @@ class VoicePanel(widgets.VBox):
 
     def __init__(self, recogniser):
         self.recogniser = recogniser
-        folders = [*(folder / "model" for folder in runs.find_folds()), recogniser.folder]
-        choices = {str(runs.show_path(folder)): folder for folder in folders}
-        wide = {"width": "auto"}
-        self.model = widgets.Dropdown(
-            options=choices, value=recogniser.folder, description="model", layout=wide
-        )
         self.path = widgets.Text(placeholder="or the path of a sound file", layout={"flex": "1 1 auto"})
         self.button = widgets.Button(description="Analyse")
         self.sound, self.answer = SoundInput(self.analyse_file), widgets.HTML().add_class("serkit-answer")
-        self.model.observe(self._change_model, "value")
         self.button.on_click(lambda _: self.analyse_file(self.path.value.strip()))
-        super().__init__([self.model, self.sound, widgets.HBox([self.path, self.button]), self.answer])
+        super().__init__([self.sound, widgets.HBox([self.path, self.button]), self.answer])
         self.add_class("serkit-panel")
 
     def __repr__(self):
@@ -323,20 +293,9 @@ class VoicePanel(widgets.VBox):
             if not str(path):
                 raise AudioError("no path given; write one into the field, or choose a file above")
             self.answer.value = as_html(self.recogniser.analyse_file(path, name))
-        except SerkitError as error:
-            self._refuse(error)
-        except KeyboardInterrupt:
-            self._refuse(RunError("interrupted; nothing was kept"))
-
-    def _change_model(self, change):
-        self.answer.value = ""  # it was another model's
-        try:
-            self.recogniser = Recogniser(change["new"], self.recogniser.device)
-        except SerkitError as error:
-            self._refuse(error)
-
-    def _refuse(self, error):
-        self.answer.value = f'<p class="serkit-problem"><b>Not possible.</b> {escape(str(error))}</p>'
+        except (SerkitError, KeyboardInterrupt) as error:
+            said = escape(str(error) or "interrupted; nothing was kept")
+            self.answer.value = f'<p class="serkit-problem"><b>Not possible.</b> {said}</p>'
 
 
 def _draw(analysis):
@@ -354,17 +313,10 @@ def _draw(analysis):
 
 def _listen(path):
     """The sound for a player, and the outline for a picture; what is held does not grow like the recording."""
-    head, edges, heard = [], [], 0
     with audio.open_sound(path) as sound:
-        rate = sound.samplerate
-        step = max(1, rate // OUTLINE_HZ)
-        while len(channels := audio.read_channels(sound, step)):
-            mono = audio.downmix(channels)
-            edges += [mono.min(), mono.max()]
-            if heard < PLAYER_S * rate:
-                head.append(mono)
-            heard += len(mono)
-    sound = audio.resample(np.concatenate(head)[: PLAYER_S * rate], rate)
-    if heard <= PLAYER_S * rate:
-        return sound, sound, SAMPLE_RATE
-    return sound, np.array(edges), 2 * rate / step
+        rate, step = sound.samplerate, -(-sound.frames // STRETCHES)
+        head = audio.downmix(audio.read_channels(sound, PLAYER_S * rate))
+        sound.seek(0)
+        stretches = map(audio.downmix, sound.blocks(step, dtype="float32", always_2d=True))
+        outline = np.array([(stretch.min(), stretch.max()) for stretch in stretches])
+    return audio.resample(head, rate), outline.ravel(), 2 * rate / step

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from serkit import figures
 from serkit.constants import LABELS
 from serkit.errors import ParameterError, RunError
 from serkit.evaluation import ablations
 from serkit.evaluation.ablations import choose_epochs
 from serkit.evaluation.predictions import check_predictions
 from serkit.experiment import Experiment
-from serkit.figures import ablations as ablation_plots
 
 SPEAKERS = ("1F", "1M", "2F", "2M", "3F", "3M")
 
@@ -127,7 +127,7 @@ class TestTable:
     def test_figure_shows_every_variant(self):
         table = ablations.ablation_table(self.TABLE, self.FAMILY, "views")
         _, ax = plt.subplots()
-        ablation_plots.plot_ablation(table, "views", ax)
+        figures.plot_ablation(table, "views", ax)
         assert [label.get_text() for label in ax.get_yticklabels()] == ["mfcc", "all"]
         assert sorted(ax.collections[0].get_offsets()[:, 0]) == pytest.approx([50, 75])
         plt.close()
@@ -187,7 +187,7 @@ class TestRules:
 
     def test_figure_names_what_each_rule_reports(self, epochs):
         _, ax = plt.subplots()
-        ablation_plots.plot_rules(epochs, ax)
+        figures.plot_rules(epochs, ax)
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
         assert labels[1:] == ["rule published: 75.0", "rule clean: 50.0", "rule last: 62.5"]
         assert ax.lines[0].get_ydata().tolist() == pytest.approx([25, 50, 75, 62.5])

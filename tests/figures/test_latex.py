@@ -10,10 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from serkit.evaluation.intervals import Estimate
-from serkit.figures.plots import COLUMN_IN, TEXT_IN, paper_style
-from serkit.figures.saving import save_figure
-from serkit.figures.tables import latex_caption, save_table
+from serkit.evaluation import Estimate
+from serkit.figures import COLUMN_IN, TEXT_IN, latex_caption, paper_style, save_figure, save_table
 
 # Two columns of a conference paper, as wide as the figures are made
 HEAD = rf"""\documentclass[twocolumn]{{article}}

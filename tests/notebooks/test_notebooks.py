@@ -17,7 +17,7 @@ from voices import voice, write_model
 
 from serkit.experiment import Experiment
 from serkit.recipe import CORRECTED
-from serkit.reproduction.execution import KERNEL_START_S
+from serkit.reproduction.jobs import KERNEL_START_S
 from serkit.runs import DONE
 
 HOME = Path(__file__).parents[2]

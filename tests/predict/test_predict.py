@@ -22,7 +22,7 @@ from serkit.features import audio
 from serkit.features.store import build_store
 from serkit.metrics import utterance_probabilities
 from serkit.model.coattention import DEMO, create_model
-from serkit.predict import Predictor, open_predictor, summary_table
+from serkit.predict import Predictor, open_predictor
 from serkit.recipe import CORRECTED, PUBLISHED, named
 from serkit.training import scoring
 from serkit.training.batches import SegmentDataset, fit_scaler
@@ -183,7 +183,7 @@ class TestPredict:
         soundfile.write(tmp_path / "a.wav", np.zeros(32_000), 16_000)
         result = predictor.predict(tmp_path / "a.wav")
         assert np.isfinite(probabilities(result)).all()
-        assert result.notices[-1].text.startswith("silence: every sample is zero")
+        assert [notice.kind for notice in result.notices] == ["silence"]
         assert result.segments["peak_dbfs"].tolist() == [-np.inf]
 
     def test_memory_does_not_grow_with_length(self, predictor, tmp_path):
@@ -198,14 +198,6 @@ class TestPredict:
             hook.remove()
             assert sum(sizes) == seconds // 3 and max(sizes) == 5
 
-    def test_many_do_not_depend_on_order_or_on_broken_ones(self, predictor, sounds):
-        names = ["mono16.wav", "text.wav", "short.wav", "speech.flac"]
-        first, failed = predictor.predict_many([sounds / name for name in names])
-        again, _ = predictor.predict_many([sounds / name for name in reversed(names)])
-        assert list(failed) == [str(sounds / "text.wav")]
-        assert "not readable as audio" in failed[str(sounds / "text.wav")]
-        pd.testing.assert_frame_equal(summary_table(first), summary_table(again[::-1]))
-
     def test_bf16_on_cpu_is_close(self, folder, predictor, sounds):
         """8 bits of mantissa through a dozen layers."""
         half = Predictor(folder, device="cpu", precision="bf16").predict(sounds / "mono16.wav")
@@ -216,7 +208,7 @@ class TestPredict:
     def test_errors(self, predictor, folder, tmp_path):
         with pytest.raises(AudioError, match=r"gone\.wav: no such file"):
             predictor.predict(tmp_path / "gone.wav")
-        with pytest.raises(ParameterError, match=r"device='tpu', expected auto or .*cpu"):
+        with pytest.raises(ParameterError, match=r"device='tpu', expected auto, cpu"):
             Predictor(folder, device="tpu")
         with pytest.raises(ParameterError, match=r"precision='int8', expected one of auto, float32"):
             Predictor(folder, precision="int8")
@@ -299,10 +291,8 @@ class TestCommand:
         picture, text = tmp_path / "t.png", tmp_path / "out.csv"
         options = ("--model", folder, "--format", "csv", "--output", text, "--timeline", picture)
         assert run(sounds / "mono16.wav", *options) == 0
-        out, err = capfd.readouterr()
-        assert out == "" and len(pd.read_csv(text)) == 1
+        assert capfd.readouterr().out == "" and len(pd.read_csv(text)) == 1
         assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 10_000
-        assert f"written {picture}" in err
 
     def test_any_name_can_be_a_title(self, folder, tmp_path, capfd):
         path = tmp_path / "a $x_$ ünd 100 % \\frac{.wav"
@@ -315,19 +305,17 @@ class TestCommand:
         for form in ("table", "json", "csv"):
             assert run(path, "--model", folder, "--format", form) == 1
             out[form] = capfd.readouterr().out
-        assert out["table"] == "" and len(out["csv"].splitlines()) == 1
+        assert out["table"] == out["csv"] == ""
         record = json.loads(out["json"])
         assert record["files"] == [] and [failure["file"] for failure in record["failed"]] == [str(path)]
         assert record["failed"][0]["error"].startswith(f"{path}: not readable as audio")
-        assert run(path, "--model", folder, "--format", "csv", "--segments") == 1
-        assert capfd.readouterr().out == "file\n"
 
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ((), "no FILE given"),
-            (("a.wav", "b.wav", "--timeline", "t.png"), "given 2 files, expected one"),
-            (("a.wav", "--timeline", "t.docx"), r"ends in .png, .pdf, .svg"),
+            (("a.wav", "b.wav", "--timeline", "t.png"), "of 2 recordings, expected one"),
+            (("a.wav", "--timeline", "t.docx"), "ends in .png, .pdf, .svg"),
             (("a.wav", "--output", "nowhere/out.csv"), "expected a file in a folder that exists"),
             (("a.wav", "--output", "./a.wav"), "is one of the recordings"),
             (("a.wav", "--model", "nowhere"), "nowhere: no such folder"),
@@ -354,4 +342,4 @@ class TestCommand:
         assert run(sounds / "short.wav", "--run", "mine") == 0
         assert "fold=2" in capfd.readouterr().err
         assert run(sounds / "short.wav") == 2
-        assert "choose one of the runs that have: --run mine" in capfd.readouterr().err
+        assert "run 'demo': no finished fold" in capfd.readouterr().err

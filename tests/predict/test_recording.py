@@ -71,16 +71,10 @@ class TestWindows:
 
 class TestRefused:
     def test_under_25_ms(self, tmp_path):
-        path = write(tmp_path / "a.wav", noise(0.0249))
-        with pytest.raises(
-            AudioError, match=r"a\.wav: 24\.9 ms long, expected at least 25 ms; .*record more"
-        ):
-            windows(path)
+        for seconds, said in ((0, r"0\.000"), (0.02, r"0\.020")):
+            with pytest.raises(AudioError, match=rf"a\.wav: {said} s long, expected 0\.025 to 600 s"):
+                windows(write(tmp_path / "a.wav", noise(seconds)))
         assert len(windows(write(tmp_path / "b.wav", noise(0.025)))[0]) == 1
-
-    def test_empty(self, tmp_path):
-        with pytest.raises(AudioError, match=r"0\.0 ms long, expected at least 25 ms"):
-            windows(write(tmp_path / "a.wav", noise(0)))
 
     def test_nan_late_in_a_long_recording_is_placed(self, tmp_path):
         sound = noise(40)
@@ -114,7 +108,7 @@ class TestNotices:
     def test_low_rate_and_channels(self, tmp_path):
         noticed = self.noticed(write(tmp_path / "a.wav", np.stack([noise(2, 8_000)] * 2, 1), 8_000))
         assert list(noticed) == ["sample rate", "channels"]
-        assert "8000 Hz, so there is nothing above 4000 Hz in the input" in noticed["sample rate"]
+        assert "8000 Hz, so there is nothing above 4000 Hz" in noticed["sample rate"]
 
     @pytest.mark.parametrize(
         ("level", "kinds"), [(-35.9, []), (-36.1, ["quiet"]), (-59.9, ["quiet"]), (-60.1, ["silence"])]
@@ -124,18 +118,14 @@ class TestNotices:
         sound[::2] = 10 ** (level / 20)
         noticed = self.noticed(write(tmp_path / "b.wav", sound, subtype="FLOAT"))
         assert list(noticed) == kinds
-        assert all(f"the loudest sample is at {level} dBFS" in text for text in noticed.values())
+        assert all(f"{level} dBFS, expected" in text for text in noticed.values())
 
-    def test_silence(self, tmp_path):
-        noticed = self.noticed(write(tmp_path / "a.wav", np.zeros(32_000)))
-        assert noticed == {"silence": "silence: every sample is zero, the answer means nothing"}
-
-    @pytest.mark.parametrize(("rest", "level"), [(0.0, "-inf"), (1e-4, "-")])
-    def test_channels_that_cancel(self, tmp_path, rest, level):
+    @pytest.mark.parametrize(("rest", "level"), [(0.0, "-inf"), (1e-4, "-86.0")])
+    def test_channels_that_cancel_are_silent(self, tmp_path, rest, level):
         sound = noise(2)
         noticed = self.noticed(write(tmp_path / "a.wav", np.stack([sound, rest - sound], 1), subtype="FLOAT"))
         assert list(noticed) == ["silence", "channels"]
-        assert f"the channels cancel each other, their average peaks at {level}" in noticed["silence"]
+        assert f"the average of all channels peaks at {level} dBFS" in noticed["silence"]
 
     @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "PCM_24", "FLOAT"])
     def test_clipping(self, tmp_path, subtype):
@@ -146,18 +136,13 @@ class TestNotices:
         assert 0.6 < float(noticed["clipping"].split()[1].rstrip("%")) / 100 < 0.72
         assert self.noticed(write(tmp_path / "b.wav", 0.9 * sine, subtype=subtype)) == {}
 
-    def test_clipped_runs_go_on_over_the_seconds_in_which_a_file_is_read(self, tmp_path):
-        """By counting in one go; at 100 Hz a second is short, so that many runs cross its end."""
-        sound = np.where(np.random.default_rng(3).random((5000, 2)) < 0.7, 1.0, 0.0)
-        sound[95:205, 1] = 1  # a run over three seconds
-        _, recording = windows(write(tmp_path / "a.wav", sound, 100))
-        lengths = [
-            len(run) for c in range(2) for run in "".join("10"[int(x == 0)] for x in sound[:, c]).split("0")
-        ]
-        assert max(lengths) >= 110
-        assert (recording.clipped, recording.runs, recording.longest_run) == (
-            int(sound.sum()), sum(n >= 3 for n in lengths), max(lengths)
-        )  # fmt: skip
+    def test_clipped_samples_by_hand(self, tmp_path):
+        """Runs of 2, 3 and 5 samples: 10 at full scale, of which 1 and 3 end three in a row."""
+        sound = np.zeros((1000, 2))
+        sound[10:12, 0] = sound[20:23, 0] = sound[30:35, 1] = 1
+        _, recording = windows(write(tmp_path / "a.wav", sound))
+        assert (recording.full, recording.clipped) == (10, 4)
+        assert self.noticed(tmp_path / "a.wav")["clipping"].startswith("clipping: 0.50% of the samples")
 
     def test_two_in_a_row_are_a_peak(self, tmp_path):
         sound = noise(2)

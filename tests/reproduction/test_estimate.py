@@ -1,29 +1,26 @@
-"""The estimate before the work: sizes to the byte, lines by hand, and what does not fit."""
+"""The estimate before the work: costs by hand, lines by hand, and what does not fit."""
 
 import shutil
-import sys
 from collections import namedtuple
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import toy_project
 
-from serkit import runs
+from serkit import folds, runs
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import RunError
 from serkit.experiment import Experiment
-from serkit.features.rows import RowFile
-from serkit.features.store import build_store, store_bytes_left, store_key
+from serkit.features.store import build_store
 from serkit.recipe import CORRECTED
 from serkit.reproduction import estimate, plan, reproduce
-from serkit.reproduction.estimate import Cost, Measured, Memory
+from serkit.reproduction.estimate import NOTEBOOK_BYTES, NOTEBOOK_S, Cost
 
-HOME = Path(__file__).parents[2]
 Usage = namedtuple("Usage", "total used free")
 DEMO = Experiment()
-BALLAST = 1_700_000_000  # bytes, more than the probe takes for the demo model
+MEASURED = toy_project.MEASURED
 
 
 @pytest.fixture(scope="module")
@@ -47,235 +44,119 @@ def tones(tmp_path_factory):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, tones):
-    """A project whose demo corpus is the tones; the probe is asked once for all tests."""
-    shutil.copytree(HOME / "notebooks", tmp_path / "notebooks")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan.corpora, "load", lambda *given, **options: tones)
+    """A project of toy notebooks whose demo corpus is the tones."""
+    toy_project.make_project(tmp_path, monkeypatch)
+    monkeypatch.setattr(reproduce.corpora, "load", lambda *given, **options: tones)
     return tmp_path
-
-
-@pytest.fixture
-def nothing_asked(monkeypatch):
-    """Fails when anything is measured."""
-
-    def refuse(request):
-        raise AssertionError("measured")
-
-    monkeypatch.setattr(estimate, "_ask", refuse)
 
 
 def disk_with(free, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**13, 10**13 - free, free))
 
 
-class TestStore:
-    def test_bytes_are_those_that_are_written(self, tones, tmp_path):
-        expected = store_bytes_left(tones, CORRECTED, tmp_path)
-        assert not list(tmp_path.iterdir())  # nothing is written to find out
-        folder = build_store(tones, CORRECTED, tmp_path).folder
-        arrays = sum(path.stat().st_size for path in folder.glob("*.npy"))
-        assert expected == arrays - (folder / "done.npy").stat().st_size
+class TestTrainingCost:
+    def cost(self, n_train=10, **settings):
+        segments = {"train": n_train, "validation": 3, "test": 2}
+        settings = {"epochs": 1, "batch_size": 16} | settings
+        return estimate.training_cost(Experiment(**settings), segments, MEASURED)
 
-    def test_by_hand(self, tones, tmp_path):
-        """One second is 101 frames of 2 x 200 + 4 x 40 bytes and 16,000 samples of 2."""
-        one = tones.iloc[:1].assign(num_samples=16_000)
-        assert store_bytes_left(one, CORRECTED, tmp_path) == 101 * 560 + 32_000 + 3 * 128
+    def test_disk_by_hand(self):
+        """1 MB of weights: a checkpoint holds them and two moments; the next is written beside it."""
+        assert self.cost().disk - NOTEBOOK_BYTES == 1_000_000 and self.cost().checkpoints == 6_000_000
 
-    def test_what_is_complete_needs_nothing(self, tones, tmp_path):
-        build_store(tones, CORRECTED, tmp_path)
-        assert store_bytes_left(tones, CORRECTED, tmp_path) == 0
+    def test_a_batch_that_is_not_full_is_a_step(self):
+        assert self.cost(17).seconds - self.cost(16).seconds == pytest.approx(16 * MEASURED["segment_s"])
 
-    def test_what_was_written_into_a_file_with_holes_is_not_counted_again(self, tones, tmp_path):
-        whole = store_bytes_left(tones, CORRECTED, tmp_path)
-        folder = tmp_path / store_key(tones, CORRECTED)
-        folder.mkdir()
-        size = RowFile(folder / "audio.npy", "int16", (int(tones["num_samples"].sum()),)).total_bytes
-        with open(folder / "audio.npy", "wb") as file:
-            file.write(bytes(size // 2))
-            file.truncate(size)
-        assert store_bytes_left(tones, CORRECTED, tmp_path) == pytest.approx(whole - size // 2, abs=20_000)
+    def test_what_is_predicted_by_hand(self):
+        """Validation and test after each of two epochs, and once more at the end; test only if that is kept."""
+        whole, part = (self.cost(epochs=2, keep_epochs=keep).seconds for keep in (True, False))
+        assert whole - NOTEBOOK_S == pytest.approx((2 * 16 + 3 * 5 / 2) * MEASURED["segment_s"])
+        assert whole - part == pytest.approx(2 * 2 / 2 * MEASURED["segment_s"])
 
 
-class TestFold:
-    def test_disk_by_hand(self, tmp_path):
-        """1,000 bytes of weights: a checkpoint holds them and two moments; the next is written beside it."""
-        cost = Measured(DEMO, model=1000).fold({"train": 16, "validation": 0, "test": 1}, 1, tmp_path)
-        assert (cost.model, cost.checkpoint) == (1000, 6000)
+class TestEstimate:
+    def steps(self, tones, **settings):
+        return plan.make_plan("trial", tones, corpus="demo", **settings)
 
-    def test_an_interrupted_fold_has_part_of_it_already(self, tmp_path):
-        (tmp_path / "model").mkdir()
-        (tmp_path / "model" / "model.safetensors").write_bytes(bytes(1_000_000))
-        (tmp_path / runs.CHECKPOINT).write_bytes(bytes(3_000_000))
-        cost = Measured(DEMO, model=1_000_000).fold({"train": 16, "validation": 0, "test": 1}, 1, tmp_path)
-        assert cost.model <= 4096 and cost.checkpoint == pytest.approx(3_000_000, abs=10_000)
+    def test_the_first_step_builds_the_store_and_each_kind_is_measured_once(
+        self, project, tones, monkeypatch
+    ):
+        asked = []
+        measured = MEASURED | {"extraction_s": 2.0, "store_bytes": 1000}
+        monkeypatch.setattr(estimate, "measure", lambda *given: asked.append(given[0].variant) or measured)
+        variants = [("a", {}), ("b", {"recipe": "published"}), ("c", {"views": "mfcc"})]
+        steps = self.steps(tones, variants=variants, seeds=(1, 2), epochs=1)
+        costs = estimate.estimate(steps, tones)
+        assert asked == ["corrected_clean_session_demo", "corrected_clean_session_demo_mfcc"]
+        speech_s = 6 * (0.5 + 1.5 + 2.5 + 3.5)
+        assert costs[steps[0].title].seconds == NOTEBOOK_S + 2 * speech_s / estimate.threads_per_job(1)
+        assert costs[steps[0].title].disk == NOTEBOOK_BYTES + 1000 * speech_s
+        assert costs[steps[1].title] == costs[steps[-1].title] == Cost()
+        training = next(step for step in steps if step.experiment is not None)
+        fold = folds.find_fold(folds.make_folds(tones), training.experiment.fold)
+        # four utterances of 0.5 to 3.5 s have 1 + 1 + 1 + 2 segments
+        segments = {split: len(getattr(fold, split)) * 5 // 4 for split in folds.SPLITS}
+        assert costs[training.title] == estimate.training_cost(training.experiment, segments, measured)
+        build_store(tones, CORRECTED, runs.processed_folder("demo"))
+        assert estimate.estimate(steps, tones)[steps[0].title].seconds == NOTEBOOK_S
 
-    def test_a_batch_that_is_not_full_is_a_step(self, tmp_path):
-        measured = Measured(Experiment(batch_size=16), step_s=1.0)
-        seconds = [
-            measured.fold({"train": n, "validation": 0, "test": 0}, 1, tmp_path).seconds for n in (16, 17)
-        ]
-        assert seconds[1] - seconds[0] == pytest.approx(1.0)
-
-
-@pytest.fixture(scope="module")
-def answer(tones):
-    """The probe's answer and what is made of it, asked for by a process with a large past."""
-    ballast, asked, real = np.ones(BALLAST, np.uint8), [], estimate._ask
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "_ask", lambda request: asked.append(real(request)) or asked[-1])
-        patch.chdir(Path(tones["path"][0]).parent)
-        measured = estimate.measure(DEMO, tones)
-    assert len(ballast) == BALLAST
-    return asked[0], measured
-
-
-class TestFrozenEncoder:
-    """What is computed once is counted once: for all folds, or for each seed of random weights."""
-
-    COUNTS = {"train": 10, "validation": 3, "test": 2}  # noqa: RUF012
-
-    def measured(self, **settings):
-        return Measured(Experiment(**settings), encoder_s=2.0, state_bytes=100, random_encoder=True)
-
-    def test_by_hand(self):
-        assert self.measured().encoding(self.COUNTS).seconds == 30.0
-        assert self.measured().encoding(self.COUNTS).store == 1500
-        # published: who chooses the checkpoint is who is tested
-        assert self.measured(selection="published").encoding(self.COUNTS).store == 1200
-
-    def test_whose_output_it_is(self):
-        assert self.measured().encoder_of(Experiment(seed=3)) == 3
-        assert self.measured().encoder_of(None) is None
-        assert Measured(DEMO).encoder_of(DEMO) is None
-        assert Measured(DEMO, state_bytes=1).encoder_of(DEMO) == "pretrained"
-
-    def test_only_the_first_fold_of_a_seed_pays(self, tones, tmp_path, monkeypatch):
-        monkeypatch.setattr(estimate, "measure", lambda *_, **__: self.measured())
-        experiments = [Experiment(fold=fold, seed=seed) for seed in (1, 2) for fold in ("1", "2")]
-        steps = [
-            plan.Step("05_train_coattention", {}, tmp_path / f"{e.fold}-{e.seed}" / "x.ipynb", e)
-            for e in experiments
-        ]
-        stores = [step.cost.store for step in plan._with_costs(steps, tones)]
-        assert [store > 0 for store in stores] == [True, False, True, False]
+    def test_nothing_is_measured_when_all_is_trained(self, project, tones, monkeypatch):
+        monkeypatch.setattr(estimate, "measure", None)
+        steps = [step for step in self.steps(tones) if step.experiment is None]
+        assert set(estimate.estimate(steps, tones).values()) == {Cost()}
 
 
-class TestProbe:
-    """One real measurement of the demo model, shared by these tests."""
+def test_what_can_not_be_measured_is_said(tones, capsys):
+    """Sound files that are gone."""
+    assert estimate.measure(DEMO, tones.assign(path="gone.wav")) is None
+    assert "it can't be measured: " in capsys.readouterr().out
 
-    def test_memory_grows_with_the_batch(self, answer):
-        """Its time does too, but not on every machine that is busy at that moment."""
-        steps = answer[0]["steps"]
-        assert list(steps) == ["2", "4", "16"]  # the demo's own batch is small enough to be tried
-        assert all(seconds > 0 for seconds, _ in steps.values())
-        # the three views of a segment, its picture and the first layers: more than 1 MB each
-        assert (steps["16"][1] - steps["2"][1]) / 14 > 1e6
-        ours, larger = estimate.extrapolate(steps, 16), estimate.extrapolate(steps, 64)
-        assert ours == tuple(steps["16"]) and larger[1] > ours[1]
 
-    @pytest.mark.parametrize(("on_cpu", "seconds", "n_pieces"), [(True, 1.0, 3), (False, 2.0, 4)])
-    def test_a_piece_of_work_once_all_runs_in(self, monkeypatch, on_cpu, seconds, n_pieces):
-        """Pieces of 3, 1, 1 and 3 s: on a CPU the shortest counts, and after 4 s no further one is begun."""
-        from serkit.reproduction import probe
+def test_a_real_measurement(tones):
+    """The demo model on eight of the tones, in a process of its own."""
+    measured = estimate.measure(DEMO, tones, threads=1)
+    import torch
 
-        times = iter([0.0, 3.0, 4.0, 5.0, 8.0])
-        monkeypatch.setattr(probe.time, "perf_counter", lambda: next(times))
-        begun = []
-        assert probe._seconds_each((begun.append(number) for number in range(4)), on_cpu) == seconds
-        assert len(begun) == n_pieces
+    from serkit.model.coattention import PROFILES, CoAttentionModel
 
-    def test_weights_are_those_of_the_model(self, answer):
-        import torch
-
-        from serkit.model.coattention import PROFILES, CoAttentionModel
-
-        with torch.device("meta"):
-            parameters = sum(CoAttentionModel(PROFILES["demo"]).count_parameters().values())
-        assert answer[1].model == 4 * parameters
-
-    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process begins without a past")
-    def test_the_peak_is_not_that_of_the_parent(self, answer):
-        """On Linux a new program inherits the peak of who started it, if getrusage is asked."""
-        assert 50e6 < answer[0]["process_bytes"] < BALLAST
-
-    def test_everything_is_measured(self, answer):
-        measured = answer[1]
-        assert 0 < measured.extraction_s < 60 and 0 < measured.forward_s < measured.step_s < 60
-        assert measured.memory.peak < measured.memory.total and measured.memory.place == "this machine"
+    with torch.device("meta"):
+        parameters = sum(CoAttentionModel(PROFILES["demo"]).count_parameters().values())
+    assert measured["model_bytes"] == 4 * parameters
+    # frames of 2 x 200 + 4 x 40 bytes and 100 of them each second, samples of 2 bytes: and half a per cent of heads
+    assert measured["store_bytes"] == pytest.approx(100 * 560 + 32_000, rel=0.05)
+    assert 0 < measured["extraction_s"] < 1 and 0 < measured["segment_s"] < 10
+    assert 1e8 < measured["memory"] < 4e9
 
 
 class TestLines:
-    def lines(self, *costs):
-        return "\n".join(estimate.describe(costs, DEMO))
+    COST = Cost(memory=12e9, free=20 * 10**9)
 
-    def test_memory_that_is_there(self, project):
-        text = self.lines(Cost(memory=Memory(3e9, 20_000_000_000, 24_000_000_000, "this machine")))
-        assert "3.0 GB at the peak of training; this machine has 24.0 GB, 20.0 GB of them free" in text
-        assert "WARNING" not in text
+    def lines(self, *costs, **changes):
+        return "\n".join(estimate.describe(costs, DEMO, **changes))
 
-    def test_memory_that_is_not(self, project):
-        text = self.lines(Cost(memory=Memory(40e9, 20_000_000_000, 24_000_000_000, "the GPU")))
-        assert "batch_size=16 does not fit into the free memory of the GPU" in text
-        assert "set micro_batch=" in text
-
-    def test_jobs_that_share_a_memory(self, project):
+    def test_memory(self, project):
         """Two of 12 GB don't fit into 20 GB, one does; on two GPUs each has one for itself."""
-        cost = Cost(memory=Memory(12e9, 20_000_000_000, 24_000_000_000, "this machine"))
-        alone = "\n".join(estimate.describe([cost], DEMO, 2, 1))
-        shared = "\n".join(estimate.describe([cost], DEMO, 2, 2))
-        assert "at the peak of training" in alone and "WARNING" not in alone
-        assert "about 12.0 GB at the peak of each of 2 trainings; this machine has" in shared
-        assert "WARNING: 2 trainings with batch_size=16 do not fit" in shared and "use fewer jobs" in shared
-
-    def test_checkpoints_of_jobs_side_by_side(self, project, monkeypatch):
-        disk_with(50_000_000_000, monkeypatch)
-        folds = [Cost(checkpoint=n * 1_000_000_000) for n in (1, 3, 2)]
-        text = "\n".join(estimate.describe([replace(one, model=1) for one in folds], DEMO, 2))
-        assert "checkpoints of 2 folds 5.0 GB" in text
+        text = self.lines(Cost(), self.COST, at_once=2)
+        assert "memory: about 12.0 GB at the peak, 20.0 GB free" in text and "WARNING" not in text
+        text = self.lines(Cost(), self.COST, at_once=2, sharing=2)
+        assert "memory: about 24.0 GB at the peak of 2 trainings, 20.0 GB free" in text
+        assert "WARNING: batch_size=16 does not fit into the free memory" in text
+        assert "use fewer jobs, set micro_batch=8 (the batch" in text
 
     def test_disk(self, project, monkeypatch):
-        disk_with(50_000_000_000, monkeypatch)
-        fold = Cost(model=400_000_000, checkpoint=2_400_000_000)
-        text = self.lines(Cost(store=2_200_000_000), fold, fold)
-        assert "store 2.2 GB + 2 models x 400 MB + checkpoints of one fold 2.4 GB" in text
-        # 2.2 + 2 x 0.4 + 2.4 + 3 x 0.005
-        assert "= 5.4 GB; 50.0 GB free" in text and "WARNING" not in text
-        disk_with(5_000_000_000, monkeypatch)
-        assert "WARNING" in self.lines(Cost(store=2_200_000_000), fold, fold)
+        """What stays, and the checkpoints of as many as run at once."""
+        disk_with(50 * 10**9, monkeypatch)
+        costs = [Cost(disk=10**9, checkpoints=n * 10**9) for n in (1, 3, 2)]
+        assert self.lines(*costs) == "disk:   about 6.0 GB, 50.0 GB free"
+        assert self.lines(*costs, at_once=2) == "disk:   about 8.0 GB, 50.0 GB free"
+        disk_with(5 * 10**9, monkeypatch)
+        assert "WARNING: the disk of" in self.lines(*costs)
 
 
-class TestReproduce:
-    def settings(self):
-        return {"corpus": "demo", "fold_names": ["1"], "epochs": 1, "by": "session"}
-
-    def test_dry_run_says_everything_and_writes_nothing(self, project, capsys):
-        assert reproduce.reproduce("trial", dry_run=True, **self.settings()) == 0
-        text = capsys.readouterr().out
-        for part in ("8 utterances, training steps of 2, 4 and 16 segments", "memory: ", "disk:   store"):
-            assert part in text
-        assert "WARNING" not in text and not (project / "runs").exists()
-
-    def test_a_disk_that_is_too_small(self, project, monkeypatch, capsys):
-        disk_with(1_000_000, monkeypatch)
-        assert reproduce.reproduce("trial", dry_run=True, **self.settings()) == 0
-        assert "WARNING: the disk of" in capsys.readouterr().out
-        with pytest.raises(RunError, match=r"has 1 MB free, this plan needs \d+ MB; make room"):
-            reproduce.reproduce("trial", **self.settings())
-        assert not (project / "runs").exists()
-
-    def test_nothing_is_measured_when_all_is_done(self, project, monkeypatch, nothing_asked, capsys):
-        monkeypatch.setattr(plan.Step, "is_done", lambda step: True)
-        assert reproduce.reproduce("trial", dry_run=True, **self.settings()) == 0
-        text = capsys.readouterr().out
-        assert "7 steps, 7 done before" in text and "at most 0 min" in text and "memory" not in text
-
-    def test_no_extraction_and_no_training_means_no_measuring(self, project, tones, nothing_asked):
-        build_store(tones, CORRECTED, runs.processed_folder("demo"))
-        measured = estimate.measure(DEMO, tones, train=False)
-        assert measured.preparation() == Cost()
-
-    def test_what_fails_is_said_and_stops_nothing(self, project, monkeypatch, capsys):
-        monkeypatch.setattr(estimate.sys, "executable", "/bin/false")
-        steps = plan.make_plan("trial", learning_rate=0.5, **self.settings())  # not asked before
-        assert "it can't be measured: no reason given" in capsys.readouterr().out
-        assert {step.estimate_s for step in steps} == {estimate.NOTEBOOK_S}
+def test_a_disk_that_is_too_small(project, monkeypatch, capsys):
+    disk_with(1_000_000, monkeypatch)
+    assert reproduce.reproduce("trial", corpus="demo", fold_names=["1"], dry_run=True) == 0
+    assert "WARNING: the disk of" in capsys.readouterr().out
+    with pytest.raises(RunError, match=r"has 1 MB free, this plan needs \d+ MB; make room"):
+        reproduce.reproduce("trial", corpus="demo", fold_names=["1"])
+    assert not Path("runs").exists()

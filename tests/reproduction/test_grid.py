@@ -13,7 +13,7 @@ from serkit import cli, runs
 from serkit.errors import ParameterError
 from serkit.experiment import Experiment
 from serkit.reproduction import plan, reproduce
-from serkit.reproduction.grid import SETTINGS, read_grid
+from serkit.reproduction.plan import SETTINGS, read_grid
 
 DEMO = Path(__file__).parents[2] / "notebooks" / "grids" / "demo.toml"
 
@@ -96,33 +96,32 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("variant = ", "is no TOML (Invalid value (at "),
+            ("variant = ", "is not TOML (Invalid value (at "),
             ("", "holds no variant; add a table that begins with [[variant]]"),
             ("[common]\nseeds = [1]", "holds no variant; add"),
             ("variant = []", "holds no variant; add"),
             ("[variant]\nepochs = 1", "holds no variant; add"),
-            ("[[variants]]", "trial.toml: 'variants' is no setting, did you mean 'variant'?"),
-            ("common = 3\n[[variant]]", "common=3, expected a table that begins with [common]"),
-            ("variant = [1]", "variant 1=1, expected a table that begins with [[variant]]"),
-            ("title = 3\n[[variant]]", "title=3, expected a text in quotes"),
-            ("[common]\ncorpsu = 'demo'", "[common]: 'corpsu' is no setting, did you mean 'corpus'?"),
-            ("[common]\nzzz = 1", "[common]: 'zzz' is no setting, expected one of corpus, root, run, folds,"),
+            ("[[variants]]", "trial.toml: 'variants' is not a setting, did you mean 'variant'?"),
+            ("common = 3\n[[variant]]", "[common]: 3, expected a table that begins with [common]"),
+            ("variant = [1]", "variant 1: 1, expected a table that begins with [[variant]]"),
+            ("title = 3\n[[variant]]", "title=3, expected text in quotes"),
+            ("[common]\ncorpsu = 'demo'", "[common]: 'corpsu' is not a setting, did you mean 'corpus'?"),
+            ("[common]\nzzz = 1", "[common]: 'zzz' is not a setting, expected one of corpus, root, run, folds,"),
             ("[common]\ncorpus = 'timit'\n[[variant]]", "variant 1: corpus='timit', expected one of "),
             ("[common]\nseeds = []\n[[variant]]", "[common]: seeds=[], expected such as [111, 211]"),
             ("[common]\nseeds = [1, 1]\n[[variant]]", "seeds=[1, 1], expected such as [111, 211], none twice"),
             ("[common]\nseeds = [1.5]\n[[variant]]", "seeds=[1.5], expected such as [111, 211]"),
-            ("[common]\nseeds = [-1]\n[[variant]]", "[common]: seed=-1, expected a whole number from 0 to"),
+            ("[common]\nseeds = [-1]\n[[variant]]", "[common]: seed=-1, expected a"),
             ("[common]\nfolds = '1'\n[[variant]]", "folds='1', expected \"all\" or such as [1, 2]"),
             ("[common]\nfolds = [1, '1']\n[[variant]]", "folds=[1, '1'], expected \"all\" or such as [1, 2], none"),
-            ("[[variant]]\n[[variant]]\nname = 'b'\nepoch = 3", "variant 2: 'epoch' is no setting, did you mean 'epochs'?"),
+            ("[[variant]]\n[[variant]]\nname = 'b'\nepoch = 3", "variant 2: 'epoch' is not a setting, did you mean 'epochs'?"),
             ("[[variant]]\nseeds = [3]", "variant 1: seeds is the same for all variants; move it to [common]"),
-            ("[[variant]]\nfold = '3'", "variant 1: 'fold' is no setting"),
-            ("[[variant]]\nname = 3", "variant 1: name=3, expected a text in quotes"),
-            ("[[variant]]\nname = 'b'\nepochs = 0.5", "variant 1 (b): epochs=0.5, expected a whole number"),
-            ("[[variant]]\nepochs = true", "variant 1: epochs=True, expected a whole number"),
-            ("[[variant]]\nepochs = -3", "variant 1: epochs=-3, expected a whole number from 1 to 1000"),
+            ("[[variant]]\nfold = '3'", "variant 1: 'fold' is not a setting"),
+            ("[[variant]]\nname = 3", "variant 1: name=3, expected text in quotes"),
+            ("[[variant]]\nname = 'b'\nepochs = 0.5", "variant 1 (b): epochs=0.5, expected"),
+            ("[[variant]]\nepochs = true", "variant 1: epochs=True, expected"),
+            ("[[variant]]\nepochs = -3", "variant 1: epochs=-3, expected a"),
             ("[[variant]]\nrecipe = 'perfect'", "variant 1: recipe='perfect', expected published or corrected"),
-            ("[[variant]]\ncompile = 2", "variant 1: compile=2, expected true or false"),
             ("[[variant]]\nrecipe = []", "variant 1: recipe=[], expected a value, or a list of at least one"),
             (
                 "[[variant]]\nname = 'a'\n[[variant]]\nname = 'a'\nrecipe = 'published'",
@@ -134,10 +133,10 @@ class TestRefused:
             ),
             (
                 "[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'\nepochs = 3",
-                "variants 'a' and 'b' differ in epochs only (epochs=10 and 3) and would share the folder "
+                "variants 'a' and 'b' differ in epochs=10 and 3 only and would share the folder "
                 "corrected_clean_session_demo; give each a grid and a run of its own",
             ),
-            ("[common]\nepochs = [3, 4]", "differ in epochs only (epochs=3 and 4)"),
+            ("[common]\nepochs = [3, 4]", "differ in epochs=3 and 4 only"),
             ("[common]\nby = ['session', 'session']", "are the same; take one out"),
         ],
     )  # fmt: skip
@@ -149,18 +148,18 @@ class TestRefused:
         assert message in str(caught.value) and "\n" not in str(caught.value)
 
     def test_a_file_that_is_not_there(self, tmp_path):
-        with pytest.raises(ParameterError, match=r"none.toml: can't be read \(No such file"):
+        with pytest.raises(ParameterError, match=r"none.toml: is not TOML \(.*No such file"):
             read_grid(tmp_path / "none.toml")
 
     def test_no_text(self, tmp_path):
         (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(ParameterError, match=r"a.toml: is no TOML"):
+        with pytest.raises(ParameterError, match=r"a.toml: is not TOML"):
             read_grid(tmp_path / "a.toml")
 
 
 def plan_of(grid, **changes):
     about = {"corpus": grid.corpus, "fold_names": grid.folds, "seeds": grid.seeds, "variants": grid.variants}
-    return plan.make_plan("trial", **(about | changes))
+    return plan.make_plan("trial", toy_project.manifest(), **(about | changes))
 
 
 class TestPlan:
@@ -177,7 +176,9 @@ class TestPlan:
 
     def test_one_variant_is_named_as_without_a_grid(self, project, write):
         alone = plan_of(read_grid(write("[common]\nprofile = 'demo'\nfolds = [1]\n[[variant]]\nname = 'a'")))
-        usual = plan.make_plan("trial", corpus="demo", fold_names=["1"], profile="demo")
+        usual = plan.make_plan(
+            "trial", toy_project.manifest(), corpus="demo", fold_names=["1"], profile="demo"
+        )
         assert [(s.title, s.output, s.parameters) for s in alone] == [
             (s.title, s.output, s.parameters) for s in usual
         ]
@@ -190,24 +191,27 @@ class TestPlan:
         assert second.output.name == "01_prepare_corpus_session_last.ipynb"
         assert second.parameters["selection"] == "last"
 
-    def test_notebook_06_is_told_its_variant(self, project, write):
-        text = "[[variant]]\nencoder_training = 'frozen'\npatience = 3\n[[variant]]"
-        last = plan_of(read_grid(write(text)))[-3:-1]
-        assert last[0].parameters["variant"] == "corrected_clean_session_demo_frozen"
-        assert last[1].parameters["variant"] == "corrected_clean_session_demo"
+    def test_what_the_notebook_has_no_parameter_for_is_among_its_settings(self, project, write):
+        text = "[common]\nepochs = 3\n[[variant]]\nencoder_training = 'frozen'\npatience = 3\n[[variant]]"
+        steps = plan_of(read_grid(write(text)))
+        training = [step for step in steps if step.experiment is not None]
+        frozen, usual = training[0].parameters, training[-1].parameters
+        assert frozen["epochs"] == usual["epochs"] == 3  # which it has
+        assert frozen["settings"] == {"encoder_training": "frozen", "patience": 3} and "settings" not in usual
+        about = {"corpus", "run", "root", "name_variant", "settings"}
+        for parameters in (frozen, usual):
+            given = {name: value for name, value in parameters.items() if name not in about}
+            again = Experiment(corpus="demo", **given, **parameters.get("settings", {}))
+            assert again.key in {step.experiment.key for step in training}
+
+    def test_notebook_06_is_told_which_variant(self, project, write):
+        steps = plan_of(read_grid(write("[[variant]]\nencoder_training = 'frozen'\n[[variant]]")))
+        names = ["corrected_clean_session_demo_frozen", "corrected_clean_session_demo"]
+        assert [step.parameters["variant"] for step in steps[-3:-1]] == names
 
     def test_a_fold_that_is_not_there(self, project, write):
         with pytest.raises(ParameterError, match="fold='9', expected one of 1, 2, 3, 4, 5"):
             plan_of(read_grid(write("[common]\nfolds = [9]\n[[variant]]")))
-
-    def test_each_kind_of_training_is_measured_once(self, project, write, monkeypatch):
-        measure, asked = plan.estimate.measure, []
-        monkeypatch.setattr(
-            plan.estimate, "measure", lambda *given, **options: asked.append(given[0]) or measure()
-        )
-        text = "[common]\nseeds = [1, 2]\nrecipe = ['published', 'corrected']\n[[variant]]\n[[variant]]\nprofile = 'paper'"
-        assert len(plan_of(read_grid(write(text)))) == 4 + 2 * 5 * 4 + 4 + 1
-        assert [experiment.profile for experiment in asked] == ["demo", "paper"]
 
     def test_what_is_done_is_not_done_again(self, project):
         for step in plan_of(read_grid(DEMO))[4:9]:
@@ -223,9 +227,7 @@ class TestPlan:
         text = capsys.readouterr().out
         assert "grid notebooks/grids/demo.toml: Corrected and published features" in text
         assert "27 steps, 0 done before" in text
-        line = (
-            r" 24  05_train_coattention  published fold=5 seed=211 +at most +\d+\.\d min  recipe=published\n"
-        )
+        line = r" 24  05_train_coattention  published fold=5 seed=211 +at most +\d+\.\d min, 1.0 GB of memory  recipe=published\n"
         assert re.search(line, text)
         assert "profile=demo" in text and "2 trainings at a time" in text and "disk: " in text
         assert not (project / "runs").exists()

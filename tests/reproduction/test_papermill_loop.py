@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from tones import make_tones
 
-from serkit import corpora, runs
+from serkit import runs
 from serkit.features.store import build_store
 from serkit.recipe import CORRECTED
-from serkit.reproduction import estimate, reproduce, verify
+from serkit.reproduction import plan as plans
+from serkit.reproduction import reproduce, verify
 
 HOME = Path(__file__).parents[2]
 SAME_BYTES = ("history.csv", "predictions.parquet", "metrics.json", "experiment.json", "DONE")
@@ -42,10 +43,6 @@ def project(tmp_path, monkeypatch):
     processed = runs.processed_folder("demo")
     build_store(manifest, CORRECTED, processed)
     manifest.to_parquet(processed / "manifest.parquet")
-    monkeypatch.setattr(corpora, "load", lambda *_, **__: manifest)
-    monkeypatch.setattr(
-        estimate, "measure", lambda *_, **__: estimate.Measured(runs.Experiment(), step_s=0.01)
-    )
     # equal sums need the same number of threads in both
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
@@ -54,7 +51,8 @@ def project(tmp_path, monkeypatch):
 
 def plan(run, *folds):
     """The training steps of a reproduction; the other notebooks have no part in the run folder."""
-    steps = reproduce.make_plan(run, corpus="demo", fold_names=folds, profile="demo", epochs=1)
+    manifest = runs.find_manifest("demo")
+    steps = plans.make_plan(run, manifest, corpus="demo", fold_names=folds, profile="demo", epochs=1)
     return [step for step in steps if step.experiment]
 
 

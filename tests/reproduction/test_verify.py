@@ -15,15 +15,12 @@ from tones import make_tones, train
 
 from serkit import cli, runs
 from serkit.errors import RunError
-from serkit.evaluation.claims import paper_comparison
+from serkit.evaluation import paper_comparison
 from serkit.experiment import Experiment, key_of
-from serkit.figures.saving import DIGEST, digest_of, save_figure
-from serkit.figures.tables import save_table
+from serkit.figures import DIGEST, digest_of, save_figure, save_table
 from serkit.metrics import confusion_matrix
 from serkit.reproduction import report, verify
-from serkit.reproduction.figurechecks import difference
-from serkit.reproduction.foldchecks import check_inventory
-from serkit.runs import FILES, write_inventory
+from serkit.runs import FILES, sha256_of, write_inventory
 
 VARIANT = "corrected_clean_session_demo"
 FOLD = f"runs/trial/{VARIANT}/fold=2/seed=111"
@@ -48,7 +45,7 @@ def whole(tmp_path_factory):
             train(tones, Experiment(fold=fold).folder("trial"), epochs=1, fold=fold)
         train(tones, Experiment(selection="published").folder("other"), epochs=1, selection="published")
         predictions = runs.load_predictions("trial")
-        patch.setattr(report, "save_run_figures", lambda *_: ([], {}))  # drawn in TestElsewhere
+        patch.setattr(report, "run_figures", lambda *_: [])  # drawn in TestElsewhere
         report.write_report("trial")
         _as_the_notebooks_do(predictions)
         beside = {"others": {"other": digest_of(runs.load_predictions("other"))}}
@@ -112,13 +109,13 @@ class TestIntact:
         assert code == 0, text
         assert contents(home) == before
         for line in (
-            "ok  3 of 3 folds: key follows",
-            "ok  3 of 3 folds: every file",
-            "ok  24 of 24 scores",  # six of pooled_and_fold_mean, best epoch and number of epochs, three times
-            "ok  3 of 3 folds that there should be",
-            "ok  6 of 6 figures and tables",  # three of the report, two of the notebooks, the page
-            "ok  4 of 4 CSV files",
-            "ok  versions as installed",
+            "ok          3 of 3 folds: key follows",
+            "ok          3 of 3 folds: every file",
+            "ok          3 of 3 folds: scores",
+            "ok          3 of 3 folds that there should be",
+            "ok          6 of 6 figures and tables",  # three of the report, two of the notebooks, the page
+            "ok          4 of 4 CSV files",
+            "ok          3 of 3 folds made with the packages",
             "runs/trial: everything follows",
         ):
             assert line in text, text
@@ -143,7 +140,7 @@ class TestIntact:
         write_inventory(bare / FOLD)
         code, text = said(capsys)
         assert code == 0
-        assert re.search(rf"--  {VARIANT}/fold=2/seed=111: made with torch 1\.0, installed is 2", text)
+        assert re.search(rf"note +{VARIANT}/fold=2/seed=111: made with torch 1\.0, here is 2", text)
 
     def test_a_run_without_figures(self, bare, capsys):
         code, text = said(capsys)
@@ -178,17 +175,23 @@ def figure_of_other_predictions(home):
     )
 
 
+def forge_hash(path):
+    """Somebody knew about the sidecar."""
+    digest = sha256_of(path)
+    edit(path.with_suffix(".json"), lambda record: record["sha256"].update({path.name: digest}))
+
+
 def other_numbers_under_a_figure(home):
     path = home / FIGURES / "confusion_matrix.csv"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], "angry,1,2,3,4", *lines[2:]]) + "\n")
-    edit(home / FIGURES / "confusion_matrix.json", lambda record: record.pop("sha256"))
+    forge_hash(path)
 
 
 def curves_of_another_training(home):
     path = home / FIGURES / "curves_fold1_seed111.csv"
     path.write_text(path.read_text().replace("\n1,", "\n2,"))
-    edit(home / FIGURES / "curves_fold1_seed111.json", lambda record: record.pop("sha256"))
+    forge_hash(path)
 
 
 def other_run_changed(home):
@@ -202,8 +205,7 @@ def cut_the_weights(home):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def cut_the_weights_unrecorded(home):
-    cut_the_weights(home)
+def lose_the_list_of_files(home):
     (home / FOLD / FILES).unlink()
 
 
@@ -268,40 +270,40 @@ def lose_an_origin(home):
 
 
 BROKEN_FOLDS = {
-    edit_a_score: [r"metrics\.json: ua_pooled=0\.99, the predictions give 0\.\d+"],
+    edit_a_score: [r"metrics\.json: ua_pooled=0\.99, recomputed 0\.\d+"],
     take_anothers_predictions: [r"fold=2/seed=111: predictions\.parquet: rows with fold=1, expected 2"],
     cut_the_weights: [r"fold=2/seed=111: model/model\.safetensors: [\d,]+ bytes, [\d,]+ when the fold was finished"],
-    cut_the_weights_unrecorded: [r"fold=2/seed=111: model/model\.safetensors: can't be opened"],
-    other_parameters: [r"fold=2/seed=111: experiment\.json: key \w{12}, its parameters give \w{12}"],
+    lose_the_list_of_files: [r"fold=2/seed=111: runs/trial/.*/files\.json is missing or can't be read"],
+    other_parameters: [r"fold=2/seed=111: experiment\.json: key \w{12}, the parameters in experiment\.json give \w{12}"],
     other_parameters_and_key: [
-        r"DONE was written for key \w{12}, experiment\.json has key",
-        r"model/features\.json: epochs=1, experiment\.json 7: another model",
+        r"DONE: key \w{12}, the parameters in experiment\.json give",
+        r"model/features\.json: key \w{12}, the parameters in experiment\.json give",
     ],
     rename_a_fold: [
         rf"seed=112: experiment\.json belongs into a folder {VARIANT}/fold=2/seed=111",
         r"rows with seed=111, expected 112",
         r"fold=2/seed=111: missing",
     ],
-    model_of_another_fold: [r"fold=2/seed=111: model/features\.json: fold='1', experiment\.json '2': another model"],
+    model_of_another_fold: [r"fold=2/seed=111: model/features\.json: key"],
     other_pretrained_weights: [r"metrics\.json: names other pretrained weights than model/config\.json"],
     lose_a_fold: [rf"{VARIANT}/fold=2/seed=111: missing; `serkit reproduce`"],
     leave_a_fold_unfinished: [rf"{VARIANT}/fold=2/seed=111: not finished; `serkit reproduce`"],
-    empty_the_history: [r"history\.csv can't be read", r"history\.csv: 0 bytes"],
+    empty_the_history: [r"fold=2/seed=111: No columns to parse from file", r"history\.csv: 0 bytes"],
     lose_predictions: [r"predictions\.parquet is missing"],
     half_a_record: [r"experiment\.json can't be read"],
-    no_list_of_files: [r"files\.json can't be read"],
+    no_list_of_files: [r"files\.json is missing or can't be read"],
 }  # fmt: skip
 BROKEN_FIGURES = {
     flip_a_prediction: [
         r"fold=2/seed=111: predictions\.parquet: .*(cut short or edited|edited after)",
-        r"fold=2/seed=111 wa_pooled: metrics\.json: wa_pooled=0\.\d+, the predictions give 0\.\d+",
+        r"fold=2/seed=111: metrics\.json: wa_pooled=0\.\d+, recomputed 0\.\d+",
         r"confusion_matrix: out of date: made from other predictions",
         r"scores_by_variant: out of date: made from other predictions",
         r"report\.html: out of date",
     ],
     figure_of_other_predictions: [r"confusion_matrix: out of date: made from other predictions"],
-    other_numbers_under_a_figure: [r"confusion_matrix\.csv: row 1: \w+=\d, the predictions give \d"],
-    curves_of_another_training: [r"curves_fold1_seed111\.csv: row 1: epoch=2, the predictions give 1"],
+    other_numbers_under_a_figure: [r'confusion_matrix\.csv: .*column name="\w+"\) are different .*first diff: \d != \d'],
+    curves_of_another_training: [r'curves_fold1_seed111\.csv: .*column name="epoch"\).*first diff: 2 != 1'],
     other_run_changed: [r"paper_comparison\.csv: out of date: run 'other' holds other predictions now"],
     paint_over: [r"confusion_matrix: confusion_matrix\.png was changed after it was made"],
     lose_an_origin: [r"its origin is unknown"],
@@ -315,7 +317,7 @@ def test_what_is_broken_is_named(request, home, capsys, damage):
     damage(home)
     code, text = said(capsys)
     assert code == 1, text
-    lines = [line for line in text.splitlines() if line.startswith("     NO  ")]
+    lines = [line for line in text.splitlines() if line.startswith("    wrong ")]
     for expected in (BROKEN_FOLDS | BROKEN_FIGURES)[damage]:
         assert any(re.search(expected, line) for line in lines), text
 
@@ -324,29 +326,7 @@ def test_a_fold_with_two_faults_is_one_fold(bare, capsys):
     other_parameters(bare)
     model_of_another_fold(bare)
     code, text = said(capsys)
-    assert code == 1 and "NO  2 of 3 folds: key follows" in text
-
-
-class TestCantTell:
-    def test_a_fold_whose_files_were_not_recorded(self, bare, capsys):
-        (bare / FOLD / FILES).unlink()
-        code, text = said(capsys)
-        assert code == 2
-        assert f"??  {VARIANT}/fold=2/seed=111: no files.json: made by a version that didn't record" in text
-
-    def test_folds_of_an_older_record_are_those_who_validate(self, bare, capsys):
-        for path in (bare / "runs/trial").rglob("experiment.json"):
-            edit(path, lambda record: record.pop("folds"))
-            write_inventory(path.parent)
-        assert said(capsys)[0] == 0
-        shutil.rmtree(bare / FOLD)
-        code, text = said(capsys)
-        assert code == 1 and "fold 2 is missing, found 1, 3" in text
-
-    def test_a_figure_that_records_no_bytes(self, home, capsys):
-        edit(home / FIGURES / "confusion_matrix.json", lambda record: record.pop("sha256"))
-        code, text = said(capsys)
-        assert code == 2 and "??  confusion_matrix: made by a version that didn't record" in text
+    assert code == 1 and "wrong       2 of 3 folds: key follows" in text
 
 
 class TestOtherVersion:
@@ -409,7 +389,7 @@ class TestElsewhere:
         assert "user" not in runs.load_predictions("trial").columns
         code, text = said(capsys)
         assert code == 0, text
-        found = re.search(r"ok  (\d+) of \1 CSV files", text)
+        found = re.search(r"(\d+) of \d+ CSV files", text)
         assert found and int(found[1]) >= 6, text  # two tables, four figures: no manifest, no durations
         assert not (moved / "data").exists()
 
@@ -460,7 +440,7 @@ class TestReadOnly:
             assert said(capsys)[0] == 0
 
     def test_its_report_can_not_be_written_in_one_sentence(self, locked, monkeypatch):
-        monkeypatch.setattr(report, "save_run_figures", lambda *_: ([], {}))
+        monkeypatch.setattr(report, "run_figures", lambda *_: [])
         with (
             nobody(),
             pytest.raises(RunError, match=r"report\.html: can't write .*Permission denied.*permissions"),
@@ -481,34 +461,18 @@ class TestReadOnly:
 class TestByHand:
     def test_inventory(self, home):
         folder = home / FOLD
-        assert set(check_inventory(folder).values()) == {""}
+        assert verify.check_inventory(folder) == {}
         (folder / "timing.csv").write_text("x")
         (folder / "model/README.md").unlink()
-        found = {name: fault for name, fault in check_inventory(folder).items() if fault}
-        assert found["model/README.md"] == "missing"
+        edit(folder / FILES, lambda record: record["files"].pop("predictions.parquet"))
+        faults = verify.check_inventory(folder)
+        assert faults["model/README.md"] == "missing"
+        assert faults["predictions.parquet"] == "not listed in files.json"
         assert re.fullmatch(
-            r"1 bytes, \d+ when the fold was finished: cut short or edited", found["timing.csv"]
+            r"1 bytes, \d+ when the fold was finished: cut short or edited", faults["timing.csv"]
         )
-        assert len(found) == 2
-
-    def test_a_file_that_is_left_out_of_the_record(self, home):
-        edit(home / FOLD / FILES, lambda record: record["files"].pop("predictions.parquet"))
-        assert check_inventory(home / FOLD)["predictions.parquet"] == "not listed in files.json"
+        assert len(faults) == 3
 
     def test_weights_can_be_read_by_whoever_reads_the_rest(self, whole):
         modes = {path.stat().st_mode for path in (whole / FOLD / "model").iterdir()}
         assert len(modes) == 1
-
-    @pytest.mark.parametrize(
-        ("was", "now", "expected"),
-        [
-            ({"n": [1.0, None]}, {"n": [1.0, None]}, ""),
-            ({"n": [1.0]}, {"n": [1.0 + 1e-9]}, ""),  # another version's rounding
-            ({"n": [1.0]}, {"n": [1.1]}, "row 1: n=1.0, the predictions give 1.1"),
-            ({"label": ["sad"]}, {"label": ["happy"]}, "row 1: label=sad, the predictions give happy"),
-            ({"n": [1]}, {"m": [1]}, "1 rows of n; the predictions give 1 rows of m"),
-            ({"n": [1]}, {"n": [1, 2]}, "1 rows of n; the predictions give 2 rows of n"),
-        ],
-    )
-    def test_first_difference_of_two_tables(self, was, now, expected):
-        assert difference(pd.DataFrame(was), pd.DataFrame(now)) == expected

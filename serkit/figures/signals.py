@@ -1,0 +1,342 @@
+"""What is heard and what the network looks at: waveform, spectrogram, MFCC, co-attention, emotions over time."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SILENCE_DBFS
+from serkit.errors import ParameterError
+from serkit.figures.saving import BLUE, EMOTION_COLOURS, VERMILLION, legend_above
+
+MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
+WAV2VEC_HOP = 320  # samples = 20 ms between speech encoder frames
+WAV2VEC_WIDTH = 400  # samples = 25 ms that one frame looks at
+MAX_PANELS = 10  # segments drawn, 30 s; about the longest turn of IEMOCAP
+PANEL_IN = 1.85  # inch, height of a row of panels
+MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed line
+STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
+PROBABILITIES = [f"p_{label}" for label in LABELS]
+CLOCK_FROM_S = 120  # s; longer recordings are marked in minutes and seconds
+
+
+def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_samples=None) -> Axes:
+    """Waveform over time in seconds; a long one as its envelope, so that no peak is lost.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,)
+    sample_rate : int
+        In Hz.
+    ax : Axes
+    valid_samples : int or np.ndarray of bool, shape (num_samples,), optional
+        How many first samples, or which, are not padding; the padding is hatched.
+    """
+    waveform = _finite(waveform, "waveform", 1)
+    _check_positive(sample_rate=sample_rate)
+    n = len(waveform)
+    if n <= MAX_LINE_POINTS:
+        ax.plot(np.arange(n) / sample_rate, waveform, color=BLUE, linewidth=0.5)
+    else:
+        starts = np.linspace(0, n, MAX_LINE_POINTS // 4, endpoint=False).astype(int)
+        low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
+        ax.fill_between(starts / sample_rate, low, high, step="post", color=BLUE, linewidth=0.3)
+    _hatch_padding(ax, valid_samples, np.arange(n + 1) / sample_rate)
+    ax.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, n / sample_rate))
+    return ax
+
+
+def plot_spectrogram(
+    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None
+) -> Axes:
+    """Spectrogram over time in seconds and frequency in kHz, with a colour bar in dB.
+
+    Parameters
+    ----------
+    spectrogram_db : np.ndarray, shape (n_bins, n_frames)
+        Levels in dB; row ``f`` is at ``f * sample_rate / n_fft`` Hz, frame ``t`` is centred on
+        sample ``t * hop_length``.
+    hop_length, n_fft : int
+        In samples.
+    sample_rate : int
+        In Hz.
+    ax : Axes
+    valid_frames : int or np.ndarray of bool, shape (n_frames,), optional
+        How many first frames, or which, are not padding; the padding is hatched.
+    """
+    image, edges = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="magma")
+    _hatch_padding(ax, valid_frames, edges)
+    ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
+    return ax
+
+
+def plot_mfcc(mfcc: np.ndarray, *, hop_length: int, sample_rate: int, ax: Axes, valid_frames=None) -> Axes:
+    """Mel-frequency cepstral coefficients over time in seconds, with a colour bar.
+
+    Colours span the range of coefficients 1 and up, symmetrically about 0: coefficient 0, the
+    level, is an order of magnitude larger and would leave the others white.
+
+    Parameters
+    ----------
+    mfcc : np.ndarray, shape (n_frames, n_mfcc)
+    hop_length, sample_rate, ax, valid_frames
+        As in :func:`plot_spectrogram`.
+    """
+    mfcc = _finite(mfcc, "mfcc", 2)
+    edges = _frame_edges(len(mfcc), hop_length, sample_rate)
+    rest = mfcc[:, 1:] if mfcc.shape[1] > 1 else mfcc
+    limit = float(np.abs(rest).max()) or 1.0
+    extent = (edges[0], edges[-1], -0.5, mfcc.shape[1] - 0.5)
+    image = ax.imshow(
+        mfcc.T, origin="lower", aspect="auto", extent=extent, cmap="PuOr_r", vmin=-limit, vmax=limit
+    )
+    _hatch_padding(ax, valid_frames, edges)
+    extend = "both" if np.abs(mfcc).max() > limit else "neither"
+    ax.figure.colorbar(image, ax=ax, label="MFCC (dB)", pad=0.02, extend=extend)
+    ax.set(xlabel="time (s)", ylabel="coefficient")
+    return ax
+
+
+def plot_coattention(
+    weights: np.ndarray,
+    ax: Axes,
+    *,
+    sample_rate: int,
+    spectrogram_db: np.ndarray | None = None,
+    hop_length: int | None = None,
+    n_fft: int | None = None,
+    waveform: np.ndarray | None = None,
+    frame_hop: int = WAV2VEC_HOP,
+    frame_width: int = WAV2VEC_WIDTH,
+) -> Axes:
+    """Weight of each speech encoder frame over time, in front of what was heard.
+
+    Parameters
+    ----------
+    weights : np.ndarray, shape (n_frames,)
+        One for each frame; frame ``t`` is drawn at the middle of what it looks at, sample
+        ``t * frame_hop + frame_width / 2``.
+    ax : Axes
+        Shows the background; the weights are on a second y-axis at the right.
+    sample_rate : int
+        In Hz.
+    spectrogram_db : np.ndarray, shape (n_bins, n_spectrogram_frames), optional
+        Background in grey, with its ``hop_length`` and ``n_fft`` in samples.
+    waveform : np.ndarray, shape (num_samples,), optional
+        Background instead of the spectrogram.
+    frame_hop, frame_width : int
+        Of the speech encoder, in samples; those of wav2vec 2.0 unless given.
+
+    Raises
+    ------
+    ParameterError
+        Unless exactly one background is given, the spectrogram with its hop and FFT length.
+    """
+    weights = _finite(weights, "weights", 1)
+    if (spectrogram_db is None) == (waveform is None):
+        raise ParameterError("background: expected spectrogram_db=... or waveform=...; give exactly one")
+    if waveform is not None:
+        plot_waveform(waveform, sample_rate, ax)
+        for artist in (*ax.lines, *ax.collections):
+            artist.set_color("0.7")
+    elif hop_length is None or n_fft is None:
+        raise ParameterError(
+            f"hop_length={hop_length}, n_fft={n_fft}: expected both in samples; give the spectrogram's"
+        )
+    else:
+        image, _ = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r")
+        low, high = image.get_clim()
+        image.set_clim(low, high + 0.6 * (high - low))  # pale enough for the weights to stand out
+    front = ax.twinx()
+    seconds = (np.arange(len(weights)) * frame_hop + frame_width / 2) / sample_rate
+    front.plot(seconds, weights, color=VERMILLION, linewidth=1.0)
+    front.set_ylabel("co-attention weight", color=VERMILLION)
+    front.tick_params(axis="y", colors=VERMILLION)
+    front.spines["right"].set(visible=True, color=VERMILLION)
+    front.set_ylim(min(0.0, 1.05 * weights.min()), 1.05 * weights.max() or 1.0)
+    return ax
+
+
+def panel_grid(n_segments):
+    """Rows and columns of panels (each is one column of a page wide), and the height in inches.
+
+    Examples
+    --------
+    >>> panel_grid(1), panel_grid(3), panel_grid(40)[:2]
+    ((1, 1, 2.1), (2, 2, 3.95), (5, 2))
+    """
+    n_rows = -(-min(n_segments, MAX_PANELS) // 2)
+    return n_rows, min(n_segments, 2), round(0.25 + PANEL_IN * n_rows, 2)
+
+
+def plot_attention(attention, figure: Figure) -> Figure:
+    """Co-attention weights over the spectrogram of each segment of an utterance, in one picture.
+
+    All panels share one scale of weights, so that a segment that hardly counts looks like it.
+    Times are those within the segment; the title says where it lies and what it was taken for.
+
+    Parameters
+    ----------
+    attention : serkit.predict.Attention
+        At most the first 10 segments are drawn.
+    figure : Figure
+        Empty, made in :func:`serkit.figures.paper_style` with the size that :func:`panel_grid` says.
+
+    Returns
+    -------
+    Figure
+    """
+    n_rows, n_columns, _ = panel_grid(len(attention.weights))
+    panels = figure.subplots(n_rows, n_columns, squeeze=False)
+    top = float(np.max(attention.weights, initial=0.0)) or 1.0
+    rows = attention.segments.to_dict("records")[:MAX_PANELS]
+    for number, (ax, row) in enumerate(zip(panels.flat, rows, strict=False)):
+        plot_coattention(
+            attention.weights[number], ax, sample_rate=SAMPLE_RATE,
+            spectrogram_db=attention.spectrogram[number], hop_length=HOP_LENGTH, n_fft=N_FFT,
+        )  # fmt: skip
+        front = figure.axes[-1]
+        front.set_ylim(0, 1.05 * top)
+        share = max(row[name] for name in PROBABILITIES)
+        ax.set_title(f"{row['start_s']:.1f}–{row['end_s']:.1f} s: {row['emotion']} {share:.0%}")
+        ax.set_xlabel("time in the segment (s)")
+        if number % n_columns > 0:  # the y-axes are named at the edges of the picture only
+            ax.set_ylabel("")
+        if number % n_columns < n_columns - 1:
+            front.set_ylabel("")
+    for ax in panels.flat[len(rows) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
+    """Probabilities over time as stacked areas in percent, the most probable emotion as a strip above.
+
+    Parameters
+    ----------
+    segments : pd.DataFrame
+        ``Prediction.segments`` of `serkit.predict`. Where segments overlap, the earlier one is
+        shown to its end. More than 400 are shown as means over neighbours; the axis says of how many.
+    ax : Axes
+
+    Returns
+    -------
+    Axes
+        What lies below -60 dBFS is hatched: there is an answer, but nothing was heard.
+
+    Raises
+    ------
+    ParameterError
+        If columns are missing or no segment has any length.
+    """
+    steps, together = _steps(segments)
+    edges = np.append(steps["start_s"], steps["end_s"].iloc[-1])
+    percent = 100 * steps[PROBABILITIES].to_numpy()
+    tops, decided = np.cumsum(percent, axis=1), percent.argmax(axis=1)
+    for number, label in enumerate(LABELS):
+        style = {"fill": True, "color": EMOTION_COLOURS[label], "linewidth": 0}
+        ax.stairs(tops[:, number], edges, baseline=tops[:, number] - percent[:, number], label=label, **style)
+        ax.stairs(np.where(decided == number, STRIP[1], STRIP[0]), edges, baseline=STRIP[0], **style)
+    quiet = steps["peak_dbfs"].to_numpy() < SILENCE_DBFS
+    for number, (start, stop) in enumerate(np.column_stack([edges[:-1], edges[1:]])[quiet]):
+        ax.axvspan(start, stop, facecolor="white", alpha=0.75, edgecolor="none", linewidth=0)
+        label = None if number else "silence"  # one entry of the legend for all
+        ax.axvspan(start, stop, facecolor="none", edgecolor="0.3", hatch="////", linewidth=0, label=label)
+    legend_above(ax)
+    ax.set(ylim=(0, STRIP[1]), xlim=(edges[0], edges[-1]), ylabel="probability (%)")
+    ax.set_yticks([0, 25, 50, 75, 100, sum(STRIP) / 2], ["0", "25", "50", "75", "100", "most likely"])
+    _label_time(ax, edges[-1], together)
+    return ax
+
+
+def _steps(segments):
+    """Table of what is drawn, one row a step, without gaps and overlaps; and segments in each step."""
+    needed = ["start_s", "end_s", "peak_dbfs", *PROBABILITIES]
+    missing = [name for name in needed if name not in segments.columns]
+    if missing:
+        raise ParameterError(
+            f"segments lack {', '.join(missing)}; give Prediction.segments of serkit.predict"
+        )
+    table = segments[needed].sort_values("start_s", ignore_index=True)
+    table["start_s"] = np.maximum(table["start_s"], table["end_s"].shift(fill_value=0.0).cummax())
+    table = table[table["end_s"] > table["start_s"]].reset_index(drop=True)
+    if table.empty:
+        raise ParameterError(
+            f"segments: none of the {len(segments)} rows lasts any time, expected end_s above start_s in at "
+            "least one; give Prediction.segments of serkit.predict"
+        )
+    together = -(-len(table) // MAX_STEPS)
+    how = dict.fromkeys(needed, "mean") | {"start_s": "first", "end_s": "last", "peak_dbfs": "max"}
+    return table.groupby(table.index // together).agg(how), together
+
+
+def _label_time(ax, end_s, together):
+    clock, hours = end_s >= CLOCK_FROM_S, end_s >= 3600
+    note = f", each step the mean of {together} segments" if together > 1 else ""
+    ax.set_xlabel(("time (h:min:s)" if hours else "time (min:s)" if clock else "time (s)") + note)
+    if clock:
+        tick = next((step for step in (30, 60, 120, 300, 600, 1200, 1800, 3600) if end_s / step <= 10), 7200)
+        ax.set_xticks(np.arange(0, end_s + 0.5, tick))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value, hours)))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 3, 5, 10]))
+
+
+def _clock(seconds, hours):
+    """Time as on a clock.
+
+    >>> _clock(90, hours=False), _clock(3690, hours=True)
+    ('1:30', '1:01:30')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap):
+    """The image, and the borders between its frames in seconds."""
+    spectrogram_db = _finite(spectrogram_db, "spectrogram_db", 2)
+    _check_positive(n_fft=n_fft)
+    n_bins, n_frames = spectrogram_db.shape
+    edges = _frame_edges(n_frames, hop_length, sample_rate)
+    bin_khz = sample_rate / n_fft / 1000
+    extent = (edges[0], edges[-1], -0.5 * bin_khz, (n_bins - 0.5) * bin_khz)
+    image = ax.imshow(spectrogram_db, origin="lower", aspect="auto", extent=extent, cmap=cmap)
+    ax.set(xlabel="time (s)", ylabel="frequency (kHz)")
+    return image, edges
+
+
+def _frame_edges(n_frames, hop_length, sample_rate):
+    """Borders in seconds between frames that are centred on multiples of the hop."""
+    _check_positive(hop_length=hop_length, sample_rate=sample_rate)
+    return (np.arange(n_frames + 1) - 0.5) * hop_length / sample_rate
+
+
+def _check_positive(**values):
+    for name, value in values.items():
+        if not value > 0:
+            raise ParameterError(f"{name}={value!r}: expected more than 0 (samples, or Hz for sample_rate)")
+
+
+def _hatch_padding(ax, valid, edges):
+    """Hatch what is not valid; ``valid`` is a number of first samples or frames, or one answer for each."""
+    if valid is None:
+        return
+    valid, n = np.asarray(valid), len(edges) - 1
+    mask = np.arange(n) < valid if valid.ndim == 0 else valid.astype(bool)
+    if mask.shape != (n,) or (valid.ndim == 0 and not 0 <= valid <= n):
+        given = valid.item() if valid.ndim == 0 else f"array of shape {valid.shape}"
+        raise ParameterError(f"valid={given}: expected a number from 0 to {n}, or {n} true-or-false values")
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], ~mask, [0]]).astype(int)))
+    for start, stop in changes.reshape(-1, 2):
+        ax.axvspan(edges[start], edges[stop], facecolor="none", edgecolor="0.5", hatch="////", linewidth=0)
+
+
+def _finite(array, name, ndim):
+    array = np.asarray(array, dtype=float)
+    if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
+        raise ParameterError(
+            f"{name} has shape {array.shape}, expected {ndim} filled dimension{'s' * (ndim > 1)} of finite "
+            "numbers; give one segment, without NaN"
+        )
+    return array

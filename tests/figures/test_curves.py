@@ -1,0 +1,250 @@
+"""Training curves, and the vectors of a network on a plane."""
+
+import json
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import prediction_tables as tables
+import pytest
+from matplotlib import pyplot as plt
+
+from serkit import figures
+from serkit.constants import LABELS
+from serkit.errors import ParameterError, RunError
+from serkit.figures import EMOTION_COLOURS, curves
+from serkit.reproduction import report
+
+mpl.use("Agg")
+
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2, 3],
+        "train_loss": [1.4, 1.0, 0.7],
+        "validation_loss": [1.5, 1.2, 1.3],
+        "train_ua": [0.25, 0.5, 0.75],
+        "validation_ua": [np.nan] * 3,
+    }
+)
+
+
+@pytest.fixture
+def ax():
+    with figures.paper_style():
+        figure, ax = plt.subplots()
+        yield ax
+    plt.close(figure)
+
+
+def texts_in(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+class TestHistory:
+    def test_loss(self, ax):
+        figures.plot_history(HISTORY, ax, best_epoch=2)
+        assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[1.4, 1.0, 0.7], [1.5, 1.2, 1.3]]
+        assert ax.lines[2].get_xdata()[0] == 2
+
+    def test_ua_in_percent_without_validation(self, ax):
+        figures.plot_history(HISTORY, ax, what="ua")
+        assert list(ax.lines[0].get_ydata()) == [25, 50, 75]
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "chance"]
+
+    def test_errors(self, ax):
+        with pytest.raises(ParameterError, match="what='accuracy'"):
+            figures.plot_history(HISTORY, ax, what="accuracy")
+        with pytest.raises(ParameterError, match="values of train_wa and validation_wa"):
+            figures.plot_history(HISTORY, ax, what="wa")
+        with pytest.raises(ParameterError, match="best_epoch=9"):
+            figures.plot_history(HISTORY, ax, best_epoch=9)
+
+
+def history(fold, ua, kept):
+    n = len(ua)
+    return pd.DataFrame({
+        "fold": fold, "seed": 1, "epoch": range(1, n + 1), "kept": np.arange(1, n + 1) == kept,
+        "train_ua": 1.0, "validation_ua": ua,
+    })  # fmt: skip
+
+
+class TestHistoriesOfManyFolds:
+    def test_mean_ends_where_the_first_fold_stops(self, ax):
+        histories = pd.concat([history("1", [0.2, 0.4, 0.6], 3), history("2", [0.4, 0.5], 1)])
+        figures.plot_history(histories, ax, what="ua")
+        lines = {line.get_label(): line for line in ax.lines}
+        assert np.allclose(lines["validation, mean of 2"].get_xydata(), [[1, 30], [2, 45]])
+        assert np.allclose(lines["kept"].get_xydata(), [[3, 60], [1, 40]])
+        assert len([line for line in ax.lines if line.get_linewidth() == 0.6]) == 4
+
+    def test_two_variants_in_one_table_are_refused(self, ax):
+        one = history("1", [0.2, 0.4], 2)
+        with pytest.raises(ParameterError, match="fold 1, seed 1, epoch 1 stands in history twice"):
+            figures.plot_history(pd.concat([one, one]), ax, what="ua")
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """Four groups far apart in ten dimensions."""
+    rng = np.random.default_rng(3)
+    return rng.normal(size=(60, 10)) + 12 * np.eye(10)[np.repeat(range(4), 15)]
+
+
+class TestEmbedding:
+    def test_neighbours_stay_neighbours_and_points_are_repeatable(self, vectors):
+        points = curves.project(vectors, perplexity=8)
+        distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+        np.fill_diagonal(distance, np.inf)
+        assert (distance.argmin(axis=1) // 15 == np.arange(60) // 15).all()
+        assert np.array_equal(points, curves.project(vectors, perplexity=8))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda v: v[:3], "perplexity=30.0: expected 1 to 1"),
+            (lambda v: np.full_like(v, np.nan), "without NaN"),
+            (np.ones_like, "all 60 embeddings are the same"),
+        ],
+    )
+    def test_what_can_not_be_projected(self, vectors, change, message):
+        with pytest.raises(ParameterError, match=message):
+            figures.project(change(vectors))
+
+
+def keep_vectors(project, predictions, n_dims=8, run="trial"):
+    """What training leaves in each run folder: a group far from the others for each class."""
+    rng = np.random.default_rng(7)
+    test = predictions[predictions["split"] == "test"]
+    for (variant, fold, seed), own in test.groupby(["variant", "fold", "seed"]):
+        folder = project / "runs" / run / variant / f"fold={fold}" / f"seed={seed}"
+        folder.mkdir(parents=True)
+        groups = own["truth"].map(LABELS.index).to_numpy()
+        values = rng.normal(size=(len(own), n_dims)) + 12 * np.eye(n_dims)[groups]
+        table = pd.DataFrame(values.astype(np.float32), columns=[f"fused_{i + 1}" for i in range(n_dims)])
+        table.insert(0, "utterance_id", own["utterance_id"].to_numpy())
+        table[::-1].to_parquet(folder / "embedding.parquet", index=False)  # the order must not matter
+
+
+def first_two(vectors, **_):
+    """A projection that takes no time."""
+    return vectors[:, :2]
+
+
+@pytest.fixture(scope="module")
+def by_session():
+    """Five folds of two speakers each, 12 utterances of a speaker, two seeds."""
+    about = tables.manifest(per_speaker=12)
+    return pd.concat([tables.predict(about, "session", seed=seed) for seed in (111, 211)])
+
+
+@pytest.fixture(scope="module")
+def kept(by_session, tmp_path_factory):
+    """Vectors of the five folds, read back."""
+    home = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves.runs, "project_home", lambda: home)
+        keep_vectors(home, by_session)
+        return curves.read_vectors("trial", by_session)
+
+
+@pytest.fixture(scope="module")
+def points(kept):
+    return curves.fold_points(kept)
+
+
+class TestFoldPoints:
+    def test_every_test_utterance_of_the_first_seed_once(self, points, by_session):
+        test = by_session[(by_session["split"] == "test") & (by_session["seed"] == 111)]
+        assert sorted(points["utterance_id"]) == sorted(test["utterance_id"])
+        assert set(points["seed"]) == {111}
+        truth = test.set_index("utterance_id")["truth"]
+        assert (points["truth"] == points["utterance_id"].map(truth)).all()
+
+    def test_classes_are_groups_in_each_fold_and_folds_fill_their_panels(self, points):
+        for _, own in points.groupby("fold"):
+            place = own[["x", "y"]].to_numpy()
+            distance = np.linalg.norm(place[:, None] - place[None], axis=2)
+            np.fill_diagonal(distance, np.inf)
+            assert (own["truth"].to_numpy()[distance.argmin(axis=1)] == own["truth"]).all()
+            assert (place.min(axis=0) == 0).all() and (place.max(axis=0) == 1).all()
+
+    def test_thinned_out_at_even_steps(self, kept, monkeypatch):
+        monkeypatch.setattr(curves, "project", first_two)
+        points = curves.fold_points(kept, max_points=40)
+        # 8 of the 24 of session 1: 0, 23/7, 46/7, ... rounded
+        ids = sorted(kept["utterance_id"][kept["fold"] == "1"])
+        expected = [ids[i] for i in (0, 3, 7, 10, 13, 16, 20, 23)]
+        assert points["utterance_id"][points["fold"] == "1"].tolist() == expected
+        with pytest.raises(ParameterError, match="fold 1: 5 utterances to draw, expected at least 6"):
+            curves.fold_points(kept, max_points=29)
+
+    def test_emotions_keep_their_colours_and_panels_stay_apart(self, points, ax):
+        curves.plot_fold_points(points, ax)
+        assert legend_of(ax) == list(LABELS)
+        drawn = {group.get_label(): group for group in ax.collections}
+        colour = plt.matplotlib.colors.to_hex(drawn["sad"].get_facecolor()[0]).upper()
+        assert colour == EMOTION_COLOURS["sad"] and len(drawn["sad"].get_offsets()) == 30
+        across = np.concatenate([group.get_offsets()[:, 0] for group in ax.collections])
+        assert np.allclose(np.unique(across // (1 + curves.GAP)), range(5))
+        assert texts_in(ax) == [f"fold {fold}, n = 24" for fold in range(1, 6)]
+
+    def test_speakers_are_named_in_the_colour_of_their_points(self, points, ax):
+        curves.plot_fold_points(points, ax, by="speaker")
+        names = {text.get_text(): text.get_color() for text in ax.texts if "fold" not in text.get_text()}
+        assert sorted(names) == tables.SPEAKERS
+        own = points[points["speaker"] == "1M"]
+        group = next(
+            g for g in ax.collections if (g.get_offsets() == own[["x", "y"]].to_numpy()[0]).all(axis=1).any()
+        )
+        assert plt.matplotlib.colors.to_hex(group.get_facecolor()[0]).upper() == names["1M"].upper()
+        assert len(group.get_offsets()) == 60 and ax.get_legend() is None
+
+    def test_one_speaker_in_a_fold_can_not_be_told_from_others(self, points, ax):
+        alone = points.assign(speaker="1F")
+        with pytest.raises(ParameterError, match="fold 1: tests 1 speaker, expected 2 to 6"):
+            curves.plot_fold_points(alone, ax, by="speaker")
+
+    def test_a_run_from_before_says_so(self, project, by_session):
+        with pytest.raises(
+            RunError, match=r"fold=1/seed=111/embedding\.parquet is missing: .* trained before"
+        ):
+            curves.read_vectors("trial", by_session)
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (
+                lambda path: pd.read_parquet(path)[:-1].to_parquet(path),
+                "vectors of 23 utterances, expected those of the 24",
+            ),
+            (lambda path: path.write_bytes(b"PAR1"), r"embedding\.parquet can't be read"),
+        ],
+    )
+    def test_a_damaged_file_is_named(self, project, by_session, damage, message):
+        keep_vectors(project, by_session)
+        damage(next((project / "runs").rglob("fold=3/seed=111/embedding.parquet")))
+        with pytest.raises(RunError, match=f"fold=3/seed=111/.*{message}"):
+            curves.read_vectors("trial", by_session)
+
+    def test_figures_of_a_report_are_the_same_bytes_again(self, project, by_session, monkeypatch):
+        monkeypatch.setattr(curves, "project", first_two)  # that t-SNE repeats itself is tested above
+        table = by_session[by_session["seed"] == 111]
+        keep_vectors(project, table)
+        variant = table["variant"].iloc[0]
+        parameters = {variant: {"corpus": "demo", "by": "session"}}
+        saved = []
+        for root in ("a", "b"):
+            made = report.run_figures("trial", table, None, parameters)
+            chosen = [figure for figure in made if figure.stem.startswith("embedding_")]
+            paths = [path for figure in chosen for path in figure.save("trial", project / root)]
+            saved.append({path.name: path.read_bytes() for path in paths})
+        assert saved[0] == saved[1] and len(saved[0]) == 10
+        caption = json.loads(saved[0][f"embedding_emotion_{variant}.json"])["caption"]
+        assert (
+            "seed 111, at most 300 test utterances a fold, at even steps, by emotion: demo, 5 folds"
+            in caption
+        )

@@ -1,0 +1,267 @@
+"""Pictures of scores: what is drawn is what the tables say, and bad tables draw nothing."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import prediction_tables as tables
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+
+from serkit import figures
+from serkit.constants import LABELS
+from serkit.errors import FoldError, ParameterError, RunError
+from serkit.evaluation import class_recall
+from serkit.figures import EMOTION_COLOURS
+from serkit.metrics import weighted_accuracy
+
+mpl.use("Agg")
+
+TRUTH = ["angry"] * 4 + ["sad"] * 2 + ["happy"] * 3 + ["neutral"]
+PREDICTION = ["angry"] * 3 + ["sad", "sad", "sad", "happy", "angry", "neutral", "neutral"]
+MANIFEST = pd.DataFrame(
+    {
+        "label": ["angry", "angry", "sad", "neutral", None],
+        "speaker": ["1F", "1M", "1F", "1F", "1F"],
+        "session": [1, 1, 1, 1, 1],
+        "num_samples": [16_000, 40_000, 48_000, 56_000, 90_000],
+        "sample_rate": 16_000,
+    }
+)
+
+
+@pytest.fixture
+def ax():
+    with figures.paper_style():
+        figure, ax = plt.subplots()
+        yield ax
+    plt.close(figure)
+
+
+@pytest.fixture(scope="module")
+def about():
+    """Ten speakers, 8 utterances each; durations that depend on the number."""
+    table = tables.manifest()
+    number = table["utterance_id"].str[-3:].astype(int)
+    return table.assign(num_samples=16_000 * (1 + number), sample_rate=16_000)
+
+
+@pytest.fixture(scope="module")
+def predictions(about):
+    return tables.predict(about)
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def legend_of(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def bar_heights(ax):
+    return [patch.get_height() for patch in ax.patches]
+
+
+def cells(ax):
+    """What the colours of a matrix show, NaN where it is empty."""
+    return np.ma.filled(ax.collections[0].get_array().astype(float), np.nan)
+
+
+def contrast(foreground, background):
+    """WCAG 2 contrast ratio, 1 to 21."""
+
+    def luminance(colour):
+        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
+
+    bright, dark = sorted([luminance(foreground), luminance(background)], reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+class TestScores:
+    def test_confusion_matrix_by_hand(self, ax):
+        assert figures.plot_confusion_matrix(TRUTH, PREDICTION, labels=LABELS, ax=ax) is ax
+        shown = texts(ax)
+        assert shown[:4] == ["75.0%\n(3)", "25.0%\n(1)", "0.0%\n(0)", "0.0%\n(0)"]
+        assert shown[8:12] == ["33.3%\n(1)", "0.0%\n(0)", "33.3%\n(1)", "33.3%\n(1)"]
+        assert [text.get_text() for text in ax.get_yticklabels()] == [
+            "angry\nn = 4", "sad\nn = 2", "happy\nn = 3", "neutral\nn = 1",
+        ]  # fmt: skip
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted", "true")
+        assert list(cells(ax).sum(axis=1)) == pytest.approx([100] * 4)
+
+    def test_cells_are_readable_at_every_share(self, ax):
+        # 4.5 is what WCAG 2 asks of small text; here for shares from 0 to 100 %
+        for right in range(0, 101, 5):
+            ax.clear()
+            prediction = ["sad"] * right + ["angry"] * (100 - right)
+            figures.plot_confusion_matrix(["sad"] * 100, prediction, labels=("sad", "angry"), ax=ax)
+            for text, colour in zip(ax.texts, ax.collections[0].get_facecolors(), strict=True):
+                assert contrast(text.get_color(), colour) >= 4.5
+
+    def test_absent_class_has_no_shares(self, ax):
+        figures.plot_confusion_matrix(["sad"], ["happy"], labels=LABELS, ax=ax)
+        assert texts(ax)[:4] == ["–"] * 4
+        assert texts(ax)[4:8] == ["0.0%\n(0)", "0.0%\n(0)", "100.0%\n(1)", "0.0%\n(0)"]
+
+    def test_speaker_scores(self, ax):
+        table = pd.DataFrame({"speaker": ["1F", "1M"], "n": [10, 20], "wa": [0.5, 0.7], "ua": [0.4, 0.8]})
+        figures.plot_speaker_scores(table, ax)
+        assert ax.lines[0].get_ydata() == pytest.approx([40, 80])  # UA
+        assert ax.lines[2].get_ydata() == pytest.approx([50, 70])  # WA
+        assert "UA, mean 60.0" in [text.get_text() for text in ax.get_legend().get_texts()]
+        with pytest.raises(ParameterError, match="several rows for the same speaker"):
+            figures.plot_speaker_scores(pd.concat([table, table]), ax)
+        with pytest.raises(ParameterError, match=r"lacks \['session'\]"):
+            figures.plot_speaker_scores(table, ax, by="session")
+
+    @pytest.mark.parametrize(
+        "given", [[0.7, 0.2, 0.1, 0.0], {"neutral": 0.0, "happy": 0.1, "sad": 0.2, "angry": 0.7}]
+    )
+    def test_class_probabilities(self, ax, given):
+        figures.plot_class_probabilities(given, ax, truth="sad")
+        assert [patch.get_width() for patch in ax.patches] == pytest.approx([70, 20, 10, 0])
+        assert [text.get_text() for text in ax.get_yticklabels()] == [
+            "angry",
+            "sad (true)",
+            "happy",
+            "neutral",
+        ]
+
+    @pytest.mark.parametrize("given", [[2.0, -1.0, 0.0, 0.0], [0.5, 0.5], {"angry": 1.0}, [0.1] * 4])
+    def test_what_is_no_probability(self, ax, given):
+        with pytest.raises(ParameterError, match="summing to 1"):
+            figures.plot_class_probabilities(given, ax)
+
+
+class TestCorpus:
+    def test_class_counts(self, ax):
+        figures.plot_class_counts(MANIFEST, ax)
+        # bars by label (angry, sad, happy, neutral), in each the speakers 1F and 1M
+        assert bar_heights(ax) == [1, 1, 1, 0, 0, 0, 1, 0]
+        assert [text for text in texts(ax) if text] == ["3", "1"]
+        assert [text.get_text() for text in ax.get_xticklabels()] == ["1F", "1M"]
+
+    def test_durations(self, ax):
+        figures.plot_durations(MANIFEST, ax)
+        tops = np.array([patch.get_y() + patch.get_height() for patch in ax.patches]).reshape(4, -1)
+        # 1.0, 2.5, 3.0 and 3.5 s in bins of 0.5 s: a value on an edge belongs to the bin that starts there
+        assert tops[-1].tolist() == [0, 0, 1, 0, 0, 1, 1, 1]
+        assert ax.lines[0].get_xdata()[0] == 3.0
+
+    def test_errors(self, ax):
+        with pytest.raises(ParameterError, match=r"manifest lacks \['speaker'\]"):
+            figures.plot_class_counts(MANIFEST.drop(columns="speaker"), ax)
+        with pytest.raises(ParameterError, match="no utterance labelled"):
+            figures.plot_durations(MANIFEST.assign(label="bored"), ax)
+        with pytest.raises(ParameterError, match=r"'session' is missing for 4 of 4"):
+            figures.plot_class_counts(MANIFEST.assign(session=None), ax, by="session")
+        with pytest.raises(ParameterError, match="bin_s=0"):
+            figures.plot_durations(MANIFEST, ax, bin_s=0)
+
+
+class TestSpeakerConfusions:
+    def test_cells_hold_the_counts_of_each_speaker(self, predictions, ax):
+        table = figures.speaker_confusions(predictions)
+        own = predictions[(predictions["split"] == "test") & (predictions["speaker"] == "2M")]
+        row = table[(table["speaker"] == "2M") & (table["truth"] == "happy")].iloc[0]
+        assert row["sad"] == ((own["truth"] == "happy") & (own["prediction"] == "sad")).sum()
+        assert figures.plot_speaker_confusions(predictions, ax) is ax
+        counts = [int(text) for text in texts(ax) if text.isdigit()]
+        assert counts[:4] == table.loc[0, list(LABELS)].tolist() and sum(counts) == 80
+        assert sum("UA" in text for text in texts(ax)) == 10
+
+    def test_colour_is_the_share_of_the_row_and_matrices_stay_apart(self, predictions, ax):
+        figures.plot_speaker_confusions(predictions, ax)
+        shares = cells(ax)  # two rows of five matrices, an empty row and column between them
+        assert shares.shape == (9, 24) and np.isnan(shares[4]).all() and np.isnan(shares[:, 4::5]).all()
+        assert np.allclose(np.nansum(np.delete(shares, 4, axis=0), axis=1), 500)
+        assert ax.collections[0].get_clim() == (0, 100)
+
+
+class TestConfusionDifference:
+    def test_points_by_hand(self, ax):
+        a, b = tables.with_counts([3, 1], 4), tables.with_counts([2, 1], 4, variant="other")
+        points = figures.confusion_difference(a, b)
+        assert points.loc["sad", "sad"] == 12.5 and points.loc["sad", "happy"] == -12.5  # 4/8 - 3/8
+        assert points.loc["angry"].isna().all()
+        figures.plot_confusion_difference(a, b, ax)
+        assert "+12.5" in texts(ax) and "−12.5" in texts(ax) and texts(ax).count("–") == 12
+        assert ax.collections[0].get_clim() == (-12.5, 12.5)
+
+    def test_a_variant_with_itself_is_nothing(self, predictions):
+        assert (figures.confusion_difference(predictions, predictions) == 0).all(axis=None)
+
+    def test_other_utterances_are_refused(self, predictions):
+        other = tables.predict(tables.manifest(per_speaker=4))
+        with pytest.raises(ParameterError, match="utterance_id 1F_004 is tested in"):
+            figures.confusion_difference(predictions, other)
+
+
+class TestCertainty:
+    def test_bars_and_whiskers_are_recall_and_interval(self, predictions, ax):
+        figures.plot_recall_intervals(predictions, ax)
+        table = class_recall(predictions)
+        assert np.allclose([bar.get_height() for bar in ax.patches], 100 * table["recall"])
+        ends = np.array([line.get_ydata() for line in ax.lines if line.get_linestyle() == "None"])
+        assert np.allclose(ends, 100 * table[["low", "high"]].to_numpy().T)
+        assert f"UA {100 * table['recall'].mean():.1f} %" in legend_of(ax)
+
+    def test_classes_keep_their_colours(self, predictions, ax):
+        figures.plot_recall_intervals(predictions, ax)
+        colours = [plt.matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches]
+        assert colours == [EMOTION_COLOURS[label] for label in LABELS]
+
+    def test_reliability_by_hand(self, ax):
+        # confidence 0.7 throughout, 10 of 20 right: a gap of 20 points in one bin
+        figures.plot_reliability(tables.with_counts([1, 2, 2, 3, 2], 4), ax)
+        assert [bar.get_height() for bar in ax.patches] == [50]
+        dot = next(line for line in ax.lines if line.get_label() == "mean confidence")
+        assert np.allclose(dot.get_xydata(), [[70, 50]])
+        assert "20" in texts(ax) and "right; ECE 20.0 points (10 bins)" in legend_of(ax)
+
+
+class TestDurations:
+    def test_durations_by_hand(self, predictions, about, ax):
+        table = figures.duration_accuracy(predictions, about, edges_s=(0, 3, 5)).set_index("duration")
+        # utterance i lasts 1 + i seconds: two of eight are shorter than 3 s, two more than 5 s
+        assert table["n_utterances"].to_dict() == {"0–3": 20, "3–5": 20, "≥ 5": 40}
+        test = predictions[predictions["split"] == "test"]
+        short = test[test["utterance_id"].str[-3:].astype(int) < 2]
+        assert np.isclose(
+            table.loc["0–3", "accuracy"], weighted_accuracy(short["truth"], short["prediction"])
+        )
+        figures.plot_duration_accuracy(predictions, about, ax, edges_s=(0, 3, 5))
+        dots = next(line for line in ax.lines if line.get_label() == "right")
+        assert np.allclose(dots.get_ydata(), 100 * table["accuracy"])
+        wa = 100 * weighted_accuracy(test["truth"], test["prediction"])
+        assert {f"WA {wa:.1f} %", "3 s segment"} <= set(legend_of(ax))
+
+    @pytest.mark.parametrize("edges", [(0,), (1, 2), (0, 2, 2)])
+    def test_edges_that_leave_something_out_are_refused(self, predictions, about, edges):
+        with pytest.raises(ParameterError, match="edges_s="):
+            figures.duration_accuracy(predictions, about, edges_s=edges)
+
+
+PLOTS = {
+    "speakers": lambda p, m, ax: figures.plot_speaker_confusions(p, ax),
+    "difference": lambda p, m, ax: figures.plot_confusion_difference(p, p, ax),
+    "recall": lambda p, m, ax: figures.plot_recall_intervals(p, ax),
+    "reliability": lambda p, m, ax: figures.plot_reliability(p, ax),
+    "durations": figures.plot_duration_accuracy,
+}
+
+
+@pytest.mark.parametrize("name", PLOTS)
+class TestEveryPlot:
+    def test_a_missing_fold_is_named(self, name, predictions, about, ax):
+        part = predictions[predictions["fold"] != "3F"]
+        with pytest.raises(RunError, match="fold 3F is missing"):
+            PLOTS[name](part, about, ax)
+
+    def test_a_speaker_in_two_splits_is_named(self, name, predictions, about, ax):
+        edited = predictions.copy()
+        edited.loc[edited.index[edited["fold"] == "3F"][0], "split"] = "test"
+        with pytest.raises(FoldError, match=r"fold 3F: speaker 3M is in validation \(7 .* and in test \(1\)"):
+            PLOTS[name](edited, about, ax)

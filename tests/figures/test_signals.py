@@ -1,0 +1,178 @@
+"""Pictures of signals: what is drawn where."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from serkit import figures
+from serkit.constants import LABELS
+from serkit.errors import ParameterError
+from serkit.figures import EMOTION_COLOURS, plot_timeline
+
+mpl.use("Agg")
+
+FRAMES = {"hop_length": 160, "sample_rate": 16_000}
+
+
+@pytest.fixture
+def ax():
+    with figures.paper_style(columns=2):
+        yield Figure().subplots()
+
+
+class TestSignals:
+    def test_spectrogram_axes(self, ax):
+        spectrogram = np.linspace(-80, 0, 200 * 300).reshape(200, 300)
+        figures.plot_spectrogram(spectrogram, **FRAMES, n_fft=800, ax=ax, valid_frames=250)
+        # frame t is centred on t * 10 ms and bin f on f * 20 Hz
+        assert ax.images[0].get_extent() == pytest.approx([-0.005, 2.995, -0.01, 3.99])
+        left, right = ax.patches[0].get_x(), ax.patches[0].get_x() + ax.patches[0].get_width()
+        assert (left, right) == pytest.approx((2.495, 2.995))
+        assert ax.figure.axes[-1].get_ylabel() == "level (dB)"
+
+    def test_a_tone_is_drawn_at_its_frequency(self, ax):
+        spectrogram = np.full((200, 10), -80.0)
+        spectrogram[50] = 0.0  # 1 kHz
+        figures.plot_spectrogram(spectrogram, **FRAMES, n_fft=800, ax=ax)
+        image = ax.images[0]
+        bottom, top = image.get_extent()[2:]
+        rows = np.linspace(bottom, top, 201)
+        assert rows[50] <= 1.0 <= rows[51] and image.origin == "lower"
+
+    def test_mfcc(self, ax):
+        mfcc = np.zeros((300, 40))
+        mfcc[:, 0], mfcc[0, 5] = -400, 30
+        figures.plot_mfcc(mfcc, **FRAMES, ax=ax, valid_frames=np.arange(300) >= 100)
+        assert ax.images[0].get_clim() == (-30, 30)  # coefficient 0 left out
+        assert ax.images[0].get_array().shape == (40, 300)
+        assert ax.patches[0].get_width() == pytest.approx(1.0)
+
+    def test_short_waveform_is_drawn_sample_by_sample(self, ax):
+        waveform = np.sin(np.arange(100))
+        figures.plot_waveform(waveform, 16_000, ax, valid_samples=80)
+        assert np.array_equal(ax.lines[0].get_ydata(), waveform)
+        assert ax.patches[0].get_x() == pytest.approx(80 / 16_000)
+
+    def test_envelope_keeps_a_single_peak(self, ax):
+        waveform = np.zeros(48_000)
+        waveform[12_345] = 0.9
+        figures.plot_waveform(waveform, 16_000, ax)
+        vertices = ax.collections[0].get_paths()[0].vertices
+        assert vertices[:, 1].max() == 0.9
+        assert vertices[vertices[:, 1] == 0.9, 0] == pytest.approx(12_345 / 16_000, abs=0.003)  # 48 samples
+
+    def test_coattention_frames(self, ax):
+        weights = np.zeros(149)
+        weights[10] = 2.0
+        figures.plot_coattention(weights, ax, sample_rate=16_000, waveform=np.zeros(48_000))
+        front = ax.figure.axes[-1]
+        seconds, drawn = front.lines[0].get_data()
+        # frame 10 looks at samples 3200 to 3600
+        assert seconds[np.argmax(drawn)] == pytest.approx(3400 / 16_000)
+        assert len(drawn) == 149
+
+    def test_coattention_over_spectrogram(self, ax):
+        spectrogram = np.zeros((200, 300))
+        figures.plot_coattention(np.ones(149), ax, spectrogram_db=spectrogram, n_fft=800, **FRAMES)
+        assert ax.images[0].get_extent()[1] == pytest.approx(2.995)
+
+    def test_errors(self, ax):
+        with pytest.raises(ParameterError, match="give exactly one"):
+            figures.plot_coattention(np.ones(149), ax, sample_rate=16_000)
+        with pytest.raises(ParameterError, match="n_fft=None"):
+            figures.plot_coattention(np.ones(149), ax, spectrogram_db=np.zeros((2, 2)), **FRAMES)
+        with pytest.raises(ParameterError, match=r"mfcc has shape \(40,\)"):
+            figures.plot_mfcc(np.ones(40), **FRAMES, ax=ax)
+        with pytest.raises(ParameterError, match="finite"):
+            figures.plot_waveform([0.0, np.nan], 16_000, ax)
+        with pytest.raises(ParameterError, match="sample_rate=0"):
+            figures.plot_waveform([0.0], 0, ax)
+        for valid in (301, -1, np.ones(299, bool)):
+            with pytest.raises(ParameterError, match="from 0 to 300"):
+                figures.plot_mfcc(np.ones((300, 40)), **FRAMES, ax=ax, valid_frames=valid)
+
+
+def segments(probabilities, starts=None, ends=None, peak=-6.0):
+    n = len(probabilities)
+    starts = 3.0 * np.arange(n) if starts is None else starts
+    ends = np.asarray(starts) + 3.0 if ends is None else ends
+    table = pd.DataFrame(np.asarray(probabilities, float), columns=[f"p_{label}" for label in LABELS])
+    return table.assign(start_s=starts, end_s=ends, peak_dbfs=peak)
+
+
+def stairs(ax):
+    """(values, edges, baseline) of the area and of the strip of each label."""
+    return [patch.get_data() for patch in ax.patches if hasattr(patch, "get_data")]
+
+
+def test_areas_by_hand(ax):
+    table = segments([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]])
+    assert plot_timeline(table, ax=ax) is ax
+    drawn = stairs(ax)
+    assert drawn[0].edges.tolist() == [0, 3, 6]
+    np.testing.assert_allclose(
+        [area.values for area in drawn[::2]], [[10, 70], [30, 80], [60, 90], [100, 100]]
+    )
+    np.testing.assert_allclose([area.baseline for area in drawn[::2]], [[0, 0], [10, 70], [30, 80], [60, 90]])
+    strips = [(strip.values > 105).tolist() for strip in drawn[1::2]]
+    assert strips == [[False, True], [False, False], [False, False], [True, False]]  # neutral, then angry
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(LABELS)
+    assert [patch.get_facecolor()[:3] for patch in ax.get_legend().get_patches()] == [
+        mpl.colors.to_rgb(EMOTION_COLOURS[label]) for label in LABELS
+    ]
+    assert (ax.get_xlabel(), ax.get_xlim()) == ("time (s)", (0, 6))
+
+
+def test_overlapping_last_piece_begins_where_the_one_before_ends(ax):
+    plot_timeline(segments(np.full((4, 4), 0.25), starts=[0, 3, 6, 7]), ax=ax)
+    assert stairs(ax)[0].edges.tolist() == [0, 3, 6, 9, 10]
+
+
+def test_piece_without_length_is_left_out(ax):
+    plot_timeline(segments(np.full((2, 4), 0.25), starts=[0, 3], ends=[3, 3]), ax=ax)
+    assert stairs(ax)[0].edges.tolist() == [0, 3]
+
+
+def test_many_segments_are_averaged_and_it_is_said(ax):
+    probability = np.tile([[1, 0, 0, 0], [0, 1, 0, 0]], (400, 1))
+    plot_timeline(segments(probability), ax=ax)
+    drawn = stairs(ax)
+    assert len(drawn[0].values) == 400
+    np.testing.assert_allclose(drawn[0].values, 50)
+    assert drawn[0].edges[-1] == 2400
+    assert ax.get_xlabel() == "time (min:s), each step the mean of 2 segments"
+
+
+def test_silence_is_hatched_and_named(ax):
+    plot_timeline(segments(np.full((3, 4), 0.25), peak=[-6.0, -np.inf, -59.0]), ax=ax)
+    hatched = [patch for patch in ax.patches if patch.get_hatch()]
+    assert [(patch.get_x(), patch.get_width()) for patch in hatched] == [(3, 3)]
+    assert ax.get_legend().get_texts()[-1].get_text() == "silence"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "label", "ticks"),
+    [(720, "time (min:s)", ["0:00", "2:00", "4:00"]), (7200, "time (h:min:s)", ["0:00:00", "0:20:00"])],
+)
+def test_time_is_written_as_on_a_clock(ax, seconds, label, ticks):
+    plot_timeline(segments(np.full((seconds // 3, 4), 0.25)), ax=ax)
+    ax.figure.draw_without_rendering()
+    assert ax.get_xlabel().startswith(label)
+    assert [tick.get_text() for tick in ax.get_xticklabels()][: len(ticks)] == ticks
+
+
+@pytest.mark.parametrize("n", [1, 4, 240])
+def test_nothing_is_cut_off(ax, n):
+    plot_timeline(segments(np.full((n, 4), 0.25), peak=-80.0), ax=ax)
+    ax.figure.draw_without_rendering()
+    box, page = ax.get_tightbbox(), ax.figure.bbox
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1
+
+
+def test_errors(ax):
+    with pytest.raises(ParameterError, match=r"segments lack peak_dbfs; give Prediction.segments"):
+        plot_timeline(segments(np.full((2, 4), 0.25)).drop(columns="peak_dbfs"), ax=ax)
+    with pytest.raises(ParameterError, match=r"none of the 1 rows lasts any time"):
+        plot_timeline(segments(np.full((1, 4), 0.25), starts=[0], ends=[0]), ax=ax)

@@ -18,7 +18,7 @@ from serkit.errors import ParameterError, RunError, explain_names
 from serkit.experiment import Experiment, project_home, show_path, shown
 from serkit.files import replacing, sync
 
-CHECKPOINT = "checkpoint.safetensors"  # of a run folder that is not finished
+CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
 FOLD_CURE = "although the fold is marked as done; delete that folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data

@@ -21,10 +21,10 @@ def voice(seconds, rate=16_000, pitch=120.0, seed=0):
     return (0.1 * tone * (0.55 + 0.45 * np.sin(2 * np.pi * 3 * time_s))).astype(np.float32)
 
 
-def write_model_folder(folder, model, **about):
+def write_model_folder(folder, model, *, scaler=SCALER, experiment=None, metrics=METRICS):
     """A model as training leaves it: weights, what they were trained on, and a card."""
     save_model(model, folder)
-    describe_model(folder, **about)
+    describe_model(folder, scaler=scaler, experiment=experiment or Experiment(), metrics=metrics)
 
 
 def write_model(folder, recipe):
@@ -34,12 +34,5 @@ def write_model(folder, recipe):
     with torch.no_grad():
         model.classifier.weight *= 20
     model.eval()
-    write_model_folder(
-        folder,
-        model,
-        recipe=recipe,
-        scaler=SCALER,
-        experiment=Experiment(recipe=recipe.name),
-        metrics=METRICS,
-    )
+    write_model_folder(folder, model, experiment=Experiment(recipe=recipe.name))
     return folder

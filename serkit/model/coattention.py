@@ -5,8 +5,7 @@ counts; the three resulting vectors are joined and classified. Views can be left
 exchanged, to see what each of them is good for.
 """
 
-import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +15,6 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import ModelOutput
 
 from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
-from serkit.errors import ParameterError
 from serkit.model import encoders
 
 GUIDED = ("coattention", "softmax")  # fusions in which other views decide about the frames of speech
@@ -48,14 +46,13 @@ class ModelConfig:
 
     def transformers_config(self):
         """The speech encoder's structure with SpecAugment and LayerDrop set as said here."""
-        settings = {key: value for key, value in self.speech.items() if key != "model_type"}
-        settings |= {
+        changes = {
             "layerdrop": self.layerdrop,
             "apply_spec_augment": self.mask_time_prob > 0,
             "mask_time_prob": self.mask_time_prob,
             "mask_time_length": self.mask_time_length,
         }
-        return AutoConfig.for_model(self.speech["model_type"], **settings)
+        return AutoConfig.for_model(**self.speech | changes)
 
 
 PAPER = ModelConfig()
@@ -118,6 +115,10 @@ class CoAttentionModel(nn.Module):
             )
         if "speech" in self.views:
             self.speech_encoder = AutoModel.from_config(speech)
+            encoders.freeze(self.speech_encoder, config.encoder_training)
+            if config.encoder_layers == "weighted":
+                # of every layer and of what enters the first one; equal at the beginning
+                self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
             if guides and config.fusion in GUIDED:
                 self.coattention = nn.Linear(len(guides) * hidden, self.n_encoder_frames)
             self.speech_projection = nn.Linear(speech.hidden_size, hidden)
@@ -127,11 +128,6 @@ class CoAttentionModel(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         if config.fusion == "gated":
             self.gate = nn.Linear(len(self.views) * hidden, len(self.views) * hidden)
-        if "speech" in self.views:
-            if config.encoder_layers == "weighted":
-                # of every layer and of what enters the first one; equal at the beginning
-                self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
-            encoders.freeze(self.speech_encoder, config.encoder_training)
 
     def train(self, mode=True):
         """A frozen encoder never drops out or masks anything: its output is a feature like the others."""
@@ -238,7 +234,7 @@ class CoAttentionModel(nn.Module):
         return {
             name: sum(p.numel() for p in part.parameters() if p.requires_grad)
             for name, part in self.named_children()
-            if any(True for _ in part.parameters())
+            if list(part.parameters())
         }
 
 
@@ -295,26 +291,20 @@ def create_model(config):
     WeightsError
         If weights can't be had; nothing falls back to random ones.
     """
-    if config.cnn_weights not in ("imagenet", encoders.RANDOM):
-        raise ParameterError(f"cnn_weights={config.cnn_weights!r}, expected imagenet or random")
     config = resolve_structure(config)
-    model = CoAttentionModel(config)
-    if config.speech_encoder != encoders.RANDOM and "speech" in model.views:
-        pretrained = encoders.load_speech_encoder(config.speech_encoder).state_dict()
-        ours = model.speech_encoder.state_dict()
-        # either may do without SpecAugment; everything else must be there
-        spare = {encoders.MASKED_FRAME: ours[encoders.MASKED_FRAME]} if encoders.MASKED_FRAME in ours else {}
-        if not spare:
-            pretrained.pop(encoders.MASKED_FRAME, None)
-        model.speech_encoder.load_state_dict(spare | pretrained)
-    if config.cnn_weights != encoders.RANDOM and "spectrogram" in model.views:
-        model.spectrogram_encoder.features.load_state_dict(encoders.load_alexnet_weights())
-    sources = {}
+    model, sources = CoAttentionModel(config), {}
     if "speech" in model.views:
+        if config.speech_encoder != encoders.RANDOM:
+            pretrained = encoders.load_speech_encoder(config.speech_encoder).state_dict()
+            ours = model.speech_encoder.state_dict()
+            # SpecAugment's own weight may be missing in the file, or not be wanted here
+            model.speech_encoder.load_state_dict({name: pretrained.get(name, ours[name]) for name in ours})
         sources["speech_encoder"] = weights_source(config.speech_encoder, model.speech_encoder)
     if "spectrogram" in model.views:
+        if config.cnn_weights != encoders.RANDOM:
+            model.spectrogram_encoder.features.load_state_dict(encoders.load_alexnet_weights())
         sources["cnn"] = weights_source(config.cnn_weights, model.spectrogram_encoder.features)
-    model.config = dataclasses.replace(config, sources=sources)
+    model.config = replace(config, sources=sources)
     return model
 
 
@@ -329,23 +319,19 @@ def resolve_structure(config):
     if config.speech_encoder == encoders.RANDOM or "speech" not in VIEW_SETS[config.views]:
         return config
     structure = encoders.speech_config(config.speech_encoder)
-    return dataclasses.replace(
-        config,
-        speech=structure.to_diff_dict() | {"model_type": structure.model_type},
-        encoder_mask=getattr(structure, "feat_extract_norm", "group") == "layer",
-    )
+    speech = structure.to_diff_dict() | {"model_type": structure.model_type}
+    wants_mask = getattr(structure, "feat_extract_norm", "group") == "layer"
+    return replace(config, speech=speech, encoder_mask=wants_mask)
 
 
 def weights_source(name, module):
     """Where a branch's first weights came from: name, origin, revision, and a hash of the values."""
-    origin = (
-        "random values"
-        if name == encoders.RANDOM
-        else "folder"
-        if Path(name).is_dir()
-        else "hub or its cache"
-    )
-    revision = getattr(getattr(module, "config", None), "_commit_hash", None)
-    if name == "imagenet":
+    revision = None
+    if name == encoders.RANDOM:
+        origin = "random values"
+    elif name == "imagenet":
         origin, revision = "torchvision or its cache", "IMAGENET1K_V1"
+    else:
+        origin = "folder" if Path(name).is_dir() else "hub or its cache"
+        revision = getattr(module.config, "_commit_hash", None)
     return {"name": name, "from": origin, "revision": revision, "sha256": encoders.fingerprint(module)}

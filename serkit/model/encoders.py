@@ -50,9 +50,8 @@ class SpectrogramCNN(nn.Module):
         super().__init__()
         self.features = alexnet_features(channels)
         for layer in self.features:
-            if isinstance(
-                layer, nn.Conv2d
-            ):  # torch's default shrinks the signal layer by layer (He et al. 2015)
+            if isinstance(layer, nn.Conv2d):
+                # torch's default shrinks the signal layer by layer (He et al. 2015)
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
         self.pool = nn.AdaptiveAvgPool2d(ALEXNET_POOL)
@@ -119,12 +118,10 @@ def load_speech_encoder(source):
     """
     try:
         encoder, report = AutoModel.from_pretrained(source, output_loading_info=True)
+        if absent := sorted(set(report["missing_keys"]) - {MASKED_FRAME}):
+            raise ValueError(f"{len(absent)} of its weights are missing, the first is {absent[0]}")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(_no_speech_weights(source, error)) from error
-    absent = sorted(set(report["missing_keys"]) - {MASKED_FRAME})
-    if absent:
-        reason = f"{len(absent)} of its weights are missing, the first is {absent[0]}"
-        raise WeightsError(_no_speech_weights(source, reason))
     return encoder
 
 
@@ -224,10 +221,9 @@ def count_encoder_frames(num_samples, config):
             f"speech encoder of type {config.model_type!r} has no convolutional front end; "
             "use wav2vec2, hubert, wavlm or data2vec-audio"
         )
-    # a number is counted on the CPU even where models are built on torch's "meta" device
-    length = num_samples if torch.is_tensor(num_samples) else torch.tensor(num_samples, device="cpu")
-    frames = length
+    frames = num_samples
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        frames = torch.div(frames - kernel, stride, rounding_mode="floor") + 1
-    frames = torch.where(length > 0, frames.clamp_min(1), 0)
-    return frames if torch.is_tensor(num_samples) else int(frames)
+        frames = (frames - kernel) // stride + 1
+    if torch.is_tensor(num_samples):
+        return torch.where(num_samples > 0, frames.clamp_min(1), 0)
+    return max(frames, 1) if num_samples > 0 else 0

@@ -7,16 +7,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["batches", "checkpoints", "encoder_states", "loop", "scoring"],
     submod_attrs={
         "batches": [
-            "SegmentDataset", "segment_batch", "plan_batches", "load_batches", "fit_scaler", "model_inputs",
+            "SegmentDataset", "segment_batch", "load_batches", "fit_scaler", "model_inputs"
         ],
         "checkpoints": [
             "Progress", "best_epoch", "save_checkpoint", "load_checkpoint", "interruptible", "kept_epochs",
-            "keep_predictions", "join_predictions", "remove_leftovers",
+            "keep_predictions",
         ],
         "encoder_states": ["EncoderStates", "states_key", "build_states"],
         "loop": [
             "FoldResult", "Learner", "train_fold", "train_epoch", "make_learner", "time_steps", "model_config",
-            "read_result", "class_weights", "seed_of_step",
+            "train_step", "read_result", "class_weights", "seed_of_step",
         ],
         "scoring": [
             "resolve_precision", "make_accelerator", "predict", "score_utterances", "prediction_table",

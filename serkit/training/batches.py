@@ -4,7 +4,7 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from serkit.constants import N_BINS, SEGMENT_FRAMES, VIEW_SETS
 from serkit.features.images import SpectrogramScaler, spectrogram_image
@@ -16,7 +16,7 @@ LOADER_WORKERS = 4  # at most; processes that read ahead of a GPU. On a CPU they
 
 
 class SegmentDataset(Dataset):
-    """Chosen segments of a store with their labels; reads a whole batch at once.
+    """Chosen segments of a store with their labels; an index is a list of places, read as one batch.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ class SegmentDataset(Dataset):
     def __len__(self):
         return len(self.rows)
 
-    def __getitems__(self, places):
+    def __getitem__(self, places):
         batch = segment_batch(self.store.read(self.rows[places]))
         if self.states is not None:
             del batch["waveform"]
-            batch["states"] = torch.from_numpy(self.states.read(self.rows[places]))
+            batch["states"] = torch.from_numpy(self.states.take(self.rows[places]))
         for name in self.unseen:
             batch.pop(name, None)
         return batch | {"label": torch.from_numpy(self.labels[places])}
@@ -58,50 +58,33 @@ def segment_batch(features):
     return {name: torch.from_numpy(getattr(features, name)) for name in (*TENSORS.values(), "num_samples")}
 
 
-def plan_batches(n, batch_size, shuffle_seed=None):
-    """Places of a dataset's rows batch by batch, shuffled by a seed or in store order.
-
-    >>> [places.tolist() for places in plan_batches(5, 2)]
-    [[0, 1], [2, 3], [4]]
-    """
-    if shuffle_seed is None:
-        order = torch.arange(n)
-    else:
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(shuffle_seed))
-    return [order.numpy()[start : start + batch_size] for start in range(0, n, batch_size)]
-
-
-def load_batches(dataset, plan, *, on_gpu=False, workers=None):
-    """The batches of a plan.
+def load_batches(dataset, batch_size, shuffle_seed=None, *, on_gpu=False):
+    """A dataset's batches, shuffled by a seed or in store order.
 
     Parameters
     ----------
     dataset : SegmentDataset
-    plan : iterable of np.ndarray of int
-        Places of the rows of each batch, as ``plan_batches`` gives them.
+    batch_size : int
+    shuffle_seed : int, optional
     on_gpu : bool, optional
-        Whether batches go to a GPU: then processes read ahead into pinned memory.
-    workers : int, optional
-        Processes; default as many as help. The batches do not depend on it.
+        Whether batches go to a GPU: then processes read ahead into pinned memory. The batches do not
+        depend on it.
 
     Returns
     -------
     torch.utils.data.DataLoader
         Yields dicts of CPU tensors: the three views, ``num_samples`` and ``label``.
     """
-    if workers is None:
-        workers = min(LOADER_WORKERS, usable_cores()) if on_gpu else 0
+    order = SequentialSampler(dataset)
+    if shuffle_seed is not None:
+        order = RandomSampler(dataset, generator=torch.Generator().manual_seed(shuffle_seed))
     return DataLoader(
         dataset,
-        batch_sampler=[places.tolist() for places in plan],
-        collate_fn=_already_a_batch,
-        num_workers=workers,
+        batch_size=None,  # the dataset makes whole batches itself
+        sampler=BatchSampler(order, batch_size, drop_last=False),
+        num_workers=min(LOADER_WORKERS, usable_cores()) if on_gpu else 0,
         pin_memory=on_gpu,
     )
-
-
-def _already_a_batch(batch):
-    return batch
 
 
 def fit_scaler(store, rows):
@@ -126,8 +109,7 @@ def fit_scaler(store, rows):
         padding = encode_level(np.float32([padding_level(recipe)]), recipe.top_db)
         frames = chain(frames, [np.broadcast_to(padding, (N_BINS, 1))])
     codes = SpectrogramScaler.fit(frames)
-    levels = store.levels
-    return SpectrogramScaler(*(levels[limit.astype(int)] for limit in (codes.minimum, codes.maximum)))
+    return SpectrogramScaler(*(store.levels[limit.astype(int)] for limit in (codes.minimum, codes.maximum)))
 
 
 def model_inputs(batch, scaler, recipe, device):

@@ -1,13 +1,11 @@
 """How far a training has come, kept so that it can go on: the last finished epoch in one file.
 
-``checkpoint.safetensors`` holds the weights, AdamW's moments, and in its header everything else:
-history, learning rate, loss scale. Random numbers need no place in it: every step draws from its
-own seed (`serkit.training.loop.seed_of_step`). Nothing is pickled.
+``checkpoint.pt`` holds weights, optimiser, learning rate and history. Random numbers need no place in it:
+every step draws from its own seed (`serkit.training.loop.seed_of_step`). Only tensors, numbers and texts
+are read from it: no code.
 """
 
 import errno
-import json
-import shutil
 import signal
 import threading
 from contextlib import contextmanager
@@ -16,8 +14,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from serkit.errors import RunError
 from serkit.experiment import show_path
@@ -36,9 +32,8 @@ def best_epoch(history):
     """
     if "validation_wa" not in history[0]:
         return history[-1]["epoch"]
-    return max(
-        history, key=lambda row: (round(row["validation_wa"] + row["validation_ua"], 9), -row["epoch"])
-    )["epoch"]
+    scores = [round(row["validation_wa"] + row["validation_ua"], 9) for row in history]
+    return history[scores.index(max(scores))]["epoch"]
 
 
 @dataclass
@@ -62,38 +57,26 @@ class Progress:
         """Whether ``epochs`` or ``patience`` are used up."""
         if not self.history:
             return False
-        waited = self.epoch - best_epoch(self.history)
-        return self.epoch >= experiment.epochs or (
-            waited >= experiment.patience and self.epoch >= experiment.min_epochs
-        )
+        patient = self.epoch - best_epoch(self.history) < experiment.patience
+        return self.epoch >= experiment.epochs or (self.epoch >= experiment.min_epochs and not patient)
+
+
+def _parts(learner):
+    """What of a learner moves on with every step; the accelerator's scaler is there with fp16 only."""
+    parts = {"model": learner.model, "optimizer": learner.optimizer, "scheduler": learner.scheduler}
+    loss_scaler = learner.accelerator.scaler
+    return parts | {"loss_scale": loss_scaler} if loss_scaler else parts
 
 
 def save_checkpoint(folder, learner, progress):
-    """Write the state after an epoch; that of the epoch before stays until this one is whole.
-
-    Parameters
-    ----------
-    folder : path
-    learner : Learner
-    progress : Progress
-    """
-    state = learner.optimizer.state_dict()
-    tensors = {f"model.{name}": value.contiguous() for name, value in learner.model.state_dict().items()}
-    for number, moments in state["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    loss_scaler = learner.accelerator.scaler  # of fp16
-    header = {
-        "progress": asdict(progress),
-        "groups": state["param_groups"],
-        "scheduler": learner.scheduler.state_dict(),
-        "loss_scale": loss_scaler.state_dict() if loss_scaler else None,
-    }
-    with replacing(Path(folder) / CHECKPOINT) as partial:
-        save_file(tensors, partial, metadata={name: json.dumps(value) for name, value in header.items()})
+    """Write the state after an epoch; that of the epoch before stays until this one is whole."""
+    states = {name: part.state_dict() for name, part in _parts(learner).items()}
+    with replacing(Path(folder) / CHECKPOINT) as partial, open(partial, "wb") as file:
+        torch.save(states | {"progress": asdict(progress)}, file)
 
 
 def load_checkpoint(folder, learner):
-    """Put a learner where its checkpoint was; returns the progress, or None where there is no checkpoint.
+    """Put a learner where its checkpoint was; returns the progress, none where there is no checkpoint.
 
     Raises
     ------
@@ -102,27 +85,14 @@ def load_checkpoint(folder, learner):
     """
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
-        return None
+        return Progress()
     try:
-        with safe_open(path, framework="pt") as file:
-            header = {name: json.loads(value) for name, value in file.metadata().items()}
-            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        weights, moments = {}, {}
-        for name, value in tensors.items():
-            kind, rest = name.split(".", 1)
-            if kind == "model":
-                weights[rest] = value
-            else:
-                number, what = rest.split(".", 1)
-                moments.setdefault(int(number), {})[what] = value
-        learner.model.load_state_dict(weights)
-        learner.optimizer.load_state_dict({"state": moments, "param_groups": header["groups"]})
-        learner.scheduler.load_state_dict(header["scheduler"])
-        if header["loss_scale"]:
-            learner.accelerator.scaler.load_state_dict(header["loss_scale"])
-        return Progress(**header["progress"])
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        states = torch.load(path, map_location="cpu", weights_only=True)
+        for name, part in _parts(learner).items():
+            part.load_state_dict(states[name])
+        return Progress(**states["progress"])
+    except Exception as error:  # torch's own depends on where the file is damaged
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise RunError(
             f"{show_path(path)}: damaged, or of another model ({reason}); delete it to train from the beginning"
         ) from error
@@ -133,9 +103,8 @@ def kept_epochs(folder):
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
         return "no epoch was finished"
-    with safe_open(path, framework="pt") as file:
-        last = len(json.loads(file.metadata()["progress"])["history"])
-    return f"{'epoch 1 is' if last == 1 else f'epochs 1 to {last} are'} kept in {show_path(folder)}"
+    last = Progress(**torch.load(path, mmap=True, weights_only=True)["progress"]).epoch
+    return f"everything up to epoch {last} is kept in {show_path(folder)}"
 
 
 @contextmanager
@@ -155,8 +124,8 @@ def interruptible(folder):
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"stopped; {kept_epochs(folder)}: run again to go on") from None
-    except (OSError, SafetensorError) as error:
-        if getattr(error, "errno", errno.ENOSPC) not in UNWRITABLE:  # safetensors gives no number
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
             raise
         raise RunError(
             f"{show_path(folder)}: results can't be written ({error}); {kept_epochs(folder)}: make room, or mend "
@@ -167,21 +136,10 @@ def interruptible(folder):
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-def keep_predictions(folder, epoch, tables):
-    """Keep the predictions of one epoch while training goes on; done again, it changes nothing."""
-    parts = folder / "epochs"
-    parts.mkdir(exist_ok=True)
-    with replacing(parts / f"{epoch:04d}.parquet") as partial:
-        pd.concat(tables, ignore_index=True).assign(epoch=epoch).to_parquet(partial, index=False)
-
-
-def join_predictions(folder, n_epochs):
-    """One table of all epochs, beside the file of each."""
-    tables = [pd.read_parquet(folder / "epochs" / f"{epoch:04d}.parquet") for epoch in range(1, n_epochs + 1)]
-    pd.concat(tables, ignore_index=True).to_parquet(folder / EPOCHS, index=False)
-
-
-def remove_leftovers(folder):
-    """Take away what a finished fold no longer needs: its checkpoint and the files of single epochs."""
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    shutil.rmtree(folder / "epochs", ignore_errors=True)
+def keep_predictions(folder, epoch, predictions):
+    """Add the predictions of an epoch to those of the epochs before; done again, it changes nothing."""
+    path = Path(folder) / EPOCHS
+    before = [pd.read_parquet(path).query("epoch < @epoch")] if epoch > 1 else []
+    with replacing(path) as partial:
+        table = pd.concat([*before, predictions.assign(epoch=epoch)], ignore_index=True)
+        table.to_parquet(partial, index=False)

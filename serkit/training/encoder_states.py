@@ -8,20 +8,16 @@ how segments are cut, so states of another encoder or recipe are never taken for
 
 import hashlib
 import json
-import shutil
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from serkit.errors import ParameterError, StoreError
+from serkit.errors import StoreError
 from serkit.experiment import show_path
 from serkit.features.rows import Progress, RowFile
-from serkit.files import allocated_bytes
 from serkit.model.encoders import fingerprint
 from serkit.runs import write_json
 from serkit.training.batches import segment_batch
@@ -31,16 +27,11 @@ SAVED_EVERY = 16  # batches after which what is done is brought to the disk
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
-@dataclass(frozen=True, eq=False)
-class EncoderStates:
-    """Hidden states of all segments of a store, on disk."""
+class EncoderStates(RowFile):
+    """Hidden states of all segments of a store, on disk: shape (N, L, T', D), float16."""
 
-    folder: Path
-    shape: tuple  # (N, L, T', D)
-    _file: RowFile = field(repr=False)
-
-    def read(self, rows):
-        """States of some segments, shape (B, L, T', D), float16, in the order of ``rows``.
+    def take(self, rows):
+        """States of some segments, shape (B, L, T', D), in the order of ``rows``.
 
         Raises
         ------
@@ -48,16 +39,14 @@ class EncoderStates:
             If the file is gone or was cut short.
         """
         try:
-            states = [self._file.read(row, row + 1) for row in np.asarray(rows).tolist()]
+            return np.concatenate([self.read(row, row + 1) for row in rows])
         except OSError as error:
-            raise StoreError(
-                f"{show_path(self._file.path)}: damaged or missing ({error}); {_cure(self.folder)}"
-            ) from error
-        return np.concatenate([np.empty((0, *self.shape[1:]), np.float16), *states])
+            raise self.damaged(f" ({error})") from error
 
-
-def _cure(folder):
-    return f"delete the folder {show_path(folder)}, it is computed again"
+    def damaged(self, reason=""):
+        """The error that says so, with the cure."""
+        cure = f"delete the folder {show_path(self.path.parent)}, it is computed again"
+        return StoreError(f"{show_path(self.path)}: damaged or missing{reason}; {cure}")
 
 
 def states_key(model, recipe):
@@ -67,7 +56,7 @@ def states_key(model, recipe):
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def build_states(store, model, device="cpu", autocast=None):
+def build_states(store, model, accelerator):
     """Hidden states of every segment, computed where they are missing.
 
     An interrupted call is continued: what is there is kept.
@@ -77,10 +66,8 @@ def build_states(store, model, device="cpu", autocast=None):
     store : FeatureStore
     model : CoAttentionModel
         Its speech encoder is frozen.
-    device : torch.device or str, optional
-        Where the encoder runs.
-    autocast : callable, optional
-        Makes the context of lower precision to run in, such as ``accelerator.autocast``.
+    accelerator : accelerate.Accelerator
+        Where the encoder runs, and in which precision.
 
     Returns
     -------
@@ -88,74 +75,55 @@ def build_states(store, model, device="cpu", autocast=None):
 
     Raises
     ------
-    ParameterError
-        If the encoder learns: its states would change.
     StoreError
-        If the disk has no room, or states don't fit into half precision.
+        If the disk has no room, the file is damaged, or states don't fit into half precision.
     """
-    if model.config.encoder_training != "frozen":
-        raise ParameterError(
-            f"encoder_training={model.config.encoder_training!r}: states can be kept of a frozen encoder only; "
-            "use encoder_training='frozen'"
-        )
     folder = store.folder / f"encoded-{states_key(model, store.recipe)}"
     speech = model.speech_encoder.config
     layers = 1 if model.config.encoder_layers == "last" else speech.num_hidden_layers + 1
     shape = (len(store), layers, model.n_encoder_frames, speech.hidden_size)
-    file = RowFile(folder / "states.npy", "float16", shape)
+    states = EncoderStates(folder / "states.npy", "float16", shape)
+    size = f"encoder states of {len(store)} segments take {states.total_bytes / 1e9:.2f} GB"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # a second process waits, then finds them complete
             if not (folder / "states.json").is_file():
-                _check_room(file)
-                _compute(store, model, file, device, autocast)
+                print(f"{size}, computed once")
+                _compute(store, model, states, accelerator)
                 write_json(folder / "states.json", {"shape": shape, "sources": model.config.sources})
     except OSError as error:
         raise StoreError(
-            f"{show_path(folder)}: encoder states can't be written ({error.strerror or error}); make room and "
-            "start again: what is computed is kept"
+            f"{show_path(folder)}: {size}, and can't be written ({error.strerror or error}); make room and start "
+            "again: what is computed is kept. Or use encoder_layers='last', or encoder_cache=False"
         ) from error
-    if not file.is_whole():
-        raise StoreError(f"{show_path(file.path)}: damaged or missing; {_cure(folder)}")
-    return EncoderStates(folder, shape, file)
-
-
-def _check_room(file):
-    needed = file.total_bytes - allocated_bytes(file.path)
-    free = shutil.disk_usage(file.path.parent).free
-    if needed > free:
-        raise StoreError(
-            f"{show_path(file.path)}: encoder states of {file.shape[0]} segments take {needed / 1e9:.2f} GB, "
-            f"{free / 1e9:.2f} GB are free; make room, use encoder_layers='last', or encoder_cache=False"
-        )
-    print(f"encoder states of {file.shape[0]} segments: {file.total_bytes / 1e9:.2f} GB, computed once")
+    if not states.is_whole():
+        raise states.damaged()
+    return states
 
 
 @torch.inference_mode()
-def _compute(store, model, file, device, autocast):
+def _compute(store, model, file, accelerator):
+    device = accelerator.device
     model = model.to(device).eval()
     progress = Progress(file.path.parent, [file], len(store))
     todo = np.flatnonzero(~progress.done)
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
-    bar = tqdm(desc="encoder", total=len(store), initial=len(store) - len(todo), unit="seg", mininterval=2)
     try:
-        for count, rows in enumerate(batches, start=1):
+        for count, rows in enumerate(tqdm(batches, "encoder", mininterval=2), start=1):
             batch = segment_batch(store.read(rows))
             num_samples = batch["num_samples"].to(device) if store.recipe.mask_padding else None
-            with autocast() if autocast else nullcontext():
-                states = model.speech_states(batch["waveform"].to(device), num_samples)
-            states = states.float().cpu().numpy()
-            if not np.abs(states).max() <= HALF_MAX:  # NaN too
+            with accelerator.autocast():
+                states = model.speech_states(batch["waveform"].to(device), num_samples).float().cpu().numpy()
+            largest = np.abs(states).max()
+            if not largest <= HALF_MAX:  # NaN too
                 raise StoreError(
-                    f"{show_path(file.path)}: a hidden state of segments {rows[0]} to {rows[-1]} is {np.abs(states).max()}, "
+                    f"{show_path(file.path)}: a hidden state of segments {rows[0]} to {rows[-1]} is {largest}, "
                     f"half precision ends at {HALF_MAX:.0f}; use encoder_cache=False"
                 )
             for row, state in zip(rows, states.astype(np.float16), strict=True):
                 file.write(row, state[None])
             progress.done[rows] = True
-            bar.update(len(rows))
             if count % SAVED_EVERY == 0:
                 progress.save()
     finally:
         progress.save()
-        bar.close()

@@ -10,11 +10,13 @@ numbers to about four digits only.
 """
 
 import json
+import math
 import resource
 import sys
 import time
+import timeit
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,6 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from transformers import get_scheduler
 
-from serkit import recipe as recipes
 from serkit import runs
 from serkit.constants import LABELS
 from serkit.errors import RunError
@@ -38,7 +39,7 @@ from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_a
 from serkit.model import coattention, storage
 from serkit.model.encoders import RANDOM
 from serkit.training import checkpoints, scoring
-from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
+from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs
 from serkit.training.encoder_states import build_states
 
 LINE_S = 60.0  # s between lines inside a long epoch
@@ -67,16 +68,6 @@ class Learner:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: SpectrogramScaler
-
-    @property
-    def micro_batch(self):
-        """Segments computed at once."""
-        return self.experiment.micro_batch or self.experiment.batch_size
-
-    @property
-    def recipe(self):
-        """The recipe of the features."""
-        return recipes.named(self.experiment.recipe)
 
 
 def train_fold(experiment, store, manifest, fold, folder, *, report=print):
@@ -110,7 +101,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
     """
     folder = Path(folder)
     if runs.is_done(folder, experiment):
-        checkpoints.remove_leftovers(folder)  # where the process ended right after DONE
+        (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # where the process ended right after DONE
         report(f"already done: {runs.show_path(folder)}")
         return read_result(folder)
     with checkpoints.interruptible(folder):
@@ -123,7 +114,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         scaler = fit_scaler(store, data["train"].rows)
         learner = make_learner(experiment, accelerator, model, scaler, len(data["train"]))
 
-        progress = checkpoints.load_checkpoint(folder, learner) or checkpoints.Progress()
+        progress = checkpoints.load_checkpoint(folder, learner)
         if progress.epoch:
             report(f"resumed after epoch {progress.epoch}: {runs.show_path(folder)}")
         if progress.is_at_best:  # it may have ended between its checkpoint and its model
@@ -132,7 +123,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         while not progress.is_finished(experiment):
             epoch, started = progress.epoch + 1, time.perf_counter()
             trained, learning_rate = train_epoch(learner, data["train"], epoch, report)
-            validated = _evaluate(learner, data, manifest, folder, epoch)
+            validated = _validate(learner, data, manifest, folder, epoch)
             progress.history.append({"epoch": epoch} | trained | validated | {"learning_rate": learning_rate})
             seconds, peak_mb = time.perf_counter() - started, peak_memory(accelerator.device) / MB
             progress.timing.append({"epoch": epoch, "seconds": seconds, "peak_memory_mb": peak_mb})
@@ -168,67 +159,66 @@ def train_epoch(learner, dataset, epoch, report=lambda line: None):
     learning_rate : float
         Of the last step.
     """
-    experiment, device = learner.experiment, learner.accelerator.device
-    plan = plan_batches(len(dataset), experiment.batch_size, experiment.seed + epoch)
-    size = learner.micro_batch
-    pieces = [[batch[i : i + size] for i in range(0, len(batch), size)] for batch in plan]
-    stream = iter(load_batches(dataset, chain(*pieces), on_gpu=device.type == "cuda"))
+    experiment, on_gpu = learner.experiment, learner.accelerator.device.type == "cuda"
+    batches = load_batches(dataset, experiment.batch_size, experiment.seed + epoch, on_gpu=on_gpu)
     weight = class_weights(dataset.labels) if experiment.class_weights else np.ones(len(LABELS))
-    loss, guesses, seen = 0.0, [], 0
+    loss, truth, guesses = 0.0, [], []
     started = said = time.perf_counter()
     learner.model.train()
-    for number, batch in enumerate(plan, start=1):
+    for number, batch in enumerate(batches, start=1):
         set_seed(seed_of_step(experiment.seed, epoch, number))
         learning_rate = learner.optimizer.param_groups[-1]["lr"]
-        try:
-            total = weight[dataset.labels[batch]].sum()
-            step_loss, guess = _step(learner, islice(stream, len(pieces[number - 1])), weight, total)
-        except (RuntimeError, MemoryError) as error:
-            if _is_out_of_memory(error):
-                raise RunError(
-                    f"epoch {epoch}, batch {number}: out of memory with {size} segments at once; set micro_batch="
-                    f"{max(size // 2, 1)} (the batch stays {experiment.batch_size}), gradient_checkpointing=True, or "
-                    "precision='bf16'; under a new run name"
-                ) from error
-            raise
-        if not np.isfinite(step_loss):
-            raise RunError(
-                f"epoch {epoch}, batch {number}: the loss is {step_loss}, expected a number; lower learning_rate="
-                f"{experiment.learning_rate}, or set precision='float32' or max_grad_norm=1.0; under a new run name"
-            )
-        loss, seen = loss + step_loss * len(batch), seen + len(batch)
+        with _explained(f"epoch {epoch}, batch {number}", experiment):
+            step_loss, guess = train_step(learner, batch, dataset.store.recipe, weight)
+        loss += step_loss * len(guess)
+        truth.append(batch["label"])
         guesses.append(guess)
         if time.perf_counter() - said >= LINE_S:
             said = time.perf_counter()
-            left_min = (said - started) / number * (len(plan) - number) / 60
-            report(
-                f"epoch {epoch}, batch {number} of {len(plan)}  loss {loss / seen:.3f}  {left_min:.0f} min left"
-            )
-    # labels in the order of the shuffled batches, so that scores of the training set mean something
-    truth, guess = dataset.labels[np.concatenate(plan)], torch.cat(guesses).cpu().numpy()
+            left_min = (said - started) / number * (len(batches) - number) / 60
+            report(f"epoch {epoch}, batch {number} of {len(batches)}  {left_min:.0f} min left")
+    truth, guess = torch.cat(truth).numpy(), torch.cat(guesses).cpu().numpy()
     wa, ua = weighted_accuracy(truth, guess), unweighted_accuracy(truth, guess)
-    return {"train_loss": loss / seen, "train_wa": wa, "train_ua": ua}, learning_rate
+    return {"train_loss": loss / len(truth), "train_wa": wa, "train_ua": ua}, learning_rate
 
 
-def _step(learner, batches, weight, total):
+def train_step(learner, batch, recipe, weight):
     """One optimiser step, its batch in pieces: the gradient is that of the whole batch.
 
-    Returns its loss and the class that every segment was taken for.
+    Parameters
+    ----------
+    learner : Learner
+    batch : dict of str to torch.Tensor
+        From ``load_batches``.
+    recipe : Recipe
+        Of its features.
+    weight : np.ndarray, shape (4,)
+        Of each class.
+
+    Returns
+    -------
+    loss : float
+    guesses : torch.Tensor, shape (B,)
+        The class that every segment was taken for.
     """
     accelerator, experiment = learner.accelerator, learner.experiment
+    size = experiment.micro_batch or experiment.batch_size
+    total = weight[batch["label"].numpy()].sum()
     weight = torch.tensor(weight, dtype=torch.float32, device=accelerator.device)
     loss, guesses = 0.0, []
-    for batch in batches:
-        label = batch["label"].to(accelerator.device)
+    for start in range(0, len(batch["label"]), size):
+        piece = {name: value[start : start + size] for name, value in batch.items()}
         with accelerator.autocast():
-            inputs = model_inputs(batch, learner.scaler, learner.recipe, accelerator.device)
-            logits = learner.model(**inputs).logits
+            logits = learner.model(**model_inputs(piece, learner.scaler, recipe, accelerator.device)).logits
         losses = F.cross_entropy(
-            logits.float(), label, weight=weight, label_smoothing=experiment.label_smoothing, reduction="sum"
-        )
+            logits.float(), piece["label"].to(accelerator.device), weight=weight,
+            label_smoothing=experiment.label_smoothing, reduction="sum",
+        )  # fmt: skip
         accelerator.backward(losses / total)
         loss += (losses / total).item()
         guesses.append(logits.argmax(dim=1))
+    if not np.isfinite(loss):
+        raise FloatingPointError(loss)
     if experiment.max_grad_norm:
         accelerator.clip_grad_norm_(learner.model.parameters(), experiment.max_grad_norm)
     learner.optimizer.step()
@@ -252,10 +242,25 @@ def class_weights(labels):
     return len(labels) / (len(LABELS) * np.maximum(counts, 1))
 
 
-def _is_out_of_memory(error):
-    """Whether memory is exhausted, of a GPU or a CPU."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+@contextmanager
+def _explained(where, experiment):
+    """Say what to change where the loss is no number, or where the memory of a GPU or CPU is exhausted."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise RunError(
+            f"{where}: the loss is {error}, expected a number; lower learning_rate={experiment.learning_rate}, or "
+            "set precision='float32' or max_grad_norm=1.0; under a new run name"
+        ) from error
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).lower()
+        if not (isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text):
+            raise
+        size = experiment.micro_batch or experiment.batch_size
+        raise RunError(
+            f"{where}: out of memory with {size} segments at once; set micro_batch={max(size // 2, 1)} (the batch "
+            f"stays {experiment.batch_size}), gradient_checkpointing=True, or precision='bf16'; under a new run name"
+        ) from error
 
 
 def make_learner(experiment, accelerator, model, scaler, n_segments):
@@ -266,14 +271,15 @@ def make_learner(experiment, accelerator, model, scaler, n_segments):
     """
     if experiment.gradient_checkpointing and "speech" in model.views:
         model.speech_encoder.activation_checkpointing_enable()
-    encoder_rate = experiment.encoder_learning_rate or experiment.learning_rate
-    rates, groups = {True: encoder_rate, False: experiment.learning_rate}, {True: [], False: []}
+    encoder, other = [], []
     for name, value in model.named_parameters():
         if value.requires_grad:
-            groups[name.startswith("speech_encoder.")].append(value)
-    groups = [{"params": values, "lr": rates[inside]} for inside, values in groups.items() if values]
+            (encoder if name.startswith("speech_encoder.") else other).append(value)
+    rate = experiment.learning_rate
+    groups = [(encoder, experiment.encoder_learning_rate or rate), (other, rate)]
+    groups = [{"params": values, "lr": rate} for values, rate in groups if values]
     optimizer = torch.optim.AdamW(groups, weight_decay=experiment.weight_decay)
-    steps = -(-n_segments // experiment.batch_size) * experiment.epochs
+    steps = math.ceil(n_segments / experiment.batch_size) * experiment.epochs
     schedule = "constant_with_warmup" if experiment.schedule == "constant" else experiment.schedule
     scheduler = get_scheduler(schedule, optimizer, round(experiment.warmup * steps), steps)
     if experiment.compile:
@@ -320,16 +326,12 @@ def time_steps(experiment, store, n_steps=2):
     """
     accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
     model = coattention.CoAttentionModel(coattention.resolve_structure(model_config(experiment)))
-    states = _build_states(experiment, store, model, accelerator)
     rows = np.resize(np.arange(len(store)), n_steps * experiment.batch_size)
     labels = dict.fromkeys(store.utterances["utterance_id"], 0)
+    states = build_states(store, model, accelerator) if experiment.reads_states else None
     dataset = SegmentDataset(store, rows, labels, states, experiment.views)
     learner = make_learner(experiment, accelerator, model, fit_scaler(store, rows), len(rows))
-    seconds = []
-    for epoch in (1, 2):
-        started = time.perf_counter()
-        train_epoch(learner, dataset, epoch)
-        seconds.append(time.perf_counter() - started)
+    seconds = timeit.repeat(lambda: train_epoch(learner, dataset, 1), repeat=2, number=1)
     return min(seconds) / n_steps, peak_memory(accelerator.device)
 
 
@@ -350,72 +352,57 @@ def _report_start(model, accelerator, report):
         revision = f", revision {source['revision']}" if source["revision"] else ""
         known = f"{source['name']} ({source['from']}{revision})"
         report(f"{branch.replace('_', ' ')}: {'RANDOM weights' if source['name'] == RANDOM else known}")
-    precision = "float32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
-    report(f"{accelerator.device.type}, {precision}")
+    report(f"{accelerator.device.type}, {accelerator.mixed_precision.replace('no', 'float32')}")
 
 
 def _make_datasets(experiment, store, manifest, fold, model, accelerator):
     """Train, validation and test; with what a frozen encoder makes of them, if it is to be kept."""
     labels = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index).to_dict()
-    states = _build_states(experiment, store, model, accelerator)
+    states = build_states(store, model, accelerator) if experiment.reads_states else None
     return {
-        split: SegmentDataset(store, store.rows_of(getattr(fold, split)), labels, states, experiment.views)
+        split: SegmentDataset(store, store.rows_of(utterances), labels, states, experiment.views)
         for split in ("train", "validation", "test")
-        if len(getattr(fold, split))
+        if len(utterances := getattr(fold, split))
     }
 
 
-def _build_states(experiment, store, model, accelerator):
-    if experiment.reads_states:
-        return build_states(store, model, accelerator.device, accelerator.autocast)
-    return None
-
-
-def _evaluate(learner, data, manifest, folder, epoch):
-    """Scores of the selection set, none without one; predictions are kept if they are asked for."""
-    keep = learner.experiment.keep_epochs
-    scored = _predict(learner, learner.model, data, ["validation"] + ["test"] * keep)
-    if keep:
-        checkpoints.keep_predictions(folder, epoch, _prediction_tables(scored, manifest, learner.experiment))
-    scores = scoring.score_utterances(scored["validation"]) if "validation" in scored else {}
-    return {f"validation_{name}": value for name, value in scores.items()}
-
-
 def _predict(learner, model, data, splits):
-    common = {"scaler": learner.scaler, "batch_size": learner.micro_batch}
+    """Scores of every utterance in those of the splits that there are."""
+    size = learner.experiment.micro_batch or learner.experiment.batch_size
     return {
-        split: scoring.predict(learner.accelerator, model, data[split], **common)
+        split: scoring.predict(learner.accelerator, model, data[split], learner.scaler, size)
         for split in splits
         if split in data
     }
 
 
-def _prediction_tables(scored, manifest, experiment):
-    return [scoring.prediction_table(table, manifest, experiment, split) for split, table in scored.items()]
+def _validate(learner, data, manifest, folder, epoch):
+    """Scores of the selection set, none without one; predictions are kept if they are asked for."""
+    keep = learner.experiment.keep_epochs
+    scored = _predict(learner, learner.model, data, ["validation", "test"] if keep else ["validation"])
+    if keep:
+        predictions = scoring.prediction_table(scored, manifest, learner.experiment)
+        checkpoints.keep_predictions(folder, epoch, predictions)
+    scores = scoring.score_utterances(scored["validation"]) if "validation" in scored else {}
+    return {f"validation_{name}": value for name, value in scores.items()}
 
 
 def _write_result(folder, learner, manifest, progress, scored):
     """Everything a reader needs, ``DONE`` last."""
     experiment, history = learner.experiment, progress.history
     scoring.vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
-    predictions = pd.concat(_prediction_tables(scored, manifest, experiment), ignore_index=True)
+    predictions = scoring.prediction_table(scored, manifest, experiment)
     predictions.to_parquet(folder / "predictions.parquet", index=False)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
-    if experiment.keep_epochs:
-        checkpoints.join_predictions(folder, len(history))
-    metrics = pooled_and_fold_mean(predictions) | {
-        "best_epoch": checkpoints.best_epoch(history),
-        "epochs": len(history),
-    }
+    metrics = pooled_and_fold_mean(predictions)
+    metrics |= {"best_epoch": checkpoints.best_epoch(history), "epochs": len(history)}
     runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
-    storage.describe_model(
-        folder / "model", recipe=learner.recipe, scaler=learner.scaler, experiment=experiment, metrics=metrics
-    )
+    storage.describe_model(folder / "model", scaler=learner.scaler, experiment=experiment, metrics=metrics)
     runs.write_inventory(folder)
     with replacing(folder / runs.DONE) as partial:
         partial.write_text(experiment.key + "\n")
-    checkpoints.remove_leftovers(folder)
+    (folder / runs.CHECKPOINT).unlink()
 
 
 def read_result(folder):
@@ -438,11 +425,10 @@ def _log_scalars(folder, progress):
 
 def _epoch_line(progress, experiment):
     """One finished epoch in a line."""
-    row, timing = progress.history[-1], progress.timing
+    row, seconds = progress.history[-1], [timing["seconds"] for timing in progress.timing]
     line = f"epoch {row['epoch']:3d}/{experiment.epochs}  loss {row['train_loss']:.3f}"
-    line += f"  train WA {row['train_wa']:6.1%} UA {row['train_ua']:6.1%}"
-    if "validation_wa" in row:
-        line += f"  validation WA {row['validation_wa']:6.1%} UA {row['validation_ua']:6.1%}"
-    left_s = (experiment.epochs - row["epoch"]) * float(np.mean([epoch["seconds"] for epoch in timing]))
-    better = "  <- best" * progress.is_at_best
-    return f"{line}  {timing[-1]['seconds']:.1f} s, at most {left_s:.0f} s left{better}"
+    for split in ("train", "validation"):
+        if f"{split}_wa" in row:
+            line += f"  {split} WA {row[f'{split}_wa']:6.1%} UA {row[f'{split}_ua']:6.1%}"
+    left_s = (experiment.epochs - row["epoch"]) * np.mean(seconds)
+    return f"{line}  {seconds[-1]:.1f} s, at most {left_s:.0f} s left{'  <- best' * progress.is_at_best}"

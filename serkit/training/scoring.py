@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from serkit.constants import LABELS
 from serkit.metrics import unweighted_accuracy, utterance_probabilities, weighted_accuracy
-from serkit.training.batches import load_batches, model_inputs, plan_batches
+from serkit.training.batches import load_batches, model_inputs
 
 FUSED = "fused_"  # columns of the vectors: fused_1, fused_2, ...
 
@@ -48,15 +48,12 @@ def predict(accelerator, model, dataset, scaler, batch_size):
     """
     model.eval()
     parts = []
-    plan = plan_batches(len(dataset), batch_size)
-    for batch in load_batches(dataset, plan, on_gpu=accelerator.device.type == "cuda"):
+    for batch in load_batches(dataset, batch_size, on_gpu=accelerator.device.type == "cuda"):
         with accelerator.autocast():
             output = model(**model_inputs(batch, scaler, dataset.store.recipe, accelerator.device))
-        values = torch.cat(
-            [F.log_softmax(output.logits.float(), dim=1), output.fusion_hidden_2.float()], dim=1
-        )
-        parts.append(values.cpu().numpy())
-    scores = np.concatenate(parts)
+        log_probability = F.log_softmax(output.logits.float(), dim=1)
+        parts.append(torch.cat([log_probability, output.fusion_hidden_2.float()], dim=1).cpu())
+    scores = torch.cat(parts).numpy()
     names = [*LABELS, *(f"{FUSED}{i}" for i in range(1, scores.shape[1] - len(LABELS) + 1))]
     table = pd.DataFrame(scores.astype(np.float64), columns=names)
     table["loss"] = -scores[np.arange(len(scores)), dataset.labels]
@@ -67,32 +64,31 @@ def predict(accelerator, model, dataset, scaler, batch_size):
 
 def score_utterances(scored):
     """WA, UA and loss of a table that ``predict`` made."""
-    guess = scored[list(LABELS)].to_numpy().argmax(axis=1)
-    return {
-        "loss": float(scored["loss"].mean()),
-        "wa": weighted_accuracy(scored["truth"].to_numpy(), guess),
-        "ua": unweighted_accuracy(scored["truth"].to_numpy(), guess),
-    }
+    truth, guess = scored["truth"].to_numpy(), scored[list(LABELS)].to_numpy().argmax(axis=1)
+    wa, ua = weighted_accuracy(truth, guess), unweighted_accuracy(truth, guess)
+    return {"loss": float(scored["loss"].mean()), "wa": wa, "ua": ua}
 
 
-def prediction_table(scored, manifest, experiment, split):
-    """Rows of ``predictions.parquet`` from a table that ``predict`` made."""
-    log_probability = scored[list(LABELS)].to_numpy()
-    probability = utterance_probabilities(log_probability)
-    about = manifest.set_index("utterance_id").loc[scored.index]
-    table = pd.DataFrame({
-        "utterance_id": scored.index,
-        "speaker": about["speaker"].to_numpy(),
-        "session": about["session"].to_numpy(),
-        "truth": np.array(LABELS)[scored["truth"]],
-        "prediction": np.array(LABELS)[log_probability.argmax(axis=1)],
-    })  # fmt: skip
-    for i, label in enumerate(LABELS):
-        table[f"p_{label}"] = probability[:, i]
-    return table.assign(fold=experiment.fold, seed=experiment.seed, variant=experiment.variant, split=split)
+def prediction_table(scored, manifest, experiment):
+    """Rows of ``predictions.parquet``, from the table that ``predict`` made of each split."""
+    labels, tables = np.array(LABELS), []
+    for split, scores in scored.items():
+        log_probability = scores[list(LABELS)].to_numpy()
+        about = manifest.set_index("utterance_id").loc[scores.index]
+        table = pd.DataFrame({
+            "utterance_id": scores.index,
+            "speaker": about["speaker"].to_numpy(),
+            "session": about["session"].to_numpy(),
+            "truth": labels[scores["truth"]],
+            "prediction": labels[log_probability.argmax(axis=1)],
+        })  # fmt: skip
+        table[[f"p_{label}" for label in LABELS]] = utterance_probabilities(log_probability)
+        for name in ("fold", "seed", "variant"):
+            table[name] = getattr(experiment, name)
+        tables.append(table.assign(split=split))
+    return pd.concat(tables, ignore_index=True)
 
 
 def vector_table(scored):
-    """Rows of ``embedding.parquet`` from a table that ``predict`` made."""
-    fused = scored.columns[scored.columns.str.startswith(FUSED)]
-    return scored[fused].astype(np.float32).reset_index()
+    """Rows of ``embedding.parquet`` from the table that ``predict`` made of the test set."""
+    return scored.filter(regex=f"^{FUSED}").astype(np.float32).reset_index()

@@ -145,7 +145,7 @@ def first_batch(work):
     from serkit.features.store import build_store
     from serkit.folds import make_folds
     from serkit.recipe import CORRECTED
-    from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
+    from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs
 
     started = time.perf_counter()
     manifest = pd.read_parquet(work / "manifest.parquet")
@@ -156,9 +156,7 @@ def first_batch(work):
     dataset = SegmentDataset(store, store.rows_of(fold.train), label_of)
     scaler = fit_scaler(store, dataset.rows)
     scaled = time.perf_counter() - started
-    batch = next(
-        iter(load_batches(dataset, plan_batches(len(dataset), PUBLISHED_TRAINING["batch_size"], 111)))
-    )
+    batch = next(iter(load_batches(dataset, PUBLISHED_TRAINING["batch_size"], 111)))
     model_inputs(batch, scaler, CORRECTED, torch.device("cpu"))
     return {
         "seconds": time.perf_counter() - started,
@@ -175,7 +173,7 @@ def data_path(work):
     from serkit.constants import PUBLISHED_TRAINING
     from serkit.features.store import build_store
     from serkit.recipe import CORRECTED
-    from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs, plan_batches
+    from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs
 
     manifest = pd.read_parquet(work / "manifest.parquet")
     store = build_store(manifest, CORRECTED, work / "stores")
@@ -184,9 +182,7 @@ def data_path(work):
     rates = {}
     for name in ("first epoch", "later epochs"):
         seen, started = 0, None
-        for number, batch in enumerate(
-            load_batches(dataset, plan_batches(len(dataset), PUBLISHED_TRAINING["batch_size"], 111))
-        ):
+        for number, batch in enumerate(load_batches(dataset, PUBLISHED_TRAINING["batch_size"], 111)):
             if number == WARM_UP:
                 started, seen = time.perf_counter(), 0
             model_inputs(batch, scaler, CORRECTED, torch.device("cpu"))
@@ -258,7 +254,7 @@ class _Step:
         self.states, self.encode_s = None, 0.0
         if experiment.encoder_training == "frozen":
             started = time.perf_counter()
-            self.states = build_states(self.store, model, self.accelerator.device, self.accelerator.autocast)
+            self.states = build_states(self.store, model, self.accelerator)
             self.encode_s = (time.perf_counter() - started) / len(self.store)
         self.learner = make_learner(experiment, self.accelerator, model, self.scaler, STEP_SEGMENTS)
 
@@ -286,7 +282,7 @@ class _Step:
         """Seconds of the encoders' forward and backward pass, inputs ready."""
         from serkit.training.batches import SegmentDataset, model_inputs
 
-        batch = SegmentDataset(self.store, self.rows, self.label_of).__getitems__(self.rows[:PIECE])
+        batch = SegmentDataset(self.store, self.rows, self.label_of)[np.arange(PIECE)]
         inputs = model_inputs(batch, self.scaler, self.store.recipe, self.accelerator.device)
         model = self.learner.model.train()
         started = time.perf_counter()

@@ -373,10 +373,6 @@ class TestWeightsThatCannotBeHad:
         with pytest.raises(WeightsError, match=message):
             create_model(dataclasses.replace(DEMO, cnn_weights="imagenet"))
 
-    def test_unknown_source(self):
-        with pytest.raises(ParameterError, match="cnn_weights='places365', expected imagenet or random"):
-            create_model(dataclasses.replace(DEMO, cnn_weights="places365"))
-
 
 def test_structure_alone_has_random_weights():
     """CoAttentionModel is structure: two seeds, two models."""

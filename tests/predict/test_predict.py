@@ -11,14 +11,13 @@ import pandas as pd
 import pytest
 import soundfile
 import soxr
-from voices import METRICS, SCALER, voice, write_model, write_model_folder
+from voices import SCALER, voice, write_model, write_model_folder
 
 from serkit import cli
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import AudioError, ParameterError, WeightsError
 from serkit.evaluation.predictions import PROBABILITIES
-from serkit.experiment import Experiment
 from serkit.features import audio
 from serkit.features.store import build_store
 from serkit.metrics import utterance_probabilities
@@ -106,9 +105,7 @@ def test_a_fitted_scaler_comes_back_as_it_was(tmp_path):
     }]  # fmt: skip
     store = build_store(make_manifest(rows), CORRECTED, tmp_path / "store", workers=1)
     scaler = fit_scaler(store, np.arange(len(store)))
-    write_model_folder(
-        tmp_path / "m", create_model(DEMO), recipe=CORRECTED, scaler=scaler, experiment=Experiment(), metrics=METRICS
-    )  # fmt: skip
+    write_model_folder(tmp_path / "m", create_model(DEMO), scaler=scaler)
     opened = Predictor(tmp_path / "m").scaler
     np.testing.assert_array_equal(opened.minimum, scaler.minimum)
     np.testing.assert_array_equal(opened.maximum, scaler.maximum)

@@ -200,7 +200,7 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsy
     command += ["--folds", "1,2", "--epochs", "2"]
     base = project / "runs/trial/corrected_clean_session_demo"
     driver = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, start_new_session=True)
-    wait_for(base / "fold=2/seed=111/checkpoint.safetensors", driver)
+    wait_for(base / "fold=2/seed=111/checkpoint.pt", driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     first = {p: p.read_bytes() for p in (base / "fold=1").rglob("*") if p.is_file()}

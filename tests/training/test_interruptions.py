@@ -1,5 +1,6 @@
 """Whatever happens to a training, its numbers are those of an undisturbed one."""
 
+import functools
 import json
 import os
 import signal
@@ -18,8 +19,8 @@ from serkit.errors import RunError
 from serkit.model import coattention, storage
 from serkit.training import checkpoints, loop
 
-# one view with its dropout: what is kept and drawn again is the same for all, in a fraction of the time
-FIVE = {"epochs": 5, "patience": 5, "min_epochs": 5, "batch_size": 8, "views": "spectrogram"}
+THREE = {"epochs": 3, "patience": 3, "min_epochs": 3, "batch_size": 8}
+CHEAP = {"epochs": 1, "views": "mfcc"}
 RESULTS = (
     "history.csv",
     "predictions.parquet",
@@ -40,7 +41,7 @@ def tones(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tones, tmp_path_factory):
-    """A run of five epochs, and the bytes of its model after each epoch that was the best so far."""
+    """A run of three epochs, and the bytes of its model after each epoch that was the best so far."""
     weights = []
     with pytest.MonkeyPatch.context() as patch:
         real = storage.save_model
@@ -50,9 +51,9 @@ def undisturbed(tones, tmp_path_factory):
             weights.append((folder / "model.safetensors").read_bytes())
 
         patch.setattr(storage, "save_model", keep)
-        whole = train(tones, tmp_path_factory.mktemp("whole"), **FIVE)
+        whole = train(tones, tmp_path_factory.mktemp("whole"), **THREE)
     sums = (whole.history["validation_wa"] + whole.history["validation_ua"]).round(9)
-    better = [epoch for epoch in range(1, 6) if sums[epoch - 1] > max([-1, *sums[: epoch - 1]])]
+    better = [epoch for epoch in range(1, 4) if sums[epoch - 1] > max([-1, *sums[: epoch - 1]])]
     assert len(better) == len(weights) >= 2  # or there is nothing to mix up
     return whole, dict(zip(better, weights, strict=True))
 
@@ -60,11 +61,6 @@ def undisturbed(tones, tmp_path_factory):
 @pytest.fixture
 def whole(undisturbed):
     return undisturbed[0]
-
-
-def same(folder, whole):
-    for name in RESULTS:
-        assert (Path(folder) / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
 def at_call(number, act, before=True):
@@ -91,126 +87,112 @@ def die():
     raise Killed
 
 
-def wrapped(monkeypatch, module, name, wrap):
-    monkeypatch.setattr(module, name, wrap(getattr(module, name)))
+def killed(tones, folder, module, name, call, before=True, act=die, error=Killed, match=None):
+    """Train until something happens at a call; what was reported until then."""
+    lines = []
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(error, match=match):
+        patch.setattr(module, name, at_call(call, act, before)(getattr(module, name)))
+        train(tones, folder, lines, **THREE)
+    assert not (folder / runs.DONE).exists()
+    return lines
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "call", "before", "finished"),
-    [
+def finish(tones, folder, whole):
+    train(tones, folder, **THREE)
+    for name in RESULTS:
+        assert (Path(folder) / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_killed_again_and_again(tones, whole, tmp_path):
+    """In the order of a training; an epoch has two steps. Each time it goes on after the last finished epoch."""
+    for module, name, call, before, resumed_after in [
         (loop, "seed_of_step", 2, True, 0),  # in the first epoch
-        (loop, "seed_of_step", 6, True, 2),  # in the third; an epoch has two steps
-        (checkpoints, "keep_predictions", 3, False, 2),
-        (checkpoints, "save_checkpoint", 3, True, 2),
-        (checkpoints, "save_checkpoint", 3, False, 3),
-        (checkpoints, "save_checkpoint", 5, False, 5),
-        (checkpoints, "join_predictions", 1, False, 5),
-        (storage, "describe_model", 1, False, 5),
-    ],
-)
-def test_killed_anywhere(tones, whole, tmp_path, monkeypatch, module, name, call, before, finished):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        wrapped(patch, module, name, at_call(call, die, before))
-        train(tones, tmp_path, **FIVE)
-    assert not (tmp_path / runs.DONE).exists()
+        (checkpoints, "keep_predictions", 1, False, 0),
+        (checkpoints, "save_checkpoint", 1, True, 0),
+        (checkpoints, "save_checkpoint", 1, False, 0),
+        (loop, "seed_of_step", 4, True, 1),  # in the third
+        (checkpoints, "keep_predictions", 1, False, 2),
+        (checkpoints, "save_checkpoint", 1, False, 2),
+        (storage, "describe_model", 1, False, 3),
+    ]:
+        lines = killed(tones, tmp_path, module, name, call, before)
+        assert sum(line.startswith(f"resumed after epoch {resumed_after}:") for line in lines) == (
+            resumed_after > 0
+        )
+    finish(tones, tmp_path, whole)
+    (tmp_path / runs.CHECKPOINT).touch()  # killed right after DONE: taken away by whoever comes next
     lines = []
-    train(tones, tmp_path, lines, **FIVE)
-    assert sum(line.startswith(f"resumed after epoch {finished}:") for line in lines) == (finished > 0)
-    assert sum(line.startswith("epoch ") for line in lines) == 5 - finished
-    same(tmp_path, whole)
+    train(tones, tmp_path, lines, **THREE)
+    assert lines[0].startswith("already done") and not (tmp_path / runs.CHECKPOINT).exists()
 
 
-@pytest.mark.parametrize(("module", "name"), [(checkpoints, "save_checkpoint"), (storage, "save_model")])
-def test_the_model_kept_is_of_an_epoch_that_counts(tones, undisturbed, tmp_path, monkeypatch, module, name):
-    """Killed while the last better epoch is saved: on a GPU it may not be better when it is trained again."""
+def test_the_model_kept_is_of_an_epoch_that_counts(tones, undisturbed, tmp_path):
+    """Killed while a better epoch is saved: on a GPU it may not be better when it is trained again."""
     whole, weights = undisturbed
-    call = max(weights) if name == "save_checkpoint" else len(weights)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        wrapped(patch, module, name, at_call(call, die))
-        train(tones, tmp_path, **FIVE)
-    assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights[sorted(weights)[-2]]
-    train(tones, tmp_path, **FIVE)
-    same(tmp_path, whole)
+    before, last = sorted(weights)[-2:]
+    kept = tmp_path / "model" / "model.safetensors"
+    killed(tones, tmp_path, checkpoints, "save_checkpoint", last)
+    assert kept.read_bytes() == weights[before]
+    again = before == last - 1  # then the model of that epoch is saved anew first
+    killed(tones, tmp_path, storage, "save_model", 2 if again else 1)
+    assert kept.read_bytes() == weights[before]
+    finish(tones, tmp_path, whole)
 
 
-def test_killed_right_after_done(tones, whole, tmp_path, monkeypatch):
-    """It is done, and what was left is taken away by whoever comes next."""
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        wrapped(patch, checkpoints, "remove_leftovers", at_call(1, die))
-        train(tones, tmp_path, **FIVE)
-    assert (tmp_path / runs.DONE).exists() and (tmp_path / runs.CHECKPOINT).exists()
-    lines = []
-    train(tones, tmp_path, lines, **FIVE)
-    assert lines[0].startswith("already done")
-    assert not (tmp_path / runs.CHECKPOINT).exists() and not (tmp_path / "epochs").exists()
-    same(tmp_path, whole)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop(tones, whole, tmp_path, monkeypatch, number):
+def test_asked_to_stop(tones, whole, tmp_path):
     """Ctrl-C, and a cluster's time limit: at once, with what is kept."""
-    before = signal.getsignal(number)
-    for call, kept in (
-        (1, "no epoch was finished"),
-        (4, r"epoch 1 is kept in .*"),
-        (4, r"epochs 1 to 2 are kept in .*"),
+    for number, call, kept in (
+        (signal.SIGINT, 1, "no epoch was finished"),
+        (signal.SIGTERM, 4, r"everything up to epoch 1 is kept in .*"),
     ):
-        with monkeypatch.context() as patch:
-            wrapped(patch, loop, "seed_of_step", at_call(call, lambda: os.kill(os.getpid(), number)))
-            with pytest.raises(KeyboardInterrupt, match=rf"^stopped; {kept}: run again to go on$"):
-                train(tones, tmp_path, **FIVE)
+        before = signal.getsignal(number)
+        stop = functools.partial(os.kill, os.getpid(), number)
+        match = rf"^stopped; {kept}: run again to go on$"
+        killed(tones, tmp_path, loop, "seed_of_step", call, act=stop, error=KeyboardInterrupt, match=match)
         assert signal.getsignal(number) == before
-    train(tones, tmp_path, **FIVE)
-    same(tmp_path, whole)
+    finish(tones, tmp_path, whole)
 
 
-def test_sigkill_at_random_moments(tones, whole, tmp_path):
-    """The program itself, killed by the system twice; then left to finish."""
+def test_sigkill_at_a_random_moment(tones, whole, tmp_path):
+    """The program itself, killed by the system; then left to finish."""
     corpus, folder = Path(tones[0]["path"][0]).parent, tmp_path / "killed"
     checkpoint = folder / runs.CHECKPOINT
-    command = [sys.executable, tones_program.__file__, str(corpus), str(folder), json.dumps(FIVE)]
-    for _ in range(2):
-        known = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        with subprocess.Popen(command) as child:
-            while child.poll() is None and (
-                not checkpoint.exists() or checkpoint.stat().st_mtime_ns == known
-            ):
-                time.sleep(0.001)
-            time.sleep(np.random.default_rng().uniform(0, 0.1))
-            child.kill()
-    train(tones, folder, **FIVE)
-    same(folder, whole)
+    command = [sys.executable, tones_program.__file__, str(corpus), str(folder), json.dumps(THREE)]
+    with subprocess.Popen(command) as child:
+        while child.poll() is None and not checkpoint.exists():
+            time.sleep(0.001)
+        time.sleep(np.random.default_rng().uniform(0, 0.5))
+        child.kill()
+    finish(tones, folder, whole)
 
 
 class TestFullDisk:
-    @pytest.mark.parametrize(
-        ("module", "name", "call", "kept"),
-        [
-            (checkpoints, "save_file", 2, "epoch 1 is kept in .*"),
-            (storage, "save_file", 1, "epoch 1 is kept in .*"),
-            (storage, "describe_model", 1, "epochs 1 to 5 are kept in .*"),
-        ],
-    )
-    def test_says_what_is_kept_and_goes_on(
-        self, tones, whole, tmp_path, monkeypatch, module, name, call, kept
-    ):
+    def test_says_what_is_kept_and_goes_on(self, tones, whole, tmp_path):
         def full():
             raise OSError(28, "No space left on device")
 
-        with monkeypatch.context() as patch:
-            wrapped(patch, module, name, at_call(call, full))
-            with pytest.raises(RunError, match=rf"can't be written .*No space left.*; {kept}: make room"):
-                train(tones, tmp_path, **FIVE)
-        train(tones, tmp_path, **FIVE)
-        same(tmp_path, whole)
+        for module, name, call, kept in [
+            (checkpoints.torch, "save", 2, "1"), (storage, "to_bytes", 2, "2"), (storage, "describe_model", 1, "3")
+        ]:  # fmt: skip
+            match = (
+                rf"can't be written .*No space left.*; everything up to epoch {kept} is kept in .*: make room"
+            )
+            killed(tones, tmp_path, module, name, call, act=full, error=RunError, match=match)
+        finish(tones, tmp_path, whole)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux' own")
+    def test_torch_names_the_fault(self, tmp_path):
+        """What the message relies on: writing a checkpoint fails with the system's own error."""
+        with pytest.raises(OSError, match="No space left"), open("/dev/full", "wb") as file:
+            checkpoints.torch.save({"weights": checkpoints.torch.zeros(1000)}, file)
 
     def test_other_faults_of_the_system_keep_their_name(self, tones, tmp_path, monkeypatch):
-        def too_many():
+        def too_many(*_):
             raise OSError(24, "Too many open files")
 
-        wrapped(monkeypatch, loop, "seed_of_step", at_call(1, too_many))
+        monkeypatch.setattr(loop, "seed_of_step", too_many)
         with pytest.raises(OSError, match="Too many open files"):
-            train(tones, tmp_path, **FIVE)
+            train(tones, tmp_path, **CHEAP)
 
 
 class TestPowerCut:
@@ -245,7 +227,7 @@ class TestPowerCut:
                 files = json.loads((folder / "files.json").read_text())["files"]
                 return [folder / "files.json", *(folder / name for name in files)]
             if path.name == runs.CHECKPOINT:
-                return [*sorted((folder / "epochs").glob("*.parquet")), *(folder / "model").glob("*")]
+                return [folder / runs.EPOCHS, *(folder / "model").glob("*")]
             return []
 
         monkeypatch.setattr(os, "fsync", send)
@@ -253,32 +235,23 @@ class TestPowerCut:
         return history
 
     def test_what_done_and_checkpoints_rely_on_is_on_the_disk(self, tones, tmp_path, disk):
-        train(tones, tmp_path)
+        train(tones, tmp_path, views="mfcc", epochs=2)
         names = [path.name for path in disk]
-        assert names[-1] == runs.DONE and names.count(runs.CHECKPOINT) == 3
-        assert {"model.safetensors", "files.json", "0001.parquet"} <= set(names)
+        assert names[-1] == runs.DONE and names.count(runs.CHECKPOINT) == names.count(runs.EPOCHS) == 2
+        assert {"model.safetensors", "files.json"} <= set(names)
 
 
-class TestOneBatchManyWays:
-    """The gradient of a batch does not depend on how it is computed (every dropout off)."""
-
-    SETTINGS = {"epochs": 2, "batch_size": 3, "class_weights": True, "label_smoothing": 0.1}  # noqa: RUF012
-
-    @pytest.fixture(scope="class")
-    @staticmethod
-    def plain(tones, tmp_path_factory):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(coattention.PROFILES, "demo", QUIET)
-            settings = TestOneBatchManyWays.SETTINGS
-            yield train(tones, tmp_path_factory.mktemp("plain"), **settings).history
-
-    @pytest.mark.parametrize(
-        "change", [{"micro_batch": 1}, {"micro_batch": 2}, {"gradient_checkpointing": True}]
+@pytest.mark.parametrize("change", [{"micro_batch": 1}, {"micro_batch": 2, "gradient_checkpointing": True}])
+def test_the_gradient_does_not_depend_on_the_pieces(tones, tmp_path, monkeypatch, change):
+    """Every dropout is off. The second step's loss depends on the first one's gradient."""
+    monkeypatch.setitem(coattention.PROFILES, "demo", QUIET)
+    settings = {"epochs": 1, "batch_size": 3, "class_weights": True, "label_smoothing": 0.1}
+    plain, pieces = (
+        train(tones, tmp_path / name, **settings, **changes).history
+        for name, changes in (("plain", {}), ("pieces", change))
     )
-    def test_same_losses(self, tones, tmp_path, plain, change):
-        other = train(tones, tmp_path, **self.SETTINGS, **change).history
-        for name in ("train_loss", "validation_loss"):
-            np.testing.assert_allclose(other[name], plain[name], atol=1e-3)
+    for name in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(pieces[name], plain[name], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -298,23 +271,23 @@ def test_out_of_memory_says_what_to_change(tones, tmp_path, monkeypatch, error):
         r"epoch 1, batch 1: out of memory with 8 segments at once; set micro_batch=4 \(the batch stays 8\)"
     )
     with pytest.raises(RunError, match=expected):
-        train(tones, tmp_path)
+        train(tones, tmp_path, **CHEAP)
 
 
-def test_a_damaged_checkpoint_is_named(tones, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        wrapped(patch, checkpoints, "save_checkpoint", at_call(1, die, before=False))
-        train(tones, tmp_path)
+def test_a_damaged_checkpoint_is_named(tones, tmp_path):
+    killed(tones, tmp_path, checkpoints, "save_checkpoint", 1, before=False)
     path = tmp_path / runs.CHECKPOINT
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(RunError, match=r"checkpoint.safetensors: damaged, or of another model .*delete it"):
-        train(tones, tmp_path)
+    whole = path.read_bytes()
+    for content in (whole[:-100], whole[: len(whole) // 2], b"", b"no checkpoint"):
+        path.write_bytes(content)
+        with pytest.raises(RunError, match=r"checkpoint.pt: damaged, or of another model .*delete it"):
+            train(tones, tmp_path, **THREE)
 
 
 def test_a_long_epoch_reports_its_batches(tones, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LINE_S", 0.0)
     lines = []
-    train(tones, tmp_path, lines, epochs=1)
+    train(tones, tmp_path, lines, **CHEAP)
     assert any(line.startswith("epoch 1, batch 1 of ") and line.endswith("min left") for line in lines)
 
 

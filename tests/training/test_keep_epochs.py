@@ -9,7 +9,6 @@ from serkit.constants import VIEW_SETS
 from serkit.errors import RunError
 from serkit.evaluation.ablations import apply_rule, epoch_scores, load_epochs
 from serkit.runs import EPOCHS
-from serkit.training import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,6 @@ class TestKept:
         epochs = load_epochs("trial")
         n = len(result.predictions)
         assert epochs.groupby("epoch").size().to_dict() == {1: n, 2: n, 3: n}
-        assert not (result.folder / "epochs").exists()
 
     def test_the_rule_that_training_used_gives_its_result(self, project):
         """What is kept of the chosen epoch is what the saved model says of the same utterances."""
@@ -51,31 +49,15 @@ class TestKept:
         (tmp_path / "notebooks").mkdir()
         (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
         monkeypatch.chdir(tmp_path)
-        folder = runs.Experiment(epochs=1, batch_size=8, keep_epochs=False).folder("trial", tmp_path)
-        train(tones, folder, epochs=1, keep_epochs=False)
+        folder = runs.Experiment(epochs=1, batch_size=8, views="mfcc", keep_epochs=False).folder(
+            "trial", tmp_path
+        )
+        train(tones, folder, epochs=1, views="mfcc", keep_epochs=False)
         with pytest.raises(RunError, match=r"fold=1/seed=111 kept no predictions of its epochs; train with"):
             load_epochs("trial")
 
-    def test_interrupted_and_continued(self, tones, tmp_path, monkeypatch):
-        whole = train(tones, tmp_path / "whole", keep_epochs=True)
-        real, calls = checkpoints.save_checkpoint, []
-
-        def stop_after_two(*arguments):
-            real(*arguments)
-            calls.append(1)
-            if len(calls) == 2:
-                raise KeyboardInterrupt
-
-        monkeypatch.setattr(checkpoints, "save_checkpoint", stop_after_two)
-        with pytest.raises(KeyboardInterrupt):
-            train(tones, tmp_path / "broken", keep_epochs=True)
-        assert (tmp_path / "broken" / "epochs").is_dir()
-        monkeypatch.setattr(checkpoints, "save_checkpoint", real)
-        again = train(tones, tmp_path / "broken", keep_epochs=True)
-        assert (again.folder / EPOCHS).read_bytes() == (whole.folder / EPOCHS).read_bytes()
-
     def test_selection_last_keeps_the_test_speakers_only(self, tones, tmp_path):
-        result = train(tones, tmp_path / "last", keep_epochs=True, selection="last", epochs=2)
+        result = train(tones, tmp_path / "last", keep_epochs=True, selection="last", epochs=2, views="mfcc")
         epochs = pd.read_parquet(result.folder / EPOCHS)
         assert set(epochs["split"]) == {"test"}
         assert set(apply_rule(epochs, "last")["utterance_id"]) == set(result.predictions["utterance_id"])

@@ -2,16 +2,17 @@
 
 import queue
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
-from test_notebooks import HOME
 from tones import make_tones
 
 from serkit import runs
 
+HOME = Path(__file__).parents[2]
 PARAMETERS = 'run, epochs, batch_size = "stepped", 5, 4'
 TIMEOUT_S = 240
 

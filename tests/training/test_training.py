@@ -23,6 +23,12 @@ def tones(tmp_path_factory):
     return make_tones(tmp_path_factory.mktemp("tones"))
 
 
+@pytest.fixture(scope="module")
+def trained(tones, tmp_path_factory):
+    """A run of three epochs; nobody changes its folder."""
+    return train(tones, tmp_path_factory.mktemp("trained") / "run", precision="float32")
+
+
 class TestCheckpointRule:
     """Best is the first epoch with the highest WA + UA; patience counts from it, after min_epochs."""
 
@@ -51,13 +57,13 @@ class TestCheckpointRule:
         assert Progress(self.history(*np.arange(100.0))).is_finished(Experiment(profile="paper"))
 
 
-def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
-    result = train(tones, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
+def test_run_folder_holds_what_the_contract_says(tones, trained):
+    result, folder = trained, trained.folder
+    assert {path.name for path in folder.iterdir()} == {
         "DONE", "embedding.parquet", "epochs.parquet", "experiment.json", "files.json", "history.csv",
         "metrics.json", "model", "predictions.parquet", "tensorboard", "timing.csv",
     }  # fmt: skip
-    assert {path.name for path in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors"}
+    assert {path.name for path in (folder / "model").iterdir()} >= {"config.json", "model.safetensors"}
     test = result.predictions[result.predictions["split"] == "test"]
     manifest = tones[0]
     assert sorted(test["utterance_id"]) == sorted(manifest["utterance_id"][manifest["session"] == "1"])
@@ -70,40 +76,38 @@ def test_run_folder_holds_what_the_contract_says(tones, tmp_path):
     )
 
 
-def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, tmp_path):
+def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, trained):
     """Recomputed segment by segment with the saved model, without any batching."""
     import torch
 
     from serkit.model.storage import load_model
     from serkit.training.batches import SegmentDataset, fit_scaler, model_inputs
 
-    result = train(tones, tmp_path)
     manifest, store = tones
     fold = find_fold(make_folds(manifest, "session", "clean"), "1")
     scaler = fit_scaler(store, store.rows_of(fold.train))
-    model = load_model(tmp_path / "model")
+    model = load_model(trained.folder / "model")
     longest = store.segments["utterance_id"].value_counts().idxmax()
     longest = next(u for u in fold.test if u.split("_")[1] == longest.split("_")[1])
     dataset = SegmentDataset(store, store.rows_of([longest]), {longest: 0})
     scores, fused = [], []
     for place in range(len(dataset)):
         with torch.no_grad():
-            output = model(**model_inputs(dataset.__getitems__([place]), scaler, CORRECTED, "cpu"))
+            output = model(**model_inputs(dataset[[place]], scaler, CORRECTED, "cpu"))
         scores.append(torch.log_softmax(output.logits, dim=1)[0].double().numpy())
         fused.append(output.fusion_hidden_2[0].double().numpy())
     expected = np.exp(np.mean(scores, axis=0))
-    row = result.predictions.set_index("utterance_id").loc[longest]
+    row = trained.predictions.set_index("utterance_id").loc[longest]
     np.testing.assert_allclose(
         row[[f"p_{label}" for label in LABELS]].to_numpy(float), expected / expected.sum(), atol=1e-5
     )
-    vectors = pd.read_parquet(tmp_path / "embedding.parquet").set_index("utterance_id")
+    vectors = pd.read_parquet(trained.folder / "embedding.parquet").set_index("utterance_id")
     np.testing.assert_allclose(vectors.loc[longest], np.mean(fused, axis=0), atol=1e-5)
 
 
-def test_vectors_are_those_of_the_test_utterances(tones, tmp_path):
-    result = train(tones, tmp_path, epochs=1)
-    vectors = pd.read_parquet(tmp_path / "embedding.parquet")
-    test = result.predictions[result.predictions["split"] == "test"]
+def test_vectors_are_those_of_the_test_utterances(trained):
+    vectors = pd.read_parquet(trained.folder / "embedding.parquet")
+    test = trained.predictions[trained.predictions["split"] == "test"]
     assert vectors["utterance_id"].tolist() == test["utterance_id"].tolist()
     assert list(vectors.columns[1:]) == [f"fused_{i}" for i in range(1, DEMO.hidden + 1)]
     assert (vectors.dtypes[1:] == np.float32).all()
@@ -115,36 +119,31 @@ def test_learns_tones_of_unseen_speakers(tones, tmp_path):
     assert result.metrics["ua_pooled"] >= 0.7
 
 
-def test_same_seed_same_numbers_and_another_seed_others(tones, tmp_path):
-    first = train(tones, tmp_path / "a", epochs=2)
-    again = train(tones, tmp_path / "b", epochs=2)
-    other = train(tones, tmp_path / "c", epochs=2, seed=112)
-    pd.testing.assert_frame_equal(first.history, again.history)
-    pd.testing.assert_frame_equal(first.predictions, again.predictions)
-    vectors = [(tmp_path / name / "embedding.parquet").read_bytes() for name in "ab"]
-    assert vectors[0] == vectors[1]
-    assert not np.allclose(first.history["train_loss"], other.history["train_loss"])
+def test_same_seed_same_numbers_and_another_seed_others(tones, trained, tmp_path):
+    """All of a run, byte for byte: see ``test_interruptions``."""
+    again = train(tones, tmp_path / "again", epochs=1)
+    other = train(tones, tmp_path / "other", epochs=1, seed=112)
+    pd.testing.assert_frame_equal(again.history, trained.history[:1])
+    assert not np.allclose(again.history["train_loss"], other.history["train_loss"])
 
 
-def test_done_is_read_back_and_not_trained_again(tones, tmp_path):
-    first = train(tones, tmp_path)
-    before = (tmp_path / "predictions.parquet").stat().st_mtime_ns
+def test_done_is_read_back_and_not_trained_again(tones, trained):
+    before = (trained.folder / "predictions.parquet").stat().st_mtime_ns
     lines = []
-    second = train(tones, tmp_path, lines)
+    second = train(tones, trained.folder, lines, precision="float32")
     assert lines[0].startswith("already done")
-    assert (tmp_path / "predictions.parquet").stat().st_mtime_ns == before
-    pd.testing.assert_frame_equal(first.predictions, second.predictions)
+    assert (trained.folder / "predictions.parquet").stat().st_mtime_ns == before
+    pd.testing.assert_frame_equal(trained.predictions, second.predictions)
 
 
-def test_another_experiment_never_overwrites(tones, tmp_path):
-    train(tones, tmp_path)
+def test_another_experiment_never_overwrites(tones, trained):
     with pytest.raises(RunError, match=r"holds a run with epochs=3, asked for 2; choose another run name"):
-        train(tones, tmp_path, epochs=2)
-    assert json.loads((tmp_path / "experiment.json").read_text())["parameters"]["epochs"] == 3
+        train(tones, trained.folder, epochs=2, precision="float32")
+    assert json.loads((trained.folder / "experiment.json").read_text())["parameters"]["epochs"] == 3
 
 
 def test_published_selection_is_the_test_set_itself(tones, tmp_path):
-    result = train(tones, tmp_path, selection="published", epochs=2)
+    result = train(tones, tmp_path, selection="published", epochs=2, views="mfcc")
     parts = dict(iter(result.predictions.groupby("split")))
     assert list(parts["validation"]["utterance_id"]) == list(parts["test"]["utterance_id"])
     best = result.history.set_index("epoch").loc[result.best_epoch]
@@ -168,31 +167,29 @@ def test_precision_names(given, accelerate):
     assert scoring.resolve_precision(given) == accelerate
 
 
-def test_bf16_on_cpu_trains(tones, tmp_path):
+def test_bf16_on_cpu_trains(tones, trained, tmp_path):
     """The autocast path that a GPU takes; bf16 has 8 bits of mantissa, so losses agree to about 1 %."""
-    half = train(tones, tmp_path / "bf16", epochs=1, precision="bf16")
-    full = train(tones, tmp_path / "float32", epochs=1, precision="float32")
-    assert half.history["train_loss"][0] == pytest.approx(full.history["train_loss"][0], rel=0.02)
-    assert half.history["train_loss"][0] != full.history["train_loss"][0]
+    half = train(tones, tmp_path, epochs=1, precision="bf16")
+    assert half.history["train_loss"][0] == pytest.approx(trained.history["train_loss"][0], rel=0.02)
+    assert half.history["train_loss"][0] != trained.history["train_loss"][0]
 
 
-def test_is_done_wants_the_same_experiment(tones, tmp_path):
-    train(tones, tmp_path)
-    assert runs.is_done(tmp_path, Experiment(epochs=3, batch_size=8))
-    assert not runs.is_done(tmp_path, Experiment(epochs=4, batch_size=8))
+def test_is_done_wants_the_same_experiment(trained):
+    about = {"batch_size": 8, "precision": "float32"}
+    assert runs.is_done(trained.folder, Experiment(epochs=3, **about))
+    assert not runs.is_done(trained.folder, Experiment(epochs=4, **about))
 
 
-def test_model_folder_predicts_what_the_run_recorded(tones, tmp_path):
+def test_model_folder_predicts_what_the_run_recorded(tones, trained):
     """From the sound files and the model folder alone: the probabilities in predictions.parquet."""
     from serkit.predict.predictor import Predictor
 
-    result = train(tones, tmp_path, epochs=1, precision="float32")
-    predictor = Predictor(tmp_path / "model", device="cpu")
-    test = result.predictions[result.predictions["split"] == "test"]
+    predictor = Predictor(trained.folder / "model", device="cpu")
+    test = trained.predictions[trained.predictions["split"] == "test"]
     path_of = tones[0].set_index("utterance_id")["path"]
     again = [list(predictor.predict(path_of[name]).utterance.values()) for name in test["utterance_id"]]
     np.testing.assert_allclose(test[[f"p_{label}" for label in LABELS]].to_numpy(), again, atol=1e-5)
-    assert f"On {len(test)} utterances" in (tmp_path / "model" / "README.md").read_text()
+    assert f"On {len(test)} utterances" in (trained.folder / "model" / "README.md").read_text()
 
 
 def test_steps_are_timed_as_they_are_trained(tones):

@@ -277,9 +277,8 @@ def plan():
                     text = next(improvised[speaker])
                 name = f"Ses0{session}{dialogue}"
                 utterance_id = f"{name}_{letter}{position // 2:03d}"
-                turns.append(
-                    _draw_turn(utterance_id, name, speaker, text, next(emotions[speaker]), len(turns))
-                )
+                emotion = next(emotions[speaker])
+                turns.append(_draw_turn(utterance_id, name, speaker, text, emotion, len(turns)))
     return turns
 
 

@@ -301,7 +301,7 @@ def test_incomplete_corpus_is_named_with_the_cure_and_left_alone(small, tmp_path
     (root / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt").write_text("")
     for path in broken.parent.iterdir():
         path.unlink()
-    with pytest.raises(CorpusError, match="44 of 55 utterances are whole.*delete the folder"):
+    with pytest.raises(CorpusError, match=r"44 of 55 utterances are whole.*delete the folder"):
         demo.load(root)
     assert {name for name in whole if name.suffix == ".txt"} <= set(contents(root))
 

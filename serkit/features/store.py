@@ -388,10 +388,7 @@ def _extract(recipe, files, path, first_frame, first_sample, num_samples):
     except AudioError as error:
         return str(error)
     if len(waveform) != num_samples:
-        return (
-            f"{path}: length differs from the manifest: {len(waveform)} samples at 16 kHz, not {num_samples}; "
-            "prepare the corpus again"
-        )
+        return f"{path}: {len(waveform)} samples at 16 kHz, {num_samples} by the manifest; prepare the corpus again"
     features = utterance_features(waveform, recipe)
     if files["audio"].dtype == "int16":  # without loss: it came so
         waveform = (waveform * np.float32(audio.PCM16)).astype(np.int16)

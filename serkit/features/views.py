@@ -104,10 +104,9 @@ def utterance_features(waveform, recipe):
     UtteranceFeatures
     """
     emphasised = preemphasise(waveform, recipe.preemphasis)
+    settings = {"top_db": recipe.top_db, "edge": recipe.edge}
     return UtteranceFeatures(
-        spectrogram=log_spectrogram(emphasised, top_db=recipe.top_db, edge=recipe.edge).T,
-        mfcc=mfcc(emphasised, top_db=recipe.top_db, edge=recipe.edge),
-        waveform=waveform,
+        log_spectrogram(emphasised, **settings).T, mfcc(emphasised, **settings), waveform
     )
 
 
@@ -133,12 +132,10 @@ def cut_segments(utterance, plan, recipe):
         real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
     frames = cut_frames(utterance.spectrogram, plan, fill=padding_level(recipe))
     return SegmentFeatures(
-        spectrogram=frames.transpose(0, 2, 1),
-        mfcc=cut_frames(utterance.mfcc, plan, fill=0.0),
-        waveform=normalise_waveform(cut_samples(waveform, plan), real),
-        n_frames=plan.n_frames,
-        num_samples=plan.num_samples,
-        sample_offset=plan.sample_offset,
+        frames.transpose(0, 2, 1),
+        cut_frames(utterance.mfcc, plan, fill=0.0),
+        normalise_waveform(cut_samples(waveform, plan), real),
+        *(plan.n_frames, plan.num_samples, plan.sample_offset),
     )
 
 
@@ -261,11 +258,8 @@ def _power_spectra(waveform, window, n_fft, hop_length, edge):
             f"hop_length={hop_length} samples is {1000 * hop_length / SAMPLE_RATE:.1f} ms at {SAMPLE_RATE} Hz, "
             "expected 80 to 640; did you give milliseconds? Use hop_length=160 for 10 ms"
         )
-    if not hop_length <= len(window) <= n_fft:
-        raise ParameterError(
-            f"win_length={len(window)} samples, expected hop_length={hop_length} to n_fft={n_fft}; "
-            "use win_length=640 for 40 ms"
-        )
+    check_range("n_fft", n_fft, hop_length, SAMPLE_RATE)
+    check_range("win_length", len(window), hop_length, n_fft)
     check_choice("edge", edge, ("reflect", "zero"))
     if np.ndim(waveform) != 1 or not len(waveform):
         raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")

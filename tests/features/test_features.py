@@ -316,7 +316,7 @@ class TestParameters:
         [
             ({"hop_length": 10}, "hop_length=10 samples is 0.6 ms at 16000 Hz, expected 80 to 640"),
             ({"hop_length": 641}, "did you give milliseconds"),
-            ({"win_length": 40}, "win_length=40 samples, expected hop_length=160 to n_fft=800"),
+            ({"win_length": 40}, "win_length=40, expected a number from 160 to 800"),
             ({"win_length": 801}, "win_length=801"),
             ({"n_bins": 0}, "n_bins=0, expected a number from 1 to 401"),
             ({"n_bins": 402}, "n_bins=402"),
@@ -333,7 +333,7 @@ class TestParameters:
             ({"n_mfcc": 129}, "n_mfcc=129, expected a number from 1 to 128"),
             ({"n_mfcc": 0}, "n_mfcc=0"),
             ({"hop_length": 16}, "hop_length=16 samples is 1.0 ms"),
-            ({"n_fft": 25}, "win_length=25 samples"),
+            ({"n_fft": 25}, "n_fft=25, expected a number from 160 to 16000"),
             ({"edge": None}, "edge=None"),
         ],
     )

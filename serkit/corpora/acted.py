@@ -3,16 +3,7 @@
 import re
 
 from serkit.corpora.manifest import make_manifest
-from serkit.corpora.sound_files import (
-    check_speakers,
-    find_folder,
-    find_folders,
-    list_sounds,
-    name_some,
-    read_headers,
-    refuse_broken,
-    visible,
-)
+from serkit.corpora.sound_files import find_folder, list_sounds, name_some, read_headers, visible
 from serkit.errors import CorpusError
 
 # RAVDESS
@@ -29,7 +20,7 @@ STATEMENTS = {
     "02": ("dogs", "Dogs are sitting by the door"),
 }
 # modality-channel-emotion-intensity-statement-repetition-actor
-RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)-(\d\d)")
+RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(0[1-8])-\d\d-(0[12])-\d\d-(0[1-9]|1\d|2[0-4])")
 
 # EmoDB
 EMODB_MEN = ("03", "10", "11", "12", "15")
@@ -62,8 +53,7 @@ def load_ravdess(root):
     pd.DataFrame
         The manifest. ``emotion`` is the released code by name; ``label`` is missing for calm,
         fearful, disgust and surprised. ``speaker`` is "01" to "24"; session "1" holds actors 1 to
-        4, and so on to "6". ``dialogue`` is the statement, "kids" or "dogs". A file that lies
-        there twice, as in archives that nest a copy of themselves, counts once.
+        4, and so on to "6". ``dialogue`` is the statement, "kids" or "dogs".
 
     Raises
     ------
@@ -71,13 +61,9 @@ def load_ravdess(root):
         If nothing is found, a name is not of RAVDESS, a file is broken, or fewer than two actors
         are there. Other missing actors are only printed.
     """
-    found = {}  # stem -> path; the highest folder comes first and wins
-    for folder in find_folders(root, r"Actor_\d\d", "RAVDESS"):
-        for actor in visible(folder):
-            if re.fullmatch(r"Actor_\d\d", actor.name):
-                for path in list_sounds(actor):
-                    found.setdefault(path.stem, path)
-    fields = {path: _ravdess_fields(path) for path in found.values()}
+    folder = find_folder(root, r"Actor_\d\d", "RAVDESS")
+    actors = [actor for actor in visible(folder) if re.fullmatch(r"Actor_\d\d", actor.name)]
+    fields = {path: _ravdess_fields(path) for actor in actors for path in list_sounds(actor)}
     speech = {path: row for path, row in fields.items() if row is not None}
     return _manifest_of("RAVDESS", root, speech, ACTORS)
 
@@ -87,21 +73,12 @@ def _ravdess_fields(path):
     match = RAVDESS_NAME.fullmatch(path.stem)
     if not match:
         raise CorpusError(
-            f"{path}: name is not of RAVDESS, expected seven numbers like 03-01-05-01-01-01-12; "
-            "move the file elsewhere"
+            f"{path}: name is not of RAVDESS, expected seven numbers like 03-01-05-01-01-01-12: emotion (the "
+            "third) 01 to 08, statement (the fifth) 01 or 02, actor (the last) 01 to 24; move the file elsewhere"
         )
-    modality, channel, emotion, _, statement, _, actor = match.groups()
+    modality, channel, emotion, statement, actor = match.groups()
     if (modality, channel) != (AUDIO_ONLY, SPEECH):
         return None
-    fields = {
-        "emotion": (emotion, RAVDESS_EMOTIONS),
-        "statement": (statement, STATEMENTS),
-        "actor": (actor, ACTORS),
-    }
-    for name, (code, known) in fields.items():
-        if code not in known:
-            expected = name_some(known, limit=len(known))
-            raise CorpusError(f"{path}: {name} {code}, expected one of {expected}; check the name")
     dialogue, transcript = STATEMENTS[statement]
     tag = RAVDESS_EMOTIONS[emotion]
     return {
@@ -157,7 +134,15 @@ def _emodb_fields(path):
 
 def _manifest_of(corpus, root, rows, speakers):
     """The manifest of ``rows`` ({path: row without length and rate}), once speakers and files are in order."""
-    check_speakers(corpus, root, [row["speaker"] for row in rows.values()], speakers)
+    speakers_there = {row["speaker"] for row in rows.values()}
+    if len(speakers_there) < 2:  # nobody could be held out for testing
+        raise CorpusError(
+            f"corpus root {root}: {len(speakers_there)} of {len(speakers)} {corpus} speakers found, "
+            "expected at least 2; check that the archive was unpacked fully"
+        )
+    if missing := [speaker for speaker in speakers if speaker not in speakers_there]:
+        print(f"note: {corpus} speakers without files: {', '.join(missing)}")
     headers, broken = read_headers(rows)
-    refuse_broken(corpus.lower(), broken)
+    if broken:
+        raise CorpusError(f"corpus {corpus.lower()}: broken sound files ({len(broken)}): {name_some(broken)}")
     return make_manifest([row | headers[path]._asdict() for path, row in rows.items()])

@@ -13,13 +13,12 @@ import hashlib
 import json
 import os
 import shutil
-import time
-import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from serkit.constants import SAMPLE_RATE
@@ -102,8 +101,6 @@ RATINGS = {  # valence, activation, dominance from 1 to 5, mean over annotators
 }  # fmt: skip
 RATING_SD = 0.6  # between annotators
 
-STALE_S = 3600  # s, after which an unfinished folder is taken for that of a killed process
-
 
 def load(root):
     """Read the demo corpus; speak it first if it is not there.
@@ -130,77 +127,54 @@ def load(root):
     try:
         if not _is_there(root, turns):
             _fill(root, turns)
-    except OSError as error:
+    except (OSError, soundfile.SoundFileError) as error:  # libsndfile's too on a full disk
         raise CorpusError(
-            f"demo corpus at {root}: can't be written ({error.strerror or error}), expected a writable "
-            "disk with 100 MB free; free some space or give another root"
+            f"demo corpus at {root}: can't be written ({error}), expected a writable disk with 100 MB "
+            "free; free some space or give another root"
         ) from error
     manifest, problems = read_tree(root, corpus="demo")
-    if len(manifest) < len(turns):
-        problems = problems or [f"{len(turns) - len(manifest)} of {len(turns)} utterances are missing"]
-    if problems:
+    if problems or len(manifest) < len(turns):
         raise CorpusError(
-            f"demo corpus at {root}: {name_some(problems)}; delete the folder and load it again, it is spoken anew"
+            f"demo corpus at {root}: {len(manifest)} of {len(turns)} utterances are whole: "
+            f"{name_some(problems or ['the others are gone'])}; delete the folder and load it again, it is spoken anew"
         )
     return manifest
 
 
-def _marker(turns):
-    """What ``demo.json`` holds: it tells our folder from any other, and these settings from older ones."""
-    settings = json.dumps([[asdict(turn) for turn in turns], ROOM_DB], sort_keys=True)
-    return {
-        "corpus": "demo",
-        "utterances": len(turns),
-        "settings": hashlib.sha256(settings.encode()).hexdigest()[:16],
-    }
-
-
-def _dialogues(turns):
-    """{dialogue: session}, in order."""
-    return {turn.dialogue: turn.session for turn in turns}
-
-
-def _wav(turn):
-    return f"Session{turn.session}/sentences/wav/{turn.dialogue}/{turn.utterance_id}.wav"
-
-
 def _is_there(root, turns):
     """Whether the corpus is at ``root``; a folder of something else is refused."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+    if not root.exists() or not any(root.iterdir()):
         return False
-    try:
-        marker = json.loads((root / "demo.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        marker = None
-    if not isinstance(marker, dict) or marker.get("corpus") != "demo":
+    marker = root / "demo.json"
+    if not (marker.is_file() and marker.read_bytes() == _marker(turns)):
         raise CorpusError(
-            f"demo corpus: {root} holds something else, expected a missing or empty folder or an "
-            "earlier demo corpus; give another root, nothing was changed"
-        )
-    if marker != _marker(turns):
-        raise CorpusError(
-            f"demo corpus at {root} was spoken with other settings ({marker.get('settings')}, expected "
-            f"{_marker(turns)['settings']}); delete the folder and load it again, or give another root"
+            f"demo corpus: {root} holds something else, or was spoken with other settings; expected a "
+            "missing or empty folder or this demo corpus; give another root, nothing was changed"
         )
     return True
+
+
+def _marker(turns):
+    """Content of ``demo.json``: it tells our folder from any other, and these settings from older ones."""
+    settings = json.dumps([[asdict(turn) for turn in turns], ROOM_DB], sort_keys=True)
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    marker = {"corpus": "demo", "utterances": len(turns), "settings": digest}
+    return (json.dumps(marker, indent=2) + "\n").encode()
 
 
 def _fill(root, turns):
     """Speak the whole tree beside ``root``, then give it that name."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    for stale in root.parent.glob(f".{root.name}.partial-*"):
-        if time.time() - stale.stat().st_mtime > STALE_S:
-            shutil.rmtree(stale, ignore_errors=True)
-    partial = root.with_name(f".{root.name}.partial-{uuid.uuid4().hex}")
-    try:
-        write_tree(partial, turns)
-        os.replace(partial, root)  # an empty folder gives way
-    except OSError:
-        # another process may have made it in the meantime: then all is well
-        if not _is_there(root, turns):
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    partial = root.with_name(f".{root.name}.partial")
+    with FileLock(root.with_name(f".{root.name}.lock")):  # a second process waits, then finds it there
+        if _is_there(root, turns):
+            return
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+        try:
+            write_tree(partial, turns)
+            os.replace(partial, root)  # an empty folder gives way
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_tree(folder, turns):
@@ -216,45 +190,35 @@ def write_tree(folder, turns):
     ------
     CorpusError
         If eSpeak NG fails.
-    OSError
+    OSError, soundfile.SoundFileError
         If the disk does.
     """
-    for dialogue, session in _dialogues(turns).items():
-        for part in (f"sentences/wav/{dialogue}", "dialog/EmoEvaluation", "dialog/transcriptions"):
-            (folder / f"Session{session}" / part).mkdir(parents=True, exist_ok=True)
     rooms = np.random.default_rng([SEED, 0, 2]).uniform(*ROOM_DB, size=10)  # [session]
-    requests = [to_request(turn.text, SPEAKERS[turn.speaker], turn.delivery) for turn in turns]
-    spoken_turns = zip(turns, speak(requests), strict=True)
-    progress = tqdm(spoken_turns, "speaking the demo corpus", len(turns), unit="utt", mininterval=2.0)
-    lengths_s = {}
-    for number, (turn, spoken) in enumerate(progress):
-        if not np.any(spoken):
-            raise CorpusError(
-                f"demo corpus: eSpeak NG is silent on {turn.utterance_id}; reinstall espeakng-loader"
-            )
+    spoken = speak([to_request(turn.text, SPEAKERS[turn.speaker], turn.delivery) for turn in turns])
+    dialogues = {}  # (session, dialogue) -> [(turn, length in s)]
+    progress = tqdm(
+        zip(turns, spoken, strict=True), "the demo corpus", len(turns), unit="utt", mininterval=2.0
+    )
+    for number, (turn, samples) in enumerate(progress):
         rng = np.random.default_rng([SEED, number, 1])  # [SEED, number] drew the delivery
-        waveform = finish(spoken, turn.delivery, rooms[int(turn.session)], rng)
-        lengths_s[turn.utterance_id] = len(waveform) / SAMPLE_RATE
-        _write_wav(folder / _wav(turn), waveform)
-    for dialogue, session in _dialogues(turns).items():
-        _write_dialogue(folder / f"Session{session}/dialog", dialogue, turns, lengths_s)
-    (folder / "demo.json").write_text(json.dumps(_marker(turns), indent=2) + "\n", encoding="utf-8")
+        waveform = finish(samples, turn.delivery, rooms[int(turn.session)], rng)
+        wavs = folder / f"Session{turn.session}/sentences/wav/{turn.dialogue}"
+        wavs.mkdir(parents=True, exist_ok=True)
+        soundfile.write(wavs / f"{turn.utterance_id}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
+        lengths = dialogues.setdefault((turn.session, turn.dialogue), [])
+        lengths.append((turn, len(waveform) / SAMPLE_RATE))
+    for (session, dialogue), lengths in dialogues.items():
+        _write_dialogue(folder / f"Session{session}/dialog", dialogue, lengths)
+    (folder / "demo.json").write_bytes(_marker(turns))
 
 
-def _write_wav(path, waveform):
-    try:
-        soundfile.write(path, waveform, SAMPLE_RATE, subtype="PCM_16")
-    except RuntimeError as error:  # libsndfile's; on a full disk too
-        raise OSError(f"{path}: {error}") from error
-
-
-def _write_dialogue(folder, dialogue, turns, lengths_s):
-    """Evaluation file and transcription; turns follow each other half a second apart."""
+def _write_dialogue(folder, dialogue, lengths_s):
+    """Evaluation file and transcription of [(turn, length)]; turns follow each other half a second apart."""
     labels = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n"]
     texts = []
     start = 5.0
-    for turn in (turn for turn in turns if turn.dialogue == dialogue):
-        end = start + lengths_s[turn.utterance_id]
+    for turn, length_s in lengths_s:
+        end = start + length_s
         means = ", ".join(f"{np.mean(values):.4f}" for values in zip(*turn.ratings, strict=True))
         lines = [f"[{start:.4f} - {end:.4f}]\t{turn.utterance_id}\t{turn.emotion}\t[{means}]"]
         lines += [f"C-E{k}:\t{WORDS[vote]};\t()" for k, vote in enumerate(turn.votes, start=1)]
@@ -264,8 +228,9 @@ def _write_dialogue(folder, dialogue, turns, lengths_s):
         labels.append("\n".join(lines) + "\n")
         texts.append(f"{turn.utterance_id} [{start:08.4f}-{end:08.4f}]: {turn.text}\n")
         start = end + 0.5
-    (folder / f"EmoEvaluation/{dialogue}.txt").write_text("\n".join(labels), encoding="utf-8", newline="\n")
-    (folder / f"transcriptions/{dialogue}.txt").write_text("".join(texts), encoding="utf-8", newline="\n")
+    for part, lines in {"EmoEvaluation": "\n".join(labels), "transcriptions": "".join(texts)}.items():
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        (folder / part / f"{dialogue}.txt").write_text(lines, encoding="utf-8", newline="\n")
 
 
 @dataclass(frozen=True)
@@ -312,9 +277,8 @@ def plan():
                     text = next(improvised[speaker])
                 name = f"Ses0{session}{dialogue}"
                 utterance_id = f"{name}_{letter}{position // 2:03d}"
-                turns.append(
-                    _draw_turn(utterance_id, name, speaker, text, next(emotions[speaker]), len(turns))
-                )
+                emotion = next(emotions[speaker])
+                turns.append(_draw_turn(utterance_id, name, speaker, text, emotion, len(turns)))
     return turns
 
 

@@ -23,7 +23,7 @@ TAGS = {*TAG_OF_WORD.values(), NO_MAJORITY}
 
 # kinds of problem; the first three must be mended, the others are only worth knowing
 BROKEN, TAG, LINE = "broken sound files", "unknown tags", "unreadable evaluation lines"
-UNLABELLED, SILENT = "wavs without a label", "labels without a wav"
+LEFT_OUT, UNLABELLED, SILENT = "sessions left out", "wavs without a label", "labels without a wav"
 FATAL = (BROKEN, TAG, LINE)
 
 SUMMARY_LINE = re.compile(r"\[[\d.\s]+-[\d.\s]+\]\s+(\S+)\s+(\S+)(?:\s+\[([^\]]*)\])?\s*")
@@ -69,16 +69,20 @@ def load(root, *, check="strict"):
     """
     if check not in ("strict", "report"):
         raise ParameterError(f"check={check!r}, expected 'strict' or 'report'")
-    folder, faults = _find_sessions(root)
-    if faults and check == "strict":
-        raise _sessions_error(root, faults)
-    manifest, problems = _read_sessions(folder, [s for s in SESSIONS if s not in faults], "iemocap")
-    if check == "strict":
-        _refuse(root, manifest, problems)
-    else:
-        missing = [f"Session{session} {fault}" for session, fault in faults.items()]
-        print("\n".join(_summary({"sessions left out": missing, **problems})))
-        print(count_table(manifest).to_string())
+    manifest, problems = _read_sessions(root, "iemocap", partial=check == "report")
+    counts = count_table(manifest)
+    if check == "report":
+        print("\n".join([*_summary(problems), counts.to_string()]))
+        return manifest
+    head, accept = f"corpus root {root}:", 'to go on with what is there, pass check="report"'
+    if fatal := _summary({kind: problems[kind] for kind in FATAL}):
+        raise CorpusError("\n".join([head, *fatal, accept]))
+    if counts["difference"].any():
+        head += " four-class utterances are not those of the full IEMOCAP release"
+        lines = [head, counts.to_string(), *_summary(problems), f"check the archive; {accept}"]
+        raise CorpusError("\n".join(lines))
+    for note in _summary(problems):
+        print(f"note: {note}")
     return manifest
 
 
@@ -105,10 +109,7 @@ def read_tree(root, corpus="iemocap"):
     CorpusError
         If ``root``, one of the five sessions, or every usable utterance is missing.
     """
-    folder, faults = _find_sessions(root, corpus)
-    if faults:
-        raise _sessions_error(root, faults)
-    manifest, problems = _read_sessions(folder, SESSIONS, corpus)
+    manifest, problems = _read_sessions(root, corpus)
     return manifest, [f"{kind}: {item}" for kind, items in problems.items() for item in items]
 
 
@@ -135,35 +136,31 @@ def count_table(manifest):
     return table.assign(difference=table["found"] - table["expected"])
 
 
-def _find_sessions(root, corpus="iemocap"):
-    """The folder of the sessions, and {session: what is wrong} for those that can't be read."""
-    folder = find_folder(root, "Session[1-5]", corpus)
+def _session_faults(folder):
+    """{session: what is wrong} for those that can't be read."""
     faults = {}
     for session in SESSIONS:
         parts = ("sentences/wav", "dialog/EmoEvaluation")
         empty = [part for part in parts if not visible(folder / f"Session{session}" / part)]
         if not (folder / f"Session{session}").is_dir():
-            faults[session] = "is missing"
+            faults[session] = f"Session{session} is missing"
         elif empty:
-            faults[session] = f"has nothing in {' and '.join(empty)}"
-    if len(faults) == len(SESSIONS):
-        raise _sessions_error(root, faults)
-    return folder, faults
+            faults[session] = f"Session{session} has nothing in {' and '.join(empty)}"
+    return faults
 
 
-def _sessions_error(root, faults):
-    named = ", ".join(f"Session{session} {fault}" for session, fault in faults.items())
-    return CorpusError(
-        f"corpus root {root}: found {len(SESSIONS) - len(faults)} of {len(SESSIONS)} sessions ({named}); "
-        "check that the archive was unpacked fully"
-    )
-
-
-def _read_sessions(folder, sessions, corpus):
-    """Manifest and {kind: problems} of the sessions given."""
-    problems = {BROKEN: [], TAG: [], LINE: [], UNLABELLED: [], SILENT: []}
+def _read_sessions(root, corpus, *, partial=False):
+    """Manifest and {kind: problems}; ``partial`` does without sessions that can't be read."""
+    folder = find_folder(root, "Session[1-5]", corpus)
+    faults = _session_faults(folder)
+    if faults and not (partial and len(faults) < len(SESSIONS)):
+        raise CorpusError(
+            f"corpus root {root}: found {len(SESSIONS) - len(faults)} of {len(SESSIONS)} sessions "
+            f"({', '.join(faults.values())}); check that the archive was unpacked fully"
+        )
+    problems = {LEFT_OUT: list(faults.values()), BROKEN: [], TAG: [], LINE: [], UNLABELLED: [], SILENT: []}
     rows = []
-    for session in sessions:
+    for session in sorted(set(SESSIONS) - set(faults)):
         wavs = {
             (dialogue.name, path.stem): path
             for dialogue in visible(folder / f"Session{session}/sentences/wav")
@@ -175,12 +172,8 @@ def _read_sessions(folder, sessions, corpus):
                 labelled |= _dialogue_rows(file, session, problems)
         headers, broken = read_headers(wavs[key] for key in labelled if key in wavs)
         problems[BROKEN] += broken
-        problems[UNLABELLED] += [
-            utterance for dialogue, utterance in wavs if (dialogue, utterance) not in labelled
-        ]
-        problems[SILENT] += [
-            utterance for dialogue, utterance in labelled if (dialogue, utterance) not in wavs
-        ]
+        problems[UNLABELLED] += sorted(utterance for _, utterance in wavs.keys() - labelled)
+        problems[SILENT] += sorted(utterance for _, utterance in labelled.keys() - wavs)
         for key, row in labelled.items():
             if header := headers.get(wavs.get(key)):
                 rows.append(row | header._asdict() | {"corpus": corpus, "path": str(wavs[key])})
@@ -291,17 +284,3 @@ def _read_transcripts(file):
 def _summary(problems):
     """One line for each kind of problem that occurs: how many, and the first few."""
     return [f"{kind} ({len(items)}): {name_some(items)}" for kind, items in problems.items() if items]
-
-
-def _refuse(root, manifest, problems):
-    """The strict check; harmless oddities are printed."""
-    accept = 'to go on with what is there, pass check="report"'
-    if fatal := _summary({kind: problems[kind] for kind in FATAL}):
-        raise CorpusError("\n".join([f"corpus root {root}:", *fatal, accept]))
-    notes = _summary(problems)
-    counts = count_table(manifest)
-    if counts["difference"].any():
-        head = f"corpus root {root}: four-class utterances are not those of the full IEMOCAP release"
-        raise CorpusError("\n".join([head, counts.to_string(), *notes, "check the archive; " + accept]))
-    for note in notes:
-        print(f"note: {note}")

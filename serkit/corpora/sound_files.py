@@ -45,8 +45,8 @@ def list_sounds(folder):
     return [path for path in visible(folder) if path.suffix.lower() in SOUND_SUFFIXES]
 
 
-def find_folders(root, part, corpus):
-    """Folders at or around ``root`` that hold the parts of a corpus.
+def find_folder(root, part, corpus):
+    """The folder at or below ``root`` that holds the parts of a corpus.
 
     A root given one or two levels too high, or one too low (it is a part itself), is put right.
 
@@ -61,13 +61,13 @@ def find_folders(root, part, corpus):
 
     Returns
     -------
-    list of Path, absolute
-        At least one; the highest first, those of one level by name.
+    Path, absolute
+        The highest folder with such parts; a copy nested inside of it is passed over.
 
     Raises
     ------
     CorpusError
-        If ``root`` is missing or a file, or no such part lies there.
+        If ``root`` is missing or a file, no such part lies there, or two folders could be meant.
     """
     given, root = root, Path(os.path.abspath(root))
     get_it = f"data/README.md says how to obtain and unpack {corpus}"
@@ -75,39 +75,21 @@ def find_folders(root, part, corpus):
         raise CorpusError(f"corpus root {given} is a file, expected the folder it unpacks to; {get_it}")
     if not root.is_dir():
         raise CorpusError(f"corpus root {given}: no such folder, expected the unpacked {corpus}; {get_it}")
-    found, level = [], [root]
+    level = [root]
     for _ in range(SEARCH_DEPTH + 1):
         children = {folder: [path for path in visible(folder) if path.is_dir()] for folder in level}
-        parts = {folder: [c for c in children[folder] if re.fullmatch(part, c.name)] for folder in level}
-        found += [folder for folder in level if parts[folder]]
-        level = [child for folder in level for child in children[folder] if child not in parts[folder]]
-    if not found and re.fullmatch(part, root.name):
-        found = [root.parent]
-    if not found:
-        raise CorpusError(f"corpus root {given}: holds no folder named {part}, expected {corpus}; {get_it}")
-    return found
-
-
-def find_folder(root, part, corpus):
-    """Like `find_folders`, for a corpus that lies in one place: refuses to choose between two.
-
-    Returns
-    -------
-    Path, absolute
-        The root itself if it holds the parts, otherwise the only folder that does.
-
-    Raises
-    ------
-    CorpusError
-        As `find_folders`, and if several folders could be meant.
-    """
-    found = find_folders(root, part, corpus)
-    if len(found) > 1 and found[0] != Path(os.path.abspath(root)):
-        raise CorpusError(
-            f"corpus root {root}: {name_some(found)} could each be {corpus}, expected one; "
-            "give the folder that is meant"
-        )
-    return found[0]
+        holders = [f for f in level if any(re.fullmatch(part, child.name) for child in children[f])]
+        if len(holders) > 1:
+            raise CorpusError(
+                f"corpus root {given}: {name_some(holders)} could each be {corpus}, expected one; "
+                "give the folder that is meant"
+            )
+        if holders:
+            return holders[0]
+        level = [child for folder in level for child in children[folder]]
+    if re.fullmatch(part, root.name):
+        return root.parent
+    raise CorpusError(f"corpus root {given}: holds no folder named {part}, expected {corpus}; {get_it}")
 
 
 def read_header(path):
@@ -131,10 +113,7 @@ def read_header(path):
     path = os.fspath(path)
     try:
         info = soundfile.info(path)
-        if info.format == "FLAC":
-            missing = _flac_end_missing(path)
-        else:
-            missing = _wav_bytes_missing(path)
+        missing = _flac_end_missing(path) if info.format == "FLAC" else _wav_bytes_missing(path)
     except (OSError, RuntimeError) as error:  # LibsndfileError is a RuntimeError
         # The path stands in front already.
         reason = str(error).replace(f"Error opening {path!r}: ", "")
@@ -165,13 +144,11 @@ def _wav_bytes_missing(path):
 
 def _flac_end_missing(path):
     """What a FLAC file lacks, as text: its last sample is asked for, as the header holds no size."""
-    with soundfile.SoundFile(path) as sound:
-        try:
-            sound.seek(max(sound.frames - 1, 0))
-            whole = len(sound.read(1)) == 1
-        except RuntimeError:
-            whole = False
-    return "" if whole else "the last samples"
+    try:
+        last, _ = soundfile.read(path, start=-1)
+    except RuntimeError:
+        last = []
+    return "" if len(last) else "the last samples"
 
 
 def read_headers(paths):
@@ -206,30 +183,3 @@ def name_some(items, limit=5):
     items = [str(item) for item in items]
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
     return ", ".join(items[:limit]) + more
-
-
-def refuse_broken(corpus, broken):
-    """Raise a CorpusError that names the first broken files and says how many there are."""
-    if broken:
-        count = f"{len(broken)} broken sound file{'s' if len(broken) > 1 else ''}"
-        raise CorpusError(f"corpus {corpus}: {count}: {name_some(broken)}")
-
-
-def check_speakers(corpus, root, found, expected):
-    """Accept part of a corpus, but say which speakers are missing.
-
-    Prints a note if any of ``expected`` is not in ``found``.
-
-    Raises
-    ------
-    CorpusError
-        With fewer than two speakers: nothing could be held out for testing.
-    """
-    missing = [speaker for speaker in expected if speaker not in found]
-    if len(set(found)) < 2:
-        raise CorpusError(
-            f"corpus root {root}: {len(set(found))} of {len(expected)} {corpus} speakers found, "
-            "expected at least 2; check that the archive was unpacked fully"
-        )
-    if missing:
-        print(f"note: {corpus} speakers without files: {name_some(missing, limit=len(missing))}")

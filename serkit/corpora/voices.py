@@ -22,10 +22,10 @@ References
 """
 
 import ctypes
+import io
 import json
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,15 +45,7 @@ PEAK_LIMIT = 0.98  # of full scale
 _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: samples go to the callback, nothing is played
 _DONT_EXIT = 0x8000  # return an error instead of ending the process
 _CHARS_UTF8_SSML = 1 | 0x10
-_PARAMETERS = {
-    "rate": 1,
-    "volume": 2,
-    "pitch": 3,
-    "pitch_range": 4,
-    "punctuation": 5,
-    "capitals": 6,
-    "gap": 7,
-}
+_RATE, _VOLUME, _PITCH, _PITCH_RANGE, _PUNCTUATION, _CAPITALS, _GAP = range(1, 8)
 _SYNTH_CALLBACK = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
 )
@@ -81,9 +73,9 @@ def speak(requests):
     ----------
     requests : list of Request
 
-    Yields
-    ------
-    np.ndarray, shape (num_samples,), float32 in [-1, 1), 22,050 Hz
+    Returns
+    -------
+    list of np.ndarray, shape (num_samples,), float32 in [-1, 1), 22,050 Hz
         One for each request, in order. They depend on the whole list before them (see the
         module's text), never on what the calling process did.
 
@@ -93,44 +85,21 @@ def speak(requests):
         If eSpeak NG can't be loaded, lacks a voice, or ends before the last request.
     """
     command = [sys.executable, "-c", _WORKER.format(str(Path(__file__).parents[2]), __file__)]
-    with tempfile.TemporaryFile() as log:
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-        try:
-            _send(worker.stdin, requests)
-            for _ in requests:
-                head = worker.stdout.read(4)
-                size = int.from_bytes(head, "little")
-                data = worker.stdout.read(size)
-                if len(head) < 4 or len(data) < size:
-                    worker.wait()
-                    raise CorpusError(_complaint(log, worker.returncode))
-                yield np.frombuffer(data, dtype="<i2").astype(np.float32) / 32768
-        finally:
-            worker.kill()
-            worker.stdout.close()
-            worker.wait()
-
-
-def _send(pipe, requests):
-    try:
-        pipe.write(json.dumps([asdict(request) for request in requests]).encode())
-        pipe.close()
-    except BrokenPipeError:
-        pass  # the worker died before it read: its complaint is in the log
-
-
-def _complaint(log, code):
-    log.seek(0)
-    lines = log.read().decode(errors="replace").strip().splitlines()
-    reason = lines[-1] if lines else f"it ended with code {code}"
-    return (
-        f"eSpeak NG can't speak: {reason}; reinstall it with "
-        "`python -m pip install --force-reinstall espeakng-loader` and try again"
-    )
+    content = json.dumps([asdict(request) for request in requests]).encode()
+    worker = subprocess.run(command, input=content, capture_output=True)
+    if worker.returncode:
+        complaint = worker.stderr.decode(errors="replace").strip().splitlines()
+        reason = complaint[-1] if complaint else f"it ended with code {worker.returncode}"
+        raise CorpusError(
+            f"eSpeak NG can't speak: {reason}; reinstall it with "
+            "`python -m pip install --force-reinstall espeakng-loader` and try again"
+        )
+    with np.load(io.BytesIO(worker.stdout)) as spoken:
+        return [samples.astype(np.float32) / 32768 for samples in spoken.values()]
 
 
 def _serve():
-    """Worker: requests as JSON on stdin; on stdout, for each, its size in bytes and its PCM16."""
+    """Worker: requests as JSON on stdin, their samples as an archive of int16 arrays on stdout."""
     requests = [Request(**fields) for fields in json.load(sys.stdin)]
     library = _load_library()
     chunks = []
@@ -142,12 +111,12 @@ def _serve():
         return 0
 
     library.espeak_SetSynthCallback(collect)  # `collect` lives as long as this function runs
+    spoken = []
     for request in requests:
         chunks.clear()
         _synthesise(library, request)
-        pcm = b"".join(chunks)
-        sys.stdout.buffer.write(len(pcm).to_bytes(4, "little") + pcm)
-    sys.stdout.buffer.flush()
+        spoken.append(np.frombuffer(b"".join(chunks), np.int16))
+    np.savez(sys.stdout.buffer, *spoken)
 
 
 def _load_library():
@@ -166,10 +135,12 @@ def _synthesise(library, request):
     """All that can be reset is reset: voice, every parameter, the seed of the breath noise."""
     if library.espeak_SetVoiceByName(request.voice.encode()) != 0:
         sys.exit(f"there is no voice {request.voice!r}")
-    values = {"rate": request.rate, "pitch": request.pitch, "pitch_range": request.pitch_range}
-    values |= {"volume": 100, "punctuation": 0, "capitals": 0, "gap": request.gap}
-    for name, value in values.items():
-        library.espeak_SetParameter(_PARAMETERS[name], value, 0)
+    values = {
+        _RATE: request.rate, _PITCH: request.pitch, _PITCH_RANGE: request.pitch_range, _GAP: request.gap,
+        _VOLUME: 100, _PUNCTUATION: 0, _CAPITALS: 0,
+    }  # fmt: skip
+    for parameter, value in values.items():
+        library.espeak_SetParameter(parameter, value, 0)
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     text = f"<speak>{request.ssml}</speak>".encode()
     if library.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 1, 0, _CHARS_UTF8_SSML, None, None) != 0:

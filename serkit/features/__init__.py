@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "SegmentPlan", "count_segments", "plan_segments", "cut_frames", "cut_samples", "interval_mask",
         ],
         "store": [
-            "FeatureStore", "build_store", "open_store", "store_key", "store_bytes_left", "usable_cores",
+            "FeatureStore", "build_store", "store_key", "store_bytes_left", "usable_cores",
         ],
         "views": [
             "UtteranceFeatures", "SegmentFeatures", "segment_features", "utterance_features",

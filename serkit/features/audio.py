@@ -70,9 +70,6 @@ def read_channels(sound, frames=-1):
     np.ndarray, shape (num_samples, n_channels), float32
         Shorter at the end of the file, and empty behind it.
     """
-    # libsndfile converts 16 bits to floats several times slower than numpy, to the same numbers
-    if sound.subtype == "PCM_16":
-        return sound.read(frames, dtype="int16", always_2d=True) * np.float32(1 / PCM16)
     return sound.read(frames, dtype="float32", always_2d=True)
 
 
@@ -166,8 +163,6 @@ def preemphasise(waveform, coefficient=PREEMPHASIS):
     >>> preemphasise(np.float32([1, 1, 0]), 0.5).tolist()
     [1.0, 0.5, -0.5]
     """
-    emphasised = np.empty_like(waveform)
-    emphasised[:1] = waveform[:1]
-    np.multiply(waveform[:-1], np.float32(-coefficient), out=emphasised[1:])
-    emphasised[1:] += waveform[1:]
+    emphasised = waveform.copy()
+    emphasised[1:] -= np.float32(coefficient) * waveform[:-1]
     return emphasised

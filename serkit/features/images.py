@@ -4,6 +4,7 @@ Works on batches of torch tensors on any device; on every device it rounds as PI
 """
 
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -41,9 +42,8 @@ class SpectrogramScaler:
         [-5.0]
         """
         minimum, maximum = np.inf, -np.inf
-        counts = iter(n_frames) if n_frames is not None else None
-        for segment in segments:
-            real = segment if counts is None else segment[:, : next(counts)]
+        for segment, n in zip(segments, repeat(None) if n_frames is None else n_frames, strict=False):
+            real = segment[:, :n]
             if real.size:
                 minimum = np.minimum(minimum, real.min(axis=1))
                 maximum = np.maximum(maximum, real.max(axis=1))

@@ -3,7 +3,6 @@
 """
 
 import io
-import os
 import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -37,10 +36,10 @@ class RowFile:
         np.lib.format.write_array_header_1_0(content, about)
         return content.getvalue()
 
-    @property
-    def row_size(self):
-        """Numbers in a row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64))
+    @cached_property
+    def row_type(self):
+        """What one row is to numpy, such as 200 numbers of 16 bits."""
+        return np.dtype((self.dtype, self.shape[1:]))
 
     @property
     def total_bytes(self):
@@ -48,7 +47,7 @@ class RowFile:
         return self._offset(self.shape[0])
 
     def _offset(self, row):
-        return len(self.header) + int(row) * self.row_size * np.dtype(self.dtype).itemsize
+        return len(self.header) + int(row) * self.row_type.itemsize
 
     def create(self):
         """Begin the file anew: header and full length, all rows zero."""
@@ -58,12 +57,10 @@ class RowFile:
 
     def is_whole(self):
         """Whether the file is there, of this type and shape, and of full length."""
-        try:
-            with open(self.path, "rb") as file:
-                same = file.read(len(self.header)) == self.header
-                return same and file.seek(0, os.SEEK_END) == self.total_bytes
-        except FileNotFoundError:
+        if not self.path.is_file() or self.path.stat().st_size != self.total_bytes:
             return False
+        with open(self.path, "rb") as file:
+            return file.read(len(self.header)) == self.header
 
     def read(self, start, stop):
         """Rows ``start`` to ``stop``, in memory.
@@ -73,11 +70,10 @@ class RowFile:
         OSError
             If they can't be read or the file ends before.
         """
-        size = int(stop - start) * self.row_size
-        rows = np.fromfile(self.path, self.dtype, size, offset=self._offset(start))
-        if rows.size != size:
+        rows = np.fromfile(self.path, self.row_type, int(stop - start), offset=self._offset(start))
+        if len(rows) < stop - start:
             raise OSError(f"ends before row {stop}")
-        return rows.reshape(-1, *self.shape[1:])
+        return rows
 
     def write(self, start, rows):
         """Write rows from ``start`` on."""
@@ -130,10 +126,8 @@ def encode_level(level, top_db):
     >>> encode_level(np.float32([-80, -40, 0]), 80.0).tolist()
     [0, 32768, 65535]
     """
-    scaled = level + np.float32(top_db)
-    scaled *= np.float32((CODES - 1) / top_db)
-    scaled += np.float32(0.5)
-    return scaled.astype(np.uint16)
+    step = np.float32((CODES - 1) / top_db)
+    return ((level + np.float32(top_db)) * step + np.float32(0.5)).astype(np.uint16)
 
 
 @lru_cache(maxsize=4)

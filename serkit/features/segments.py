@@ -1,6 +1,6 @@
 """Utterance to segments of at most 3 s, in frames and in samples. The only place that pads."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,10 +23,6 @@ class SegmentPlan:
 
     def __len__(self):
         return len(self.frame_start)
-
-    def take(self, numbers):
-        """The plan of some segments only, in the order given."""
-        return SegmentPlan(*(getattr(self, field.name)[numbers] for field in fields(self)))
 
 
 def count_segments(num_samples, recipe):

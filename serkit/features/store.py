@@ -2,8 +2,8 @@
 
 A store keeps whole utterances, one after the other, in plain ``.npy`` files: ``spectrogram.npy`` (frames,
 200), ``mfcc.npy`` (frames, 40) and ``audio.npy`` (samples,). Which rows belong to whom is in
-``utterances.parquet``; ``store.json`` holds a checksum of each file, says ``complete: true`` and is written
-last. Nothing is pickled. Cutting, padding and normalising happen when segments are read, so one store serves
+``utterances.parquet``; ``store.json`` holds a checksum of each file and is written last: where it is, the
+store is complete. Nothing is pickled. Cutting, padding and normalising happen when segments are read, so one store serves
 all recipes that agree in ``Recipe.extraction``.
 
 Nothing counts as done before it is on the disk: a process may be killed, or the power fail, at any time, and
@@ -17,10 +17,9 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -35,30 +34,70 @@ from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FR
 from serkit.errors import AudioError, CorpusError, StoreError
 from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
-from serkit.features.segments import plan_segments
+from serkit.features.segments import SegmentPlan, plan_segments
 from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
 from serkit.files import allocated_bytes, replacing
 from serkit.folds import task_rows
-from serkit.recipe import Recipe
 
 FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
 SAVED_EVERY = 128  # utterances after which what is done is brought to the disk
 PORTION = 8  # utterances handed to a worker at once
-HEADERS = 64  # sound files whose headers a worker reads at once
+PLAN = [field.name for field in fields(SegmentPlan)]
 
 
-@dataclass(frozen=True, eq=False)
 class FeatureStore:
-    """An opened, complete store, seen through one recipe."""
+    """A complete store, seen through one recipe; its arrays stay on disk.
 
-    folder: Path
-    recipe: Recipe
-    segments: pd.DataFrame  # utterance_id, segment, frame_start, n_frames, num_samples, sample_offset
-    utterances: pd.DataFrame  # utterance_id, first_frame, n_frames, first_sample, num_samples
-    skipped: dict  # utterance without usable sound -> reason
-    _checksums: dict = field(repr=False)  # name of a file -> its CRC-32
-    _files: dict = field(repr=False)  # view -> RowFile
-    _owner: np.ndarray = field(repr=False)  # row of ``utterances`` for each segment
+    Parameters
+    ----------
+    folder : path
+    recipe : Recipe
+        Decides how utterances are cut; must agree with the store in ``Recipe.extraction``.
+
+    Attributes
+    ----------
+    segments : pd.DataFrame
+        ``utterance_id``, ``segment`` (its number there) and the fields of a `SegmentPlan`.
+    utterances : pd.DataFrame
+        ``utterance_id``, ``first_frame``, ``n_frames``, ``first_sample``, ``num_samples``.
+    skipped : dict
+        Utterance without usable sound -> reason.
+
+    Raises
+    ------
+    StoreError
+        If it is incomplete, damaged, of another feature version, or analysed in another way. Only
+        `verify` reads the arrays to compare them with their checksums.
+    """
+
+    def __init__(self, folder, recipe):
+        self.folder, self.recipe = Path(folder), recipe
+        record = _read_record(self.folder)
+        if not record:
+            raise StoreError(
+                f"store {folder} is missing or incomplete; run notebook 01 (or `serkit reproduce`) to build it"
+            )
+        wanted = {"feature_version": FEATURE_VERSION, "extraction": recipe.extraction}
+        given = {name: record[name] for name in wanted}
+        if given != wanted:
+            raise StoreError(
+                f"store {folder}: made with {given}, but recipe {recipe.name} has {wanted}; "
+                "build one for this recipe with notebook 01"
+            )
+        self.skipped, self._checksums = record["skipped"], record["checksums"]
+        self._files = _part_files(self.folder, record["frames"], record["samples"], record["audio_type"])
+        for file in self._files.values():
+            if not file.is_whole():
+                raise self._damage(file.path, f"expected {file.dtype} {file.shape}")
+        path = self.folder / "utterances.parquet"
+        try:
+            if checksum(path) != self._checksums[path.name]:
+                raise ValueError("checksum mismatch")
+            self.utterances = pd.read_parquet(path)
+        except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
+            raise self._damage(path, error) from error
+        self._row_of = self.utterances.set_index("utterance_id").to_dict("index")
+        self.segments = _plan_all(self.utterances, recipe)
 
     def __len__(self):
         return len(self.segments)
@@ -75,14 +114,12 @@ class FeatureStore:
             If any other utterance has no segment here.
         """
         wanted = set(utterance_ids)
-        skipped = sorted(wanted & set(self.skipped))
-        absent = sorted(wanted - set(self.segments["utterance_id"]) - set(skipped))
-        if absent:
+        if absent := sorted(wanted - set(self._row_of) - set(self.skipped)):
             raise StoreError(
                 f"store {self.folder}: utterance {absent[0]} is not in it (and {len(absent) - 1} more); "
                 "build the store from the same manifest"
             )
-        if skipped:
+        if skipped := sorted(wanted & set(self.skipped)):
             print(
                 f"{len(skipped)} of {len(wanted)} utterances are left out: {skipped[0]} ... has no usable sound"
             )
@@ -106,17 +143,16 @@ class FeatureStore:
         StoreError
             If a file is gone or was cut short.
         """
-        rows = np.asarray(rows, dtype=np.int64)
-        owner, number = self._owner[rows], self.segments["segment"].to_numpy()[rows]
+        chosen = self.segments.iloc[np.asarray(rows, dtype=np.int64)]
         result = SegmentFeatures(
-            np.empty((len(rows), N_BINS, SEGMENT_FRAMES), np.float32),
-            np.empty((len(rows), SEGMENT_FRAMES, N_MFCC), np.float32),
-            np.empty((len(rows), SEGMENT_SAMPLES), np.float32),
-            *(self.segments[name].to_numpy()[rows] for name in ("n_frames", "num_samples", "sample_offset")),
+            np.empty((len(chosen), N_BINS, SEGMENT_FRAMES), np.float32),
+            np.empty((len(chosen), SEGMENT_FRAMES, N_MFCC), np.float32),
+            np.empty((len(chosen), SEGMENT_SAMPLES), np.float32),
+            *(chosen[name].to_numpy(copy=True) for name in ("n_frames", "num_samples", "sample_offset")),
         )
-        for utterance in np.unique(owner):
-            here = np.flatnonzero(owner == utterance)
-            cut = self._cut(self.utterances.iloc[utterance], number[here])
+        for utterance, here in chosen.groupby("utterance_id").indices.items():
+            plan = SegmentPlan(*(chosen[name].to_numpy()[here] for name in PLAN))
+            cut = cut_segments(self._utterance(utterance), plan, self.recipe)
             for view in ("spectrogram", "mfcc", "waveform"):
                 getattr(result, view)[here] = getattr(cut, view)
         return result
@@ -127,20 +163,11 @@ class FeatureStore:
         Yields
         ------
         np.ndarray, shape (n_frames, 200), uint16
-            Of one segment; ``levels`` has the dB of each code.
+            Of one segment; `level_of_code` has the dB of each code.
         """
-        rows = np.sort(np.asarray(rows, dtype=np.int64))
-        start = (
-            self.utterances["first_frame"].to_numpy()[self._owner[rows]]
-            + self.segments["frame_start"].to_numpy()[rows]
-        )
-        for first, n in zip(start, self.segments["n_frames"].to_numpy()[rows], strict=True):
-            yield self._read("spectrogram", first, n)
-
-    @property
-    def levels(self):
-        """Level in dB of every spectrogram code, shape (65536,), float32."""
-        return level_of_code(self.recipe.top_db)
+        for segment in self.segments.iloc[np.sort(rows)].itertuples():
+            first = self._row_of[segment.utterance_id]["first_frame"] + segment.frame_start
+            yield self._read("spectrogram", first, segment.n_frames)
 
     def verify(self):
         """Compare every file with its checksum.
@@ -152,29 +179,29 @@ class FeatureStore:
         """
         for name, expected in self._checksums.items():
             if checksum(self.folder / name) != expected:
-                raise StoreError(f"{self.folder / name}: checksum mismatch; {_cure(self.folder)}")
+                raise self._damage(self.folder / name, "checksum mismatch")
 
-    def _cut(self, utterance, numbers):
-        """Some segments of one utterance, given as a row of ``utterances``."""
-        samples = self._read("audio", utterance.first_sample, utterance.num_samples)
-        whole = UtteranceFeatures(
-            spectrogram=self.levels[self._read("spectrogram", utterance.first_frame, utterance.n_frames)],
-            mfcc=self._read("mfcc", utterance.first_frame, utterance.n_frames),
-            waveform=samples * np.float32(1 / audio.PCM16) if samples.dtype == np.int16 else samples,
-        )
-        return cut_segments(whole, plan_segments(len(samples), self.recipe).take(numbers), self.recipe)
+    def _utterance(self, name):
+        """What was extracted of one utterance."""
+        row, levels = self._row_of[name], level_of_code(self.recipe.top_db)
+        codes = self._read("spectrogram", row["first_frame"], row["n_frames"])
+        mfcc = self._read("mfcc", row["first_frame"], row["n_frames"])
+        samples = self._read("audio", row["first_sample"], row["num_samples"])
+        if samples.dtype == np.int16:
+            samples = samples * np.float32(1 / audio.PCM16)
+        return UtteranceFeatures(levels[codes], mfcc, samples)
 
     def _read(self, name, first, n):
         """``n`` rows of one array."""
         try:
             return self._files[name].read(first, first + n)
         except OSError as error:
-            path = self._files[name].path
-            raise StoreError(f"{path}: damaged or missing ({error}); {_cure(self.folder)}") from error
+            raise self._damage(self._files[name].path, error) from error
 
-
-def _cure(folder):
-    return f"delete the folder {folder} and run notebook 01"
+    def _damage(self, path, reason):
+        return StoreError(
+            f"{path}: damaged or missing ({reason}); delete the folder {self.folder} and run notebook 01"
+        )
 
 
 def store_key(manifest, recipe):
@@ -217,24 +244,23 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
         If the disk is full or the folder can't be written.
     """
     folder = Path(root) / store_key(manifest, recipe)
-    if not _read_record(folder):
-        try:
+    try:
+        if not _read_record(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            # a second process waits, then finds it complete
-            with FileLock(folder / "lock"), _worker_map(workers or usable_cores()) as run:
+            with FileLock(folder / "lock"):  # a second process waits, then finds it complete
                 if not _read_record(folder):
-                    _build(task_rows(manifest), recipe, folder, run, skip_broken)
-        except OSError as error:
-            raise StoreError(
-                f"store {folder}: can't be written ({error.strerror or error}); make room or choose another "
-                "folder, then call again: what is extracted is kept"
-            ) from error
-        except BrokenProcessPool as error:
-            raise StoreError(
-                "extraction: the system has ended a worker, probably for want of memory; call again with "
-                "workers=1: what is extracted is kept"
-            ) from error
-    return open_store(folder, recipe)
+                    _build(task_rows(manifest), recipe, folder, workers or usable_cores(), skip_broken)
+    except OSError as error:
+        raise StoreError(
+            f"store {folder}: can't be written ({error.strerror or error}); make room or choose another "
+            "folder, then call again: what is extracted is kept"
+        ) from error
+    except BrokenExecutor as error:
+        raise StoreError(
+            "extraction: the system has ended a worker, probably for want of memory; call again with "
+            "workers=1: what is extracted is kept"
+        ) from error
+    return FeatureStore(folder, recipe)
 
 
 def store_bytes_left(manifest, recipe, root):
@@ -256,50 +282,12 @@ def usable_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _plain_map(function, *columns, chunksize):
-    return map(function, *columns)
-
-
-@contextmanager
-def _worker_map(workers):
-    """``map`` on so many processes, each with one thread: more would only wait for each other.
-
-    On Linux they are forked, which costs nothing and shares what is loaded.
-    """
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield _plain_map
-        finally:
-            torch.set_num_threads(threads)
-        return
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
-    try:
-        yield pool.map
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker():
-    """A worker leaves interrupts to its parent, and does not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent():
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _build(rows, recipe, folder, run, skip_broken):
+def _build(rows, recipe, folder, workers, skip_broken):
     """Extract what is missing, then write the table of what is there, and the record in one step."""
-    table, audio_type = _layout(rows), _audio_type(rows, run)
-    n_frames, num_samples = table["n_frames"].sum(), table["num_samples"].sum()
+    table, audio_type = _layout(rows), _audio_type(rows)
+    n_frames, num_samples = int(table["n_frames"].sum()), int(table["num_samples"].sum())
     files = _part_files(folder, n_frames, num_samples, audio_type)
-    broken = _extract_missing(rows["path"].to_numpy(), table, recipe, folder, files, run)
+    broken = _extract_missing(rows["path"].to_numpy(), table, recipe, folder, files, workers)
     if broken and not skip_broken:
         raise CorpusError(
             f"{len(broken)} of {len(rows)} sound files can't be used, all others are done: "
@@ -311,13 +299,12 @@ def _build(rows, recipe, folder, run, skip_broken):
     record = {
         "feature_version": FEATURE_VERSION,
         "extraction": recipe.extraction,
-        "utterances": len(rows) - len(broken),
-        "frames": int(n_frames),
-        "samples": int(num_samples),
+        "frames": n_frames,
+        "samples": num_samples,
         "audio_type": audio_type,
         "skipped": {table["utterance_id"][row]: fault for row, fault in broken.items()},
-        "checksums": dict(zip(names, run(checksum, [folder / n for n in names], chunksize=1), strict=True)),
         "complete": True,
+        "checksums": {name: checksum(folder / name) for name in names},
     }
     with replacing(folder / "store.json") as partial_record:
         partial_record.write_text(json.dumps(record, indent=2) + "\n")
@@ -336,18 +323,14 @@ def _layout(rows):
     })  # fmt: skip
 
 
-def _audio_type(rows, run=_plain_map):
+def _audio_type(rows):
     """Sound is kept in its own 16 bits where all of it comes so, else as float32."""
-    return "int16" if all(run(_is_pcm16, rows["path"], chunksize=HEADERS)) else "float32"
-
-
-def _is_pcm16(path):
-    """Whether 16 bits hold the sound as `audio.read` gives it; a broken file does not object."""
-    try:
-        with soundfile.SoundFile(path) as sound:
-            return (sound.samplerate, sound.channels, sound.subtype) == (SAMPLE_RATE, 1, "PCM_16")
-    except (OSError, RuntimeError):
-        return True
+    for path in rows["path"]:
+        with suppress(OSError, RuntimeError):  # a broken file does not object
+            info = soundfile.info(path)
+            if (info.samplerate, info.channels, info.subtype) != (SAMPLE_RATE, 1, "PCM_16"):
+                return "float32"
+    return "int16"
 
 
 def _part_files(folder, n_frames, num_samples, audio_type):
@@ -359,23 +342,43 @@ def _part_files(folder, n_frames, num_samples, audio_type):
     }
 
 
-def _extract_missing(paths, table, recipe, folder, files, run):
+def _extract_missing(paths, table, recipe, folder, files, workers):
     """Fill the arrays; returns {row: why its sound can't be used}."""
     progress = Progress(folder, files.values(), len(table))
     todo, broken = np.flatnonzero(~progress.done), {}
     columns = (table[name].to_numpy()[todo] for name in ("first_frame", "first_sample", "num_samples"))
-    faults = run(partial(_extract, recipe, files), paths[todo], *columns, chunksize=PORTION)
-    bar = tqdm(faults, "features", len(table), initial=len(table) - len(todo), unit="utt", mininterval=2)
-    try:
-        for count, (row, fault) in enumerate(zip(todo.tolist(), bar, strict=True), start=1):
-            if fault:
-                broken[row] = fault
-            progress.done[row] = not fault
-            if count % SAVED_EVERY == 0:
-                progress.save()
-    finally:
-        progress.save()
+    # a fork costs nothing and shares what is loaded
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
+        run = partial(pool.map, chunksize=PORTION) if workers > 1 else map
+        faults = run(partial(_extract, recipe, files), paths[todo], *columns)
+        bar = tqdm(faults, "features", len(table), initial=len(table) - len(todo), unit="utt", mininterval=2)
+        try:
+            for count, (row, fault) in enumerate(zip(todo.tolist(), bar, strict=True), start=1):
+                if fault:
+                    broken[row] = fault
+                progress.done[row] = not fault
+                if count % SAVED_EVERY == 0:
+                    progress.save()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            progress.save()
+            torch.set_num_threads(threads)
     return broken
+
+
+def _start_worker():
+    """A worker has one thread, leaves interrupts to its parent, and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _extract(recipe, files, path, first_frame, first_sample, num_samples):
@@ -385,10 +388,7 @@ def _extract(recipe, files, path, first_frame, first_sample, num_samples):
     except AudioError as error:
         return str(error)
     if len(waveform) != num_samples:
-        return (
-            f"{path}: length differs from the manifest: {len(waveform)} samples at 16 kHz, not {num_samples}; "
-            "prepare the corpus again"
-        )
+        return f"{path}: {len(waveform)} samples at 16 kHz, {num_samples} by the manifest; prepare the corpus again"
     features = utterance_features(waveform, recipe)
     if files["audio"].dtype == "int16":  # without loss: it came so
         waveform = (waveform * np.float32(audio.PCM16)).astype(np.int16)
@@ -401,73 +401,16 @@ def _extract(recipe, files, path, first_frame, first_sample, num_samples):
 def _read_record(folder):
     """What ``store.json`` says; None unless the store is complete."""
     try:
-        record = json.loads((folder / "store.json").read_text())
+        return json.loads((folder / "store.json").read_text())
     except (OSError, ValueError):
         return None
-    return record if record.get("complete") else None
-
-
-def open_store(folder, recipe):
-    """Open a complete store; its arrays stay on disk.
-
-    Parameters
-    ----------
-    folder : path
-    recipe : Recipe
-        Decides how utterances are cut; must agree with the store in ``Recipe.extraction``.
-
-    Returns
-    -------
-    FeatureStore
-
-    Raises
-    ------
-    StoreError
-        If it is incomplete, damaged, of another feature version, or analysed in another way. Only
-        `FeatureStore.verify` reads the arrays to compare them with their checksums.
-    """
-    folder = Path(folder)
-    record = _read_record(folder)
-    if not record:
-        raise StoreError(
-            f"store {folder} is missing or incomplete; run notebook 01 (or `serkit reproduce`) to build it"
-        )
-    if record["feature_version"] != FEATURE_VERSION:
-        raise StoreError(
-            f"store {folder}: feature version {record['feature_version']}, expected {FEATURE_VERSION}; {_cure(folder)}"
-        )
-    if record["extraction"] != recipe.extraction:
-        raise StoreError(
-            f"store {folder}: made with {record['extraction']}, but recipe {recipe.name} has {recipe.extraction}; "
-            "build one for this recipe with notebook 01"
-        )
-    files = _part_files(folder, record["frames"], record["samples"], record["audio_type"])
-    for file in files.values():
-        if not file.is_whole():
-            raise StoreError(
-                f"{file.path}: damaged or missing (expected {file.dtype} {file.shape}); {_cure(folder)}"
-            )
-    path, checksums = folder / "utterances.parquet", record["checksums"]
-    try:
-        if checksum(path) != checksums[path.name]:
-            raise ValueError("checksum mismatch")
-        utterances = pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
-        raise StoreError(f"{path}: damaged or missing ({error}); {_cure(folder)}") from error
-    segments, owner = _plan_all(utterances, recipe)
-    return FeatureStore(folder, recipe, segments, utterances, record["skipped"], checksums, files, owner)
 
 
 def _plan_all(utterances, recipe):
-    """Table of all segments, and the utterance (row of the table) that each belongs to."""
-    plans = [plan_segments(num_samples, recipe) for num_samples in utterances["num_samples"].tolist()]
-    counts = [len(plan) for plan in plans]
-    owner = np.repeat(np.arange(len(plans)), counts)
-    columns = ("frame_start", "n_frames", "num_samples", "sample_offset")
-    none = [np.zeros(0, np.int64)]
-    table = pd.DataFrame({
-        "utterance_id": utterances["utterance_id"].to_numpy()[owner],
-        "segment": np.concatenate(none + [np.arange(n) for n in counts]),
-        **{name: np.concatenate(none + [getattr(plan, name) for plan in plans]) for name in columns},
-    })  # fmt: skip
-    return table, owner
+    """Table of all segments, each with its number in the utterance and where it lies there."""
+    rows = [
+        (name, number, *where)
+        for name, num_samples in zip(utterances["utterance_id"], utterances["num_samples"], strict=True)
+        for number, where in enumerate(zip(*vars(plan_segments(num_samples, recipe)).values(), strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["utterance_id", "segment", *PLAN])

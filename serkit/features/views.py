@@ -19,20 +19,8 @@ import torch
 from torch.nn.functional import pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
-from serkit.constants import (
-    HOP_LENGTH,
-    MFCC_N_FFT,
-    N_BINS,
-    N_FFT,
-    N_MELS,
-    N_MFCC,
-    SAMPLE_RATE,
-    SEGMENT_FRAMES,
-    SEGMENT_SAMPLES,
-    TOP_DB,
-    WIN_LENGTH,
-)
-from serkit.errors import ParameterError
+from serkit.constants import SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
+from serkit.errors import ParameterError, check_choice, check_range
 from serkit.features.audio import check_waveform, preemphasise
 from serkit.features.segments import cut_frames, cut_samples, interval_mask, plan_segments
 
@@ -76,7 +64,7 @@ class SegmentFeatures:
         return interval_mask(self.sample_offset, self.num_samples, SEGMENT_SAMPLES)
 
 
-def segment_features(waveform, recipe, *, sample_rate=SAMPLE_RATE):
+def segment_features(waveform, recipe):
     """All three views of every segment of one utterance.
 
     Parameters
@@ -85,8 +73,6 @@ def segment_features(waveform, recipe, *, sample_rate=SAMPLE_RATE):
         Mono, 16 kHz, 25 ms to 10 min.
     recipe : Recipe
         ``serkit.recipe.PUBLISHED``, ``CORRECTED`` or anything between.
-    sample_rate : int, optional
-        Rate of ``waveform`` in Hz; anything but 16,000 is refused.
 
     Returns
     -------
@@ -96,14 +82,10 @@ def segment_features(waveform, recipe, *, sample_rate=SAMPLE_RATE):
     Raises
     ------
     ParameterError
-        If the waveform is not a 1-D float array at 16 kHz.
+        If the waveform is not a 1-D float array.
     AudioError
         If it is too short, too long, or holds NaN or infinite samples.
     """
-    if sample_rate != SAMPLE_RATE:
-        raise ParameterError(
-            f"sample_rate={sample_rate} Hz, expected {SAMPLE_RATE}; read with serkit.features.audio.read"
-        )
     utterance = utterance_features(check_waveform(waveform), recipe)
     return cut_segments(utterance, plan_segments(len(utterance.waveform), recipe), recipe)
 
@@ -122,10 +104,9 @@ def utterance_features(waveform, recipe):
     UtteranceFeatures
     """
     emphasised = preemphasise(waveform, recipe.preemphasis)
+    settings = {"top_db": recipe.top_db, "edge": recipe.edge}
     return UtteranceFeatures(
-        spectrogram=log_spectrogram(emphasised, top_db=recipe.top_db, edge=recipe.edge).T,
-        mfcc=mfcc(emphasised, top_db=recipe.top_db, edge=recipe.edge),
-        waveform=waveform,
+        log_spectrogram(emphasised, **settings).T, mfcc(emphasised, **settings), waveform
     )
 
 
@@ -146,17 +127,15 @@ def cut_segments(utterance, plan, recipe):
     waveform = utterance.waveform
     if recipe.preemphasis_waveform:
         waveform = preemphasise(waveform, recipe.preemphasis)
-    real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
+    real = None
+    if not recipe.statistics_over_padding:
+        real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
     frames = cut_frames(utterance.spectrogram, plan, fill=padding_level(recipe))
     return SegmentFeatures(
-        spectrogram=frames.transpose(0, 2, 1),
-        mfcc=cut_frames(utterance.mfcc, plan, fill=0.0),
-        waveform=normalise_waveform(
-            cut_samples(waveform, plan), None if recipe.statistics_over_padding else real
-        ),
-        n_frames=plan.n_frames,
-        num_samples=plan.num_samples,
-        sample_offset=plan.sample_offset,
+        frames.transpose(0, 2, 1),
+        cut_frames(utterance.mfcc, plan, fill=0.0),
+        normalise_waveform(cut_samples(waveform, plan), real),
+        *(plan.n_frames, plan.num_samples, plan.sample_offset),
     )
 
 
@@ -166,14 +145,7 @@ def padding_level(recipe):
 
 
 def log_spectrogram(
-    waveform,
-    *,
-    win_length=WIN_LENGTH,
-    hop_length=HOP_LENGTH,
-    n_fft=N_FFT,
-    n_bins=N_BINS,
-    top_db=TOP_DB,
-    edge="reflect",
+    waveform, *, win_length=640, hop_length=160, n_fft=800, n_bins=200, top_db=80.0, edge="reflect"
 ):
     """Log-magnitude spectrogram in decibels below the loudest bin.
 
@@ -203,29 +175,17 @@ def log_spectrogram(
     ParameterError
         If a length is not what it should be, or ``waveform`` is not 1-D.
     """
-    _check_analysis(win_length, hop_length, n_fft)
-    if not 1 <= n_bins <= n_fft // 2 + 1:
-        raise ParameterError(f"n_bins={n_bins}, expected 1 to {n_fft // 2 + 1} for n_fft={n_fft}")
+    check_range("n_bins", n_bins, 1, n_fft // 2 + 1)
     # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
     window = torch.hamming_window(win_length, periodic=True, dtype=torch.float64)
     peak, lowest = POWER_FLOOR, []
     for power in _power_spectra(waveform, window, n_fft, hop_length, edge):
         peak = max(peak, power.max())
         lowest.append(power[:, :n_bins].astype(np.float32))
-    level = _decibel(np.concatenate(lowest), peak)
-    return np.maximum(level, -top_db, out=level).T
+    return np.maximum(_decibel(np.concatenate(lowest), peak), -top_db).T
 
 
-def mfcc(
-    waveform,
-    *,
-    n_mfcc=N_MFCC,
-    n_mels=N_MELS,
-    n_fft=MFCC_N_FFT,
-    hop_length=HOP_LENGTH,
-    top_db=TOP_DB,
-    edge="reflect",
-):
+def mfcc(waveform, *, n_mfcc=40, n_mels=128, n_fft=2048, hop_length=160, top_db=80.0, edge="reflect"):
     """Mel-frequency cepstral coefficients.
 
     Power spectrum (periodic Hann window) -> HTK mel bands of equal area -> dB -> orthonormal
@@ -247,9 +207,7 @@ def mfcc(
     np.ndarray, shape (n_frames, n_mfcc), float32
         Coefficient 0 is the mean level times sqrt(n_mels), in dB re full scale.
     """
-    _check_analysis(n_fft, hop_length, n_fft)
-    if not 1 <= n_mfcc <= n_mels:
-        raise ParameterError(f"n_mfcc={n_mfcc}, expected 1 to n_mels={n_mels}")
+    check_range("n_mfcc", n_mfcc, 1, n_mels)
     window = torch.hann_window(n_fft, periodic=True)
     groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
     bands = [
@@ -257,7 +215,7 @@ def mfcc(
         for power in map(torch.from_numpy, _power_spectra(waveform, window, n_fft, hop_length, edge))
     ]
     level = _decibel(torch.cat(bands).numpy())
-    np.maximum(level, level.max() - top_db, out=level)
+    level = np.maximum(level, level.max() - top_db)
     return (torch.from_numpy(level) @ dct).numpy()
 
 
@@ -289,53 +247,36 @@ def normalise_waveform(segments, mask=None):
     return result
 
 
-def _check_analysis(win_length, hop_length, n_fft):
-    """Refuse window and hop lengths that look like milliseconds or can't work."""
-    if not 80 <= hop_length <= 640:
-        raise ParameterError(
-            f"hop_length={hop_length} samples is {1000 * hop_length / SAMPLE_RATE:.1f} ms at {SAMPLE_RATE} Hz, "
-            "expected 80 to 640; did you give milliseconds? Use hop_length=160 for 10 ms"
-        )
-    if not hop_length <= win_length <= n_fft:
-        raise ParameterError(
-            f"win_length={win_length} samples, expected hop_length={hop_length} to n_fft={n_fft}; "
-            "use win_length=640 for 40 ms"
-        )
-
-
 def _power_spectra(waveform, window, n_fft, hop_length, edge):
     """Power in blocks of frames, shape (up to 64, n_fft // 2 + 1), in the window's precision.
 
     Frame ``t`` is centred on sample ``t * hop_length``. The window is transformed from its first sample
     on: where it lies in ``n_fft`` changes the phase only.
     """
-    if edge not in ("reflect", "zero"):
-        raise ParameterError(f"edge={edge!r}, expected reflect or zero")
+    if not 80 <= hop_length <= 640:
+        raise ParameterError(
+            f"hop_length={hop_length} samples is {1000 * hop_length / SAMPLE_RATE:.1f} ms at {SAMPLE_RATE} Hz, "
+            "expected 80 to 640; did you give milliseconds? Use hop_length=160 for 10 ms"
+        )
+    check_range("n_fft", n_fft, hop_length, SAMPLE_RATE)
+    check_range("win_length", len(window), hop_length, n_fft)
+    check_choice("edge", edge, ("reflect", "zero"))
     if np.ndim(waveform) != 1 or not len(waveform):
         raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
     half = len(window) // 2
     # numpy reflects as often as it takes, torch refuses signals shorter than half a window
-    padded = np.pad(
-        np.asarray(waveform, np.float32),
-        (half, n_fft - half),
-        mode="reflect" if edge == "reflect" else "constant",
-    )
+    mode = "reflect" if edge == "reflect" else "constant"
+    padded = np.pad(np.asarray(waveform, np.float32), (half, n_fft - half), mode=mode)
     frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)[: 1 + len(waveform) // hop_length]
     window = pad(window, (0, n_fft - len(window)))
     for block in frames.split(BLOCK):
         spectrum = torch.fft.rfft(block * window).numpy()
-        power = spectrum.real**2
-        power += spectrum.imag**2
-        yield power
+        yield spectrum.real**2 + spectrum.imag**2
 
 
 def _decibel(power, reference=1.0):
-    """Level re ``reference``; powers below the floor count as the floor. ``power`` is overwritten."""
-    np.maximum(power, POWER_FLOOR, out=power)
-    power /= np.float32(reference)
-    np.log10(power, out=power)
-    power *= 10.0
-    return power
+    """Level re ``reference``; powers below the floor count as the floor."""
+    return 10.0 * np.log10(np.maximum(power, POWER_FLOOR) / np.float32(reference))
 
 
 @lru_cache(maxsize=8)

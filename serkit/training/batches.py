@@ -8,7 +8,8 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 
 from serkit.constants import N_BINS, SEGMENT_FRAMES, VIEW_SETS
 from serkit.features.images import SpectrogramScaler, spectrogram_image
-from serkit.features.store import encode_level, usable_cores
+from serkit.features.rows import encode_level, level_of_code
+from serkit.features.store import usable_cores
 from serkit.features.views import padding_level
 
 TENSORS = {"spectrogram": "spectrogram", "mfcc": "mfcc", "speech": "waveform"}  # of each view
@@ -109,7 +110,8 @@ def fit_scaler(store, rows):
         padding = encode_level(np.float32([padding_level(recipe)]), recipe.top_db)
         frames = chain(frames, [np.broadcast_to(padding, (N_BINS, 1))])
     codes = SpectrogramScaler.fit(frames)
-    return SpectrogramScaler(*(store.levels[limit.astype(int)] for limit in (codes.minimum, codes.maximum)))
+    levels = level_of_code(recipe.top_db)
+    return SpectrogramScaler(*(levels[limit.astype(int)] for limit in (codes.minimum, codes.maximum)))
 
 
 def model_inputs(batch, scaler, recipe, device):

@@ -90,7 +90,9 @@ def test_empty_or_single_speaker_is_not_enough(tmp_path):
 
 def test_truncated_file_is_named(tmp_path):
     cut(write_tree(tmp_path) / "wav" / "08a01Ta.wav", 1)
-    with pytest.raises(CorpusError, match=r"1 broken sound file: \S*08a01Ta\.wav: truncated, 1 of 640 bytes"):
+    with pytest.raises(
+        CorpusError, match=r"broken sound files \(1\): \S*08a01Ta\.wav: truncated, 1 of 640 bytes"
+    ):
         load_emodb(tmp_path)
 
 

@@ -64,10 +64,6 @@ class TestWaveform:
             segment_features(waveform, recipe)
         assert np.array_equal(waveform, before)
 
-    def test_wrong_rate(self):
-        with pytest.raises(ParameterError, match="sample_rate=48000 Hz, expected 16000"):
-            segment_features(np.float32(noise(4000)), PUBLISHED, sample_rate=48_000)
-
 
 class TestRead:
     def test_pcm16(self, tmp_path):

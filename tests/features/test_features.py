@@ -316,11 +316,11 @@ class TestParameters:
         [
             ({"hop_length": 10}, "hop_length=10 samples is 0.6 ms at 16000 Hz, expected 80 to 640"),
             ({"hop_length": 641}, "did you give milliseconds"),
-            ({"win_length": 40}, "win_length=40 samples, expected hop_length=160 to n_fft=800"),
+            ({"win_length": 40}, "win_length=40, expected a number from 160 to 800"),
             ({"win_length": 801}, "win_length=801"),
-            ({"n_bins": 0}, "n_bins=0, expected 1 to 401 for n_fft=800"),
+            ({"n_bins": 0}, "n_bins=0, expected a number from 1 to 401"),
             ({"n_bins": 402}, "n_bins=402"),
-            ({"edge": "constant"}, "edge='constant', expected reflect or zero"),
+            ({"edge": "constant"}, "edge='constant', expected one of reflect, zero"),
         ],
     )
     def test_log_spectrogram(self, arguments, message):
@@ -330,10 +330,10 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"n_mfcc": 129}, "n_mfcc=129, expected 1 to n_mels=128"),
+            ({"n_mfcc": 129}, "n_mfcc=129, expected a number from 1 to 128"),
             ({"n_mfcc": 0}, "n_mfcc=0"),
             ({"hop_length": 16}, "hop_length=16 samples is 1.0 ms"),
-            ({"n_fft": 25}, "win_length=25 samples"),
+            ({"n_fft": 25}, "n_fft=25, expected a number from 160 to 16000"),
             ({"edge": None}, "edge=None"),
         ],
     )
@@ -348,11 +348,6 @@ class TestParameters:
             ParameterError, match=r"waveform: shape .*, expected \(num_samples,\) with samples"
         ):
             compute(np.zeros(shape, np.float32))
-
-    @pytest.mark.parametrize("rate", [8000, 44_100])
-    def test_rate(self, rate):
-        with pytest.raises(ParameterError, match=f"sample_rate={rate} Hz, expected 16000"):
-            segment_features(self.signal, PUBLISHED, sample_rate=rate)
 
 
 class TestImage:

@@ -145,7 +145,7 @@ class TestSaving:
         "stem", ["", "a/b", "a b", "../a", ".hidden", "a.png", None, "ä", "cm_2026-07-31", "20260731_cm"]
     )
     def test_bad_stems(self, tmp_path, stem):
-        with pytest.raises(ParameterError, match="stem=.*without folder, extension or date"):
+        with pytest.raises(ParameterError, match=r"stem=.*without folder, extension or date"):
             save(tmp_path, stem=stem)
 
     @pytest.mark.parametrize(

@@ -45,9 +45,7 @@ def read_histories(run, variant):
     return pd.concat(parts, ignore_index=True)
 
 
-def plot_history(
-    history: pd.DataFrame, ax: Axes, *, what: str = "loss", best_epoch: int | None = None
-) -> Axes:
+def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
     """Loss, WA or UA by epoch on train and validation data, of one training or of many.
 
     Of many, each fold and seed has a thin line and their mean a thick one, which ends where the first

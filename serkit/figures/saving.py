@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -19,7 +18,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from tabulate import tabulate
@@ -123,16 +121,7 @@ def legend_above(ax, columns=None):
     return ax
 
 
-def save_figure(
-    fig: Figure,
-    stem: str,
-    *,
-    run: str,
-    data: pd.DataFrame,
-    caption: str,
-    root: str | os.PathLike | None = None,
-    parameters: Mapping | None = None,
-) -> list[Path]:
+def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) -> list[Path]:
     """Write a figure as PNG (300 dpi), PDF and SVG, with its numbers and its origin beside it.
 
     Parameters
@@ -166,10 +155,6 @@ def save_figure(
     RunError
         If the files can't be written. None is left half-written.
     """
-    if not isinstance(fig, Figure):
-        raise ParameterError(
-            f"fig={fig!r}: expected a matplotlib Figure; give ax.figure or the fig of plt.subplots"
-        )
     path, record = _origin("figure", data, stem, run, caption, root, parameters)
     fig.draw_without_rendering()
     fig.set_layout_engine("none")  # or the axes would move a little with each format
@@ -187,16 +172,7 @@ def save_figure(
     return _write(path, record, files | {"csv": table_csv(data)})
 
 
-def save_table(
-    table: pd.DataFrame,
-    stem: str,
-    *,
-    run: str,
-    caption: str,
-    root: str | os.PathLike | None = None,
-    parameters: Mapping | None = None,
-    decimals: int = 2,
-) -> list[Path]:
+def save_table(table, stem, *, run, caption, root=None, parameters=None, decimals=2) -> list[Path]:
     r"""Write a table as CSV, Markdown and LaTeX, with its origin beside it.
 
     Parameters
@@ -222,16 +198,8 @@ def save_table(
         As :func:`save_figure`.
     """
     path, record = _origin("table", table, stem, run, caption, root, parameters)
-    columns = [(str(name), column) for name, column in _flat(table).items()]
-    align = ["right" if _is_numeric(column) else "left" for _, column in columns]
-    cells = [
-        [name, *(_cell(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
-        for name, column in columns
-    ]
-    lines = list(zip(*cells, strict=True))  # the header first
-    top, *body = [[_markdown_text(text) for text in line] for line in lines]
-    grid = tabulate(body, top, tablefmt="pipe", disable_numparse=True, colalign=align)
-    markdown = f"{_markdown_text(record['caption'])}\n\n{grid}\n"
+    lines, align = _shown(table, decimals)
+    markdown = f"{_markdown_text(record['caption'])}\n\n{table_markdown(table, decimals)}\n"
     latex = _latex(lines, align, record["caption"], stem)
     files = {"csv": table_csv(table), "md": markdown.encode(), "tex": latex.encode()}
     return _write(path, record, files)
@@ -248,6 +216,21 @@ def digest_of(predictions: pd.DataFrame) -> str:
     """
     hashes = pd.util.hash_pandas_object(predictions[sorted(predictions.columns)], index=False)
     return hashlib.sha256(np.sort(hashes.to_numpy()).tobytes()).hexdigest()[:12]
+
+
+def table_markdown(table: pd.DataFrame, decimals: int = 2) -> str:
+    """The table that :func:`save_table` writes as Markdown, without a caption.
+
+    Examples
+    --------
+    >>> print(table_markdown(pd.DataFrame({"UA": [Estimate(64.0, 58.0, 70.0)]}), decimals=1))
+    |                UA |
+    |------------------:|
+    | 64.0 [58.0, 70.0] |
+    """
+    lines, align = _shown(table, decimals)
+    header, *body = [[_markdown_text(text) for text in line] for line in lines]
+    return tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
 def table_csv(table: pd.DataFrame) -> bytes:
@@ -362,6 +345,17 @@ def _flat(table):
     flat.columns = [str(name) for name in flat.columns]  # categorical column names take no new one
     names = ["" if name is None else str(name) for name in flat.index.names]
     return flat.reset_index(names=names, allow_duplicates=True)
+
+
+def _shown(table, decimals):
+    """Header and rows of a table as text, and on which side each column is aligned."""
+    columns = [(str(name), column) for name, column in _flat(table).items()]
+    align = ["right" if _is_numeric(column) else "left" for _, column in columns]
+    cells = [
+        [name, *(_cell(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
+        for name, column in columns
+    ]
+    return list(zip(*cells, strict=True)), align
 
 
 def _holds_estimates(column):

@@ -1,7 +1,6 @@
 """What a corpus holds and how well it is recognised: counts, matrices, recalls, confidence, ablations."""
 
 import itertools
-from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,9 +32,7 @@ PERCENT = {"ylim": (0, 103), "yticks": range(0, 101, 20)}  # room for half a mar
 SMALLEST_LIMIT = 5.0  # points; on a narrower scale of colours noise would look like an effect
 
 
-def plot_class_counts(
-    manifest: pd.DataFrame, ax: Axes, *, by: str = "speaker", labels: Sequence[str] = LABELS
-) -> Axes:
+def plot_class_counts(manifest, ax: Axes, *, by="speaker", labels=LABELS) -> Axes:
     """Utterances of each class, stacked, for each speaker or session.
 
     Parameters
@@ -60,7 +57,7 @@ def plot_class_counts(
     return legend_above(ax)
 
 
-def plot_durations(manifest: pd.DataFrame, ax: Axes, *, labels: Sequence[str] = LABELS) -> Axes:
+def plot_durations(manifest, ax: Axes, *, labels=LABELS) -> Axes:
     """Histogram of utterance durations in seconds, stacked by label; a line marks one segment, 3 s.
 
     Parameters
@@ -113,7 +110,7 @@ def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=
     return ax
 
 
-def plot_confusion_matrix(truth, prediction, *, labels: Sequence[str] = LABELS, ax: Axes) -> Axes:
+def plot_confusion_matrix(truth, prediction, *, labels=LABELS, ax: Axes) -> Axes:
     """Confusion matrix: truth in rows, each row's shares in percent, counts in brackets.
 
     Parameters

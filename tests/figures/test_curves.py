@@ -220,10 +220,10 @@ class TestFoldPoints:
         table = by_session[by_session["seed"] == 111]
         keep_vectors(project, table)
         variant = table["variant"].iloc[0]
-        parameters = {variant: {"corpus": "demo", "by": "session"}}
+        parameters, folds = {variant: {"corpus": "demo", "by": "session"}}, {variant: list("12345")}
         saved = []
         for root in ("a", "b"):
-            made = report.run_figures("trial", table, None, parameters)
+            made = report.run_figures("trial", table, folds, parameters)
             chosen = [figure for figure in made if figure.stem.startswith("embedding_")]
             paths = [path for figure in chosen for path in figure.save("trial", project / root)]
             saved.append({path.name: path.read_bytes() for path in paths})

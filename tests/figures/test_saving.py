@@ -161,7 +161,6 @@ class TestSaving:
                 "not JSON compliant.*; expected names with text, finite numbers",
             ),
             ({"parameters": {"x": object()}}, "not object"),
-            ({"fig": "figure"}, "expected a matplotlib Figure"),
         ],
     )
     def test_refused_before_anything_is_written(self, tmp_path, changes, message):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from serkit import evaluation, figures, metrics, runs
 from serkit.constants import CHANCE_UA
@@ -40,12 +40,9 @@ class Item:
         if self.plot is None:
             return figures.save_table(data, self.stem, decimals=self.decimals, **about)
         with figures.paper_style(*self.size):
-            figure, ax = plt.subplots()
-            try:
-                self.plot(ax)
-                return figures.save_figure(figure, self.stem, data=data, **about)
-            finally:
-                plt.close(figure)
+            figure = Figure()
+            self.plot(figure.subplots())
+            return figures.save_figure(figure, self.stem, data=data, **about)
 
 
 def score_summary(run, variant=""):

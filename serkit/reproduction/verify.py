@@ -24,7 +24,7 @@ AREAS = {
     "files": "folds: every file has the bytes that were recorded when it was finished",
     "predictions": "prediction tables are whole and consistent",
     "scores": "folds: scores in metrics.json follow from predictions and history",
-    "completeness": "folds that there should be are finished",
+    "completeness": "variants and seeds have all their folds",
     "figures": "figures and tables are as they were made, from nothing but these predictions",
     "numbers": "CSV files of the report recomputed and equal",
 }
@@ -166,9 +166,10 @@ def _look(area, subject, check, *given):
 def _experiment_faults(folder):
     """The key follows from the parameters, the folder's name and the model's record from them too."""
     record = runs.read_record(folder)
-    if fault := runs.other_version(record):
-        text = f"made by another version of serkit{fault}; verify it with that one"
-        yield Finding("experiments", _name(folder), UNKNOWN, text)
+    try:
+        expected = _name(runs.read_experiment(folder).folder("run"))
+    except RunError as error:  # of another version: neither right nor wrong
+        yield Finding("experiments", _name(folder), UNKNOWN, str(error))
         return
     model = json.loads((folder / "model" / "features.json").read_text())
     given = {
@@ -180,7 +181,6 @@ def _experiment_faults(folder):
     for name, was in given.items():
         if was != key:
             yield f"{name}: key {was}, the parameters in experiment.json give {key}"
-    expected = _name(runs.read_experiment(folder).folder("run"))
     if expected != _name(folder):
         yield f"experiment.json belongs into a folder {expected}"
 
@@ -210,16 +210,19 @@ def _score_faults(folder):
 
 
 def _missing_folds(run, folders, verdict):
-    """Folds that are planned, of every variant and seed; ``verdict`` says how bad it is if one is not finished."""
-    finished = {_name(folder) for folder in folders}
-    for variant in sorted({runs.variant_of(folder) for folder in folders}):
-        planned = runs.planned_folds(run, variant)
+    """Planned folds that are not finished, of every variant and seed; ``verdict`` says how bad that is."""
+    finished = pd.DataFrame(
+        [folder.parts[-RUN_FOLDER:] for folder in folders], columns=["variant", "fold", "seed"]
+    )
+    for (variant, seed), rows in finished.groupby(["variant", "seed"]):
+        planned, subject = runs.planned_folds(run, variant), f"{variant}/{seed}"
         if planned is None:
-            yield Finding("completeness", variant, UNKNOWN, "which folds there should be is not recorded")
-        for seed in sorted({folder.name for folder in folders if runs.variant_of(folder) == variant}):
-            for name in [f"{variant}/fold={fold}/{seed}" for fold in planned or ()]:
-                cure = "not finished; `serkit reproduce` or notebook 05_train_coattention makes it"
-                yield Finding("completeness", name, *(() if name in finished else (verdict, cure)))
+            yield Finding("completeness", subject, UNKNOWN, "which folds there should be is not recorded")
+        elif lost := sorted({f"fold={name}" for name in planned} - set(rows["fold"])):
+            cure = f"not finished: {', '.join(lost)}; `serkit reproduce` or notebook 05_train_coattention makes them"
+            yield Finding("completeness", subject, verdict, cure)
+        else:
+            yield Finding("completeness", subject)
 
 
 def _figures(run, predictions, folds, parameters):

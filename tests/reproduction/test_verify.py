@@ -112,7 +112,7 @@ class TestIntact:
             "ok          3 of 3 folds: key follows",
             "ok          3 of 3 folds: every file",
             "ok          3 of 3 folds: scores",
-            "ok          3 of 3 folds that there should be",
+            "ok          1 of 1 variants and seeds have all their folds",
             "ok          5 of 5 figures and tables",  # three of the report, two of the notebooks
             "ok          3 of 3 CSV files",
             "runs/trial: everything follows",
@@ -257,11 +257,11 @@ BROKEN_FOLDS = {
     rename_a_fold: [
         rf"seed=112: experiment\.json belongs into a folder {VARIANT}/fold=2/seed=111",
         r"rows with seed=111, expected 112",
-        r"fold=2/seed=111: not finished",
+        rf"{VARIANT}/seed=111: not finished: fold=2;",
     ],
     model_of_another_fold: [r"fold=2/seed=111: model/features\.json: key"],
-    lose_a_fold: [rf"{VARIANT}/fold=2/seed=111: not finished; `serkit reproduce`"],
-    leave_a_fold_unfinished: [rf"{VARIANT}/fold=2/seed=111: not finished; `serkit reproduce`"],
+    lose_a_fold: [rf"{VARIANT}/seed=111: not finished: fold=2; `serkit reproduce`"],
+    leave_a_fold_unfinished: [rf"{VARIANT}/seed=111: not finished: fold=2; `serkit reproduce`"],
     empty_the_history: [r"fold=2/seed=111: No columns to parse from file", r"history\.csv: cut short"],
     lose_predictions: [r"predictions\.parquet is missing"],
     half_a_record: [r"experiment\.json can't be read"],

@@ -22,6 +22,12 @@ PUBLISHED = "published_published_session_paper"
 CLEAN = "corrected_clean_session_paper"
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """A report of tables: figures take seconds to draw."""
+    monkeypatch.setattr(report, "run_figures", lambda *_: [])
+
+
 def write_folds(project, table, corpus, run="trial", planned=(), **changes):
     """A finished run with these predictions, one folder for each fold and seed; ``planned`` may name more."""
     for (variant, fold, seed), rows in table.groupby(["variant", "fold", "seed"]):
@@ -195,7 +201,7 @@ class TestRefused:
             "corrected_last_speaker_paper": ["1", "2"]
         }
 
-    def test_a_part_is_reported_only_if_asked_for_and_says_so(self, project, capsys):
+    def test_a_part_is_reported_only_if_asked_for_and_says_so(self, project, capsys, no_figures):
         predictions = both_protocols(seeds=(111,))
         predictions = predictions[(predictions["variant"] == CLEAN) & (predictions["fold"] != "3")]
         write_folds(project, predictions, "demo")
@@ -288,7 +294,7 @@ class TestPrintedAtTheEndOfARun:
         )  # two speakers: no interval
 
 
-def test_a_leaking_variant_is_marked_in_print_and_in_the_files(project, capsys):
+def test_a_leaking_variant_is_marked_in_print_and_in_the_files(project, capsys, no_figures):
     write_run(project, "iemocap", "published", [1], recipe="published")
     report.write_report("trial")
     assert "test speakers" in capsys.readouterr().out
@@ -296,7 +302,7 @@ def test_a_leaking_variant_is_marked_in_print_and_in_the_files(project, capsys):
         assert "test speakers" in (project / "figures/trial" / f"{stem}.md").read_text()
 
 
-def test_a_clean_run_is_not_marked_and_other_corpora_say_so(project, capsys):
+def test_a_clean_run_is_not_marked_and_other_corpora_say_so(project, capsys, no_figures):
     write_run(project, "demo", "clean", [1])
     report.write_report("trial")
     printed = capsys.readouterr().out

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "saving": [
             "paper_style", "legend_above", "readable_on", "colours_of", "save_figure", "save_table", "digest_of",
-            "table_csv", "latex_caption", "write_file", "DIGEST", "PNG_DPI", "UNDATED", "COLUMN_IN", "TEXT_IN",
+            "table_csv", "table_markdown", "latex_caption", "write_file", "DIGEST", "PNG_DPI", "UNDATED", "COLUMN_IN", "TEXT_IN",
             "BLUE", "ORANGE", "GREEN", "VERMILLION", "GREY", "EMOTION_COLOURS", "OTHER_COLOURS",
         ],
         "signals": [

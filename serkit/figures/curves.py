@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
@@ -21,8 +20,6 @@ SEED = 20220522  # of the t-SNE; any number: with it the points are the same in 
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
 PERPLEXITY = 30.0  # neighbours that count, about; a third of the utterances where there are fewer than 90
 ABOUT = ["fold", "seed", "utterance_id", "speaker", "truth"]
-GAP = 0.2  # between two panels, in widths of a panel: room for the names under them
-EDGE = 0.05  # between the outermost points and the frame of a panel
 
 
 def read_histories(run, variant):
@@ -37,27 +34,18 @@ def read_histories(run, variant):
     Raises
     ------
     RunError
-        If there is no finished fold, or one of them has no readable history.
+        If there is no finished fold.
     """
     parts = []
     for folder in runs.finished_folders(run, variant):
-        try:
-            history = pd.read_csv(folder / "history.csv")
-            best = json.loads((folder / "metrics.json").read_text()).get("best_epoch")
-        except (OSError, ValueError) as error:  # pandas' errors are of the second kind
-            raise RunError(
-                f"{runs.show_path(folder)}: history.csv or metrics.json is missing or can't be read "
-                f"({str(error).splitlines()[0]}), {runs.FOLD_CURE}"
-            ) from error
+        history = pd.read_csv(folder / "history.csv")
+        kept = history["epoch"] == json.loads((folder / "metrics.json").read_text()).get("best_epoch")
         fold, seed = (part.partition("=")[2] for part in folder.parts[-2:])
-        about = pd.DataFrame({"fold": fold, "seed": int(seed), "kept": history["epoch"] == best})
-        parts.append(about.join(history.drop(columns=about.columns, errors="ignore")))
+        parts.append(pd.DataFrame({"fold": fold, "seed": int(seed), "kept": kept}).join(history))
     return pd.concat(parts, ignore_index=True)
 
 
-def plot_history(
-    history: pd.DataFrame, ax: Axes, *, what: str = "loss", best_epoch: int | None = None
-) -> Axes:
+def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
     """Loss, WA or UA by epoch on train and validation data, of one training or of many.
 
     Of many, each fold and seed has a thin line and their mean a thick one, which ends where the first
@@ -77,24 +65,14 @@ def plot_history(
     Raises
     ------
     ParameterError
-        If a column is missing, an epoch stands there twice, or an argument can't be used.
+        If there is nothing to draw.
     """
-    if what not in ("loss", "wa", "ua"):
-        raise ParameterError(f"what={what!r}: expected 'loss', 'wa' or 'ua'")
+    trainings = [name for name in ("fold", "seed") if name in history]
     splits = [split for split in SPLIT_COLOURS if history.get(f"{split}_{what}", pd.Series()).notna().any()]
     if "epoch" not in history or not splits:
         raise ParameterError(
             f"history lacks epoch, or values of train_{what} and validation_{what}; read history.csv of a run"
         )
-    if best_epoch is not None and best_epoch not in history["epoch"].tolist():
-        raise ParameterError(
-            f"best_epoch={best_epoch!r}: expected one of the {len(history)} epochs of history"
-        )
-    trainings = [name for name in ("fold", "seed") if name in history]
-    if history.duplicated([*trainings, "epoch"]).any():
-        row = history[history.duplicated([*trainings, "epoch"])].iloc[0]
-        where = ", ".join(f"{name} {row[name]}" for name in [*trainings, "epoch"])
-        raise ParameterError(f"{where} stands in history twice, expected once; give one variant at a time")
     for split in splits:
         _draw_split(history, split, what, trainings, ax)
     if what == "ua":
@@ -117,7 +95,7 @@ def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
     embeddings : np.ndarray, shape (n, D)
         One vector for each utterance, D at least 2.
     perplexity : float
-        How many neighbours count, about; at least 1 and at most a third of n.
+        How many neighbours count, about; less than n.
     seed : int
 
     Returns
@@ -128,27 +106,17 @@ def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
     Raises
     ------
     ParameterError
-        If these are not n vectors of finite numbers, or too few for the perplexity.
+        If all vectors are the same.
 
     References
     ----------
     .. [1] van der Maaten, Hinton: Visualizing Data using t-SNE, JMLR 9, 2008.
     """
     embeddings = np.asarray(embeddings, dtype=float)
-    if embeddings.ndim != 2 or embeddings.shape[1] < 2 or not np.isfinite(embeddings).all():
-        raise ParameterError(
-            f"embeddings have shape {embeddings.shape}, expected one vector of at least 2 finite numbers for each "
-            "utterance; give an array of shape (n, D) without NaN"
-        )
-    if len(embeddings) > 1 and (embeddings == embeddings[0]).all():
+    if (embeddings == embeddings[0]).all():
         raise ParameterError(
             f"all {len(embeddings)} embeddings are the same, expected vectors that differ: this network has learned "
             "nothing; look at its training curves"
-        )
-    if not 1 <= perplexity <= len(embeddings) / 3:
-        raise ParameterError(
-            f"perplexity={perplexity!r}: expected 1 to {len(embeddings) / 3:g}, a third of the {len(embeddings)} "
-            "utterances; give a smaller one or more utterances"
         )
     # PCA as a start keeps far groups apart and leaves nothing to chance
     tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", learning_rate="auto", max_iter=1000,
@@ -187,12 +155,7 @@ def read_vectors(run, predictions, folds=None):
     parts = []
     for (variant, fold, seed), tested in rows.groupby(["variant", "fold", "seed"]):
         path = runs.project_home() / "runs" / run / variant / f"fold={fold}" / f"seed={seed}" / runs.VECTORS
-        if not path.is_file():
-            raise RunError(
-                f"{runs.show_path(path)} is missing: this fold was trained before folds kept the vectors of "
-                "their test utterances; train it again under a new run name"
-            )
-        vectors = runs.read_table(path, runs.FOLD_CURE)
+        vectors = runs.read_table(path, "train this fold again under a new run name")
         if set(vectors["utterance_id"]) != set(tested["utterance_id"]):
             raise RunError(
                 f"{runs.show_path(path)}: vectors of {len(vectors)} utterances, expected those of the {len(tested)} "
@@ -235,11 +198,9 @@ def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
                 f"{max_points} has room for, or too small a test set"
             )
         rows = rows.sort_values("utterance_id").iloc[np.linspace(0, len(rows) - 1, share).round().astype(int)]
-        points = project(
-            rows.drop(columns=ABOUT).to_numpy(), perplexity=min(PERPLEXITY, share / 3), seed=seed
-        )
-        low, high = points.min(axis=0), points.max(axis=0)
-        points = (points - low) / (high - low)
+        values = rows.drop(columns=ABOUT).to_numpy()
+        points = project(values, perplexity=min(PERPLEXITY, share / 3), seed=seed)
+        points = (points - points.min(axis=0)) / np.ptp(points, axis=0)
         parts.append(rows[ABOUT].assign(x=points[:, 0], y=points[:, 1]))
     return pd.concat(parts, ignore_index=True)
 
@@ -265,80 +226,52 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     points : pd.DataFrame
         As :func:`fold_points` gives it.
     ax : Axes
-        Holds all panels; of a figure as :func:`fold_grid` says.
+        Gives its place to the panels; of a figure as :func:`fold_grid` says.
     by : {"truth", "speaker"}
         Speakers of a fold are told apart in the order of their names, which stand under its panel.
 
     Raises
     ------
     ParameterError
-        If ``by`` is neither, or speakers are asked for and a fold tests only one or more than 6.
+        If speakers are asked for and a fold tests only one or more than 6.
     """
-    if by not in ("truth", "speaker"):
-        raise ParameterError(f"by={by!r}, expected truth or speaker")
     down, across, *_ = fold_grid(points["fold"].nunique())
-    shifted = []
-    for number, (fold, rows) in enumerate(points.groupby("fold", sort=True)):
-        left, bottom = (number % across) * (1 + GAP), -(number // across) * (1 + 2 * GAP)
-        ax.add_patch(
-            Rectangle((left - EDGE, bottom - EDGE), 1 + 2 * EDGE, 1 + 2 * EDGE, fill=False, ec="0.6")
-        )
-        title = {"ha": "center", "va": "bottom", "fontsize": 7}
-        ax.text(left + 0.5, bottom + 1 + 1.5 * EDGE, f"fold {fold}, n = {len(rows)}", **title)
+    panels = ax.get_subplotspec().subgridspec(down, across).subplots(squeeze=False)
+    for empty in (ax, *panels.flat[points["fold"].nunique() :]):
+        empty.set_axis_off()
+    for panel, (fold, rows) in zip(panels.flat, points.groupby("fold"), strict=False):
+        names, colours = LABELS, [EMOTION_COLOURS[label] for label in LABELS]
         if by == "speaker":
-            _name_speakers(ax, fold, sorted(rows["speaker"].unique()), left, bottom)
-        rank = rows["speaker"].rank(method="dense").astype(int) - 1
-        group = rank if by == "speaker" else rows["truth"].map(LABELS.index)
-        shifted.append(rows.assign(x=rows["x"] + left, y=rows["y"] + bottom, group=group))
-    for number, rows in pd.concat(shifted).groupby("group"):
-        colour, marker, label = SPEAKER_COLOURS[number], "o", None
-        if by == "truth":
-            colour, marker, label = EMOTION_COLOURS[LABELS[number]], "o^sD"[number], LABELS[number]
-        style = {"s": 9, "edgecolors": "white", "linewidths": 0.2}
-        ax.scatter(rows["x"], rows["y"], color=colour, marker=marker, label=label, **style)
-    right, lowest = across * (1 + GAP) - GAP + 1.5 * EDGE, (1 - down) * (1 + 2 * GAP) - GAP
-    ax.set(xlim=(-1.5 * EDGE, right), ylim=(lowest, 1 + GAP), aspect="equal")
-    ax.set_axis_off()
-    return legend_above(ax) if by == "truth" else ax
+            names, colours = sorted(rows["speaker"].unique()), SPEAKER_COLOURS
+        if not 2 <= len(names) <= len(colours):
+            raise ParameterError(
+                f"fold {fold}: tests {len(names)} speaker{'s' * (len(names) != 1)}, expected 2 to {len(colours)} to "
+                "tell apart in the vectors of one network; hold out sessions instead (by='session')"
+            )
+        for name, colour, marker in zip(names, colours, "o^sDvP", strict=False):
+            group = rows[rows[by] == name]
+            style = {"s": 9, "edgecolors": "white", "linewidths": 0.2}
+            panel.scatter(group["x"], group["y"], color=colour, marker=marker, label=name, **style)
+        panel.set(xticks=[], yticks=[], aspect="equal", title=f"fold {fold}, n = {len(rows)}")
+        panel.spines[:].set(visible=True, color="0.6")
+        if by == "speaker":
+            panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handletextpad=0)
+    if by == "truth":
+        ax.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(LABELS))
+    return ax
 
 
 def _draw_split(history, split, what, trainings, ax):
     """One line, or many thin ones with their mean and the epochs that were kept."""
-    column, scale = f"{split}_{what}", 1 if what == "loss" else 100
-    colour = SPLIT_COLOURS[split]
+    column, colour = f"{split}_{what}", SPLIT_COLOURS[split]
+    history = history.assign(value=history[column] * (1 if what == "loss" else 100))
     if not trainings:
-        marker = "o" if split == "train" else "s"
-        ax.plot(
-            history["epoch"],
-            scale * history[column],
-            color=colour,
-            marker=marker,
-            markersize=2.5,
-            label=split,
-        )
+        ax.plot(history["epoch"], history["value"], "o-", color=colour, markersize=2.5, label=split)
         return
-    curves = scale * history.pivot(index="epoch", columns=trainings, values=column).sort_index()
+    curves = history.pivot(index="epoch", columns=trainings, values="value")
     ax.plot(curves.index, curves, color=colour, linewidth=0.6, alpha=0.5)
     mean, label = curves.dropna().mean(axis=1), f"{split}, mean of {curves.shape[1]}"
     ax.plot(mean.index, mean, color=colour, linewidth=2.0, label=label)
-    if split == "validation" and "kept" in history and history["kept"].any():
+    if split == "validation" and "kept" in history:
         kept = history[history["kept"]]
-        ax.plot(kept["epoch"], scale * kept[column], "o", color=colour, mec="black", mew=0.4, label="kept")
-
-
-def _name_speakers(ax, fold, names, left, bottom):
-    """The names of a fold's speakers under its panel, each in its colour."""
-    if not 2 <= len(names) <= len(SPEAKER_COLOURS):
-        raise ParameterError(
-            f"fold {fold}: tests {len(names)} speaker{'s' * (len(names) != 1)}, expected 2 to {len(SPEAKER_COLOURS)} to "
-            "tell apart in the vectors of one network; hold out sessions instead (by='session')"
-        )
-    for number, name in enumerate(names):
-        style = {
-            "ha": "center",
-            "va": "top",
-            "fontsize": 7,
-            "weight": "bold",
-            "color": SPEAKER_COLOURS[number],
-        }
-        ax.text(left + (number + 0.5) / len(names), bottom - 1.5 * EDGE, name, **style)
+        ax.plot(kept["epoch"], kept["value"], "o", color=colour, mec="black", mew=0.4, label="kept")

@@ -10,8 +10,6 @@ import itertools
 import json
 import os
 import re
-import textwrap
-from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -20,7 +18,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from tabulate import tabulate
@@ -36,7 +33,7 @@ COLUMN_IN = 3.4  # inch, one column
 TEXT_IN = 7.0  # inch, both columns
 PNG_DPI = 300  # dots per inch
 NOTICE_PT = 6  # pt, footnote under a figure
-SETTLING_DRAWS = 3  # after the second, constrained layout moves by less than a millionth of the width
+NOTICE_IN = 0.3  # inch, room for its two lines
 
 # Okabe and Ito's palette, told apart with any of the common colour vision deficiencies
 BLUE, ORANGE, GREEN, VERMILLION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
@@ -44,7 +41,7 @@ BLUE, ORANGE, GREEN, VERMILLION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E0
 EMOTION_COLOURS = {"angry": VERMILLION, "sad": BLUE, "happy": ORANGE, "neutral": "#404040"}
 OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of other tasks
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")
+STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 DIGEST = "predictions"  # parameter of a sidecar: which predictions a figure shows
 # Text stays text in PDF, ids in SVG do not depend on the process, pages keep their size
@@ -124,16 +121,7 @@ def legend_above(ax, columns=None):
     return ax
 
 
-def save_figure(
-    fig: Figure,
-    stem: str,
-    *,
-    run: str,
-    data: pd.DataFrame,
-    caption: str,
-    root: str | os.PathLike | None = None,
-    parameters: Mapping | None = None,
-) -> list[Path]:
+def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) -> list[Path]:
     """Write a figure as PNG (300 dpi), PDF and SVG, with its numbers and its origin beside it.
 
     Parameters
@@ -167,28 +155,24 @@ def save_figure(
     RunError
         If the files can't be written. None is left half-written.
     """
-    if not isinstance(fig, Figure):
-        raise ParameterError(
-            f"fig={fig!r}: expected a matplotlib Figure; give ax.figure or the fig of plt.subplots"
-        )
-    _check_frame(data, "data")
-    sidecar = _sidecar("figure", stem, run, caption, root, parameters)
-    _settle_layout(fig)
+    path, record = _origin("figure", data, stem, run, caption, root, parameters)
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # or the axes would move a little with each format
     notice = leak_notice(parameters)
-    images = {f".{suffix}": _render(fig, suffix, notice) for suffix in UNDATED}
-    return _write(sidecar, root, images | {".csv": _csv(data)})
+    # the page is extended downwards by the notice
+    page = Bbox([[0, -NOTICE_IN], fig.get_size_inches()]) if notice else None
+    files = {}
+    with mpl.rc_context(SAVING_RC):
+        footnote = fig.text(0.02, 0, notice, fontsize=NOTICE_PT, va="top", wrap=True)
+        for suffix, metadata in UNDATED.items():
+            buffer = io.BytesIO()
+            fig.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=metadata, bbox_inches=page)
+            files[suffix] = buffer.getvalue()
+        footnote.remove()
+    return _write(path, record, files | {"csv": table_csv(data)})
 
 
-def save_table(
-    table: pd.DataFrame,
-    stem: str,
-    *,
-    run: str,
-    caption: str,
-    root: str | os.PathLike | None = None,
-    parameters: Mapping | None = None,
-    decimals: int = 2,
-) -> list[Path]:
+def save_table(table, stem, *, run, caption, root=None, parameters=None, decimals=2) -> list[Path]:
     r"""Write a table as CSV, Markdown and LaTeX, with its origin beside it.
 
     Parameters
@@ -198,7 +182,7 @@ def save_table(
         of column names are joined by a space. Cells may be :class:`serkit.evaluation.Estimate`.
     stem, run, caption, root, parameters
         As in :func:`save_figure`. The caption is plain text: special characters are escaped.
-    decimals : int, 0 to 10
+    decimals : int
         Of fractional numbers in Markdown and LaTeX; the CSV holds full precision. Columns that are
         called ``p`` or ``p_...`` hold probabilities: they get three at least, and ``<0.001``.
 
@@ -213,26 +197,12 @@ def save_table(
     ParameterError, RunError
         As :func:`save_figure`.
     """
-    _check_frame(table, "table")
-    if not isinstance(decimals, Integral) or not 0 <= decimals <= 10:
-        raise ParameterError(
-            f"decimals={decimals!r}: expected a whole number of digits from 0 to 10; use 2 for percent"
-        )
-    sidecar = _sidecar("table", stem, run, caption, root, parameters)
-    flat = _flat(table)
-    header = [str(name) for name in flat.columns]
-    columns = [flat.iloc[:, i] for i in range(len(header))]
-    align = ["right" if _is_numeric(column) else "left" for column in columns]
-    cells = [
-        [_cell(value, decimals, p=name == "p" or name.startswith("p_")) for value in column]
-        for name, column in zip(header, columns, strict=True)
-    ]
-    body = [list(row) for row in zip(*cells, strict=True)]
-    escaped = [[_markdown_text(text) for text in row] for row in [header, *body]]
-    lines = tabulate(escaped[1:], escaped[0], tablefmt="pipe", disable_numparse=True, colalign=align)
-    markdown = f"{_markdown_text(sidecar['caption'])}\n\n{lines}\n"
-    latex = _latex(header, body, align, sidecar["caption"], f"tab:{stem}")
-    return _write(sidecar, root, {".csv": table_csv(table), ".md": markdown.encode(), ".tex": latex.encode()})
+    path, record = _origin("table", table, stem, run, caption, root, parameters)
+    lines, align = _shown(table, decimals)
+    markdown = f"{_markdown_text(record['caption'])}\n\n{table_markdown(table, decimals)}\n"
+    latex = _latex(lines, align, record["caption"], stem)
+    files = {"csv": table_csv(table), "md": markdown.encode(), "tex": latex.encode()}
+    return _write(path, record, files)
 
 
 def digest_of(predictions: pd.DataFrame) -> str:
@@ -248,23 +218,36 @@ def digest_of(predictions: pd.DataFrame) -> str:
     return hashlib.sha256(np.sort(hashes.to_numpy()).tobytes()).hexdigest()[:12]
 
 
+def table_markdown(table: pd.DataFrame, decimals: int = 2) -> str:
+    """The table that :func:`save_table` writes as Markdown, without a caption.
+
+    Examples
+    --------
+    >>> print(table_markdown(pd.DataFrame({"UA": [Estimate(64.0, 58.0, 70.0)]}), decimals=1))
+    |                UA |
+    |------------------:|
+    | 64.0 [58.0, 70.0] |
+    """
+    lines, align = _shown(table, decimals)
+    header, *body = [[_markdown_text(text) for text in line] for line in lines]
+    return tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
 def table_csv(table: pd.DataFrame) -> bytes:
-    """The CSV that :func:`save_table` writes: full precision, three columns for each estimate.
+    """The CSV of a figure or table: full precision, three columns for each estimate.
 
     Examples
     --------
     >>> table_csv(pd.DataFrame({"UA": [Estimate(64.0, 58.0, 70.0)]})).decode().split()
     ['UA,UA_low,UA_high', '64.0,58.0,70.0']
     """
-    flat, parts = _flat(table), []
-    for i in range(flat.shape[1]):
-        column = flat.iloc[:, i]
-        if any(isinstance(value, Estimate) for value in column):
+    parts = []
+    for name, column in _flat(table).items():
+        if _holds_estimates(column):
             cells = [value if isinstance(value, Estimate) else Estimate(value) for value in column]
-            names = [f"{column.name}{suffix}" for suffix in ("", "_low", "_high")]
-            column = pd.DataFrame(cells, index=flat.index, dtype=float).set_axis(names, axis="columns")
+            column = pd.DataFrame(cells, columns=[name, f"{name}_low", f"{name}_high"], dtype=float)
         parts.append(column)
-    return _csv(pd.concat(parts, axis=1))
+    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").encode()
 
 
 def latex_caption(text: str) -> str:
@@ -301,148 +284,86 @@ def write_file(path: Path, content: bytes) -> Path:
     return path
 
 
-def _sidecar(kind, stem, run, caption, root, parameters):
-    """What ``<stem>.json`` says of the origin of a figure or table, all of it checked."""
-    _check_name("stem", stem, "confusion_matrix")
+def _origin(kind, frame, stem, run, caption, root, parameters):
+    """Path without suffix of a figure or table, and what its sidecar says of its origin, all of it checked."""
     check_run_name(run)
-    if DATE.search(stem):
+    if not isinstance(stem, str) or not STEM.fullmatch(stem) or DATE.search(stem):
         raise ParameterError(
-            f"stem={stem!r} holds a date, expected a name that stays the same from run to run; "
-            "tell runs apart by run=... instead"
+            f"stem={stem!r}: expected a name of letters, digits, '_', '-' and '=', without folder, extension or "
+            "date; use for example stem='confusion_matrix', and tell runs apart by run=..."
+        )
+    if not isinstance(frame, pd.DataFrame) or frame.empty:
+        raise ParameterError(
+            f"{kind} {stem}: its numbers are a {type(frame).__name__} of shape {np.shape(frame)}, expected a pandas "
+            "DataFrame with rows and columns; was every row filtered out?"
         )
     if not isinstance(caption, str) or not caption.strip():
         raise ParameterError(
             f"caption={caption!r}: expected a sentence that says what is shown and how it was made"
         )
-    if not isinstance(parameters, Mapping | None):
-        raise ParameterError(
-            f"parameters={parameters!r}: expected a mapping of names to values; use dataclasses.asdict"
-        )
     try:
         plain = json.loads(json.dumps(dict(parameters or {}), default=_plain, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"parameters: {error}; expected text, finite numbers, true or false, None, lists or mappings"
+            f"parameters: {error}; expected names with text, finite numbers, true or false, None, lists or mappings"
         ) from error
-    path = _folder(root, run) / f"{stem}.json"
-    try:
-        other = json.loads(path.read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError):
-        other = kind  # not there, or not readable as a sidecar: nothing to protect
-    if other != kind:  # figure and table both write a CSV and a sidecar
+    path = Path(root or project_home() / "figures") / run / stem
+    other, suffix = {"figure": ("table", "md"), "table": ("figure", "png")}[kind]
+    if path.with_name(f"{stem}.{suffix}").exists():  # both write a CSV and a sidecar
         raise ParameterError(
-            f"stem={stem!r}: {path} belongs to a {other}, expected a {kind}; choose another stem, such as "
-            f"'{stem}_{kind}'"
+            f"stem={stem!r} belongs to a {other} in {path.parent}; choose another, such as '{stem}_{kind}'"
         )
-    caption = " ".join([*caption.split(), *leak_notice(parameters).split()])
-    return {"kind": kind, "stem": stem, "run": run, "caption": caption, "parameters": plain}
+    caption = " ".join(f"{caption} {leak_notice(plain)}".split())
+    return path, {"kind": kind, "run": run, "caption": caption, "parameters": plain}
 
 
-def _write(sidecar, root, files):
+def _write(path, record, files):
     """Write ``{suffix: content}``, then the sidecar; each file appears whole or not at all."""
-    stem = sidecar.pop("stem")
-    record = sidecar | {
-        "files": [stem + suffix for suffix in files],
-        "sha256": {stem + suffix: hashlib.sha256(content).hexdigest() for suffix, content in files.items()},
+    contents = {f"{path.name}.{suffix}": content for suffix, content in files.items()}
+    record |= {
+        "files": list(contents),
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
         "commit": current_commit(),
         "serkit": serkit.__version__,
     }
-    files = files | {".json": (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()}
-    folder = _folder(root, sidecar["run"])
-    return [write_file(folder / (stem + suffix), content) for suffix, content in files.items()]
-
-
-def _folder(root, run):
-    return Path(root or project_home() / "figures") / run
-
-
-def _check_name(name, value, example):
-    if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise ParameterError(
-            f"{name}={value!r}: expected a name of letters, digits, '_', '-' and '=' that starts with a "
-            f"letter or digit, without folder or extension; use for example {name}={example!r}"
-        )
-
-
-def _check_frame(frame, name):
-    if not isinstance(frame, pd.DataFrame) or frame.empty:
-        given = (
-            f"has shape {frame.shape}" if isinstance(frame, pd.DataFrame) else f"is a {type(frame).__name__}"
-        )
-        raise ParameterError(
-            f"{name} {given}, expected a pandas DataFrame with rows and columns; was every row filtered out?"
-        )
+    contents[f"{path.name}.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+    return [write_file(path.with_name(name), content) for name, content in contents.items()]
 
 
 def _plain(value):
     """What JSON does not know: NumPy's types and paths."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        return Path(value).as_posix()
-    raise TypeError(f"{value!r} is of type {type(value).__name__}")
-
-
-def _settle_layout(fig):
-    """Fix the axes where they are at 300 dpi, in all formats and however often the figure was drawn.
-
-    A layout engine starts from where the last draw left the axes, so it moves them a little each time.
-    """
-    if fig.get_layout_engine() is None:
-        return
-    dpi, fig.dpi = fig.dpi, PNG_DPI
-    for _ in range(SETTLING_DRAWS):
-        fig.draw_without_rendering()
-    fig.dpi = dpi
-    for ax in fig.axes:
-        ax.set_position(np.round(ax.get_position(original=True).bounds, 5))
-    fig.set_layout_engine("none")
-
-
-def _render(fig, suffix, notice):
-    """The figure as bytes, the page extended downwards by the notice."""
-    width, height = fig.get_size_inches()
-    margin = NOTICE_PT / 72  # inch
-    per_line = max(20, int((width - 2 * margin) / (0.51 * margin)))  # letters are about half an em wide
-    lines = textwrap.wrap(notice, per_line)
-    depth = (len(lines) * 1.25 + 1) * margin if lines else 0.0  # inch
-    page = Bbox([[0, -depth], [width, height]]) if lines else None
-    buffer = io.BytesIO()
-    with mpl.rc_context(SAVING_RC):
-        style = {"fontsize": NOTICE_PT, "va": "top", "linespacing": 1.25}
-        footnote = fig.text(margin / width, 0.0, "\n".join(lines), **style)
-        try:
-            fig.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=UNDATED[suffix], bbox_inches=page)
-        finally:
-            footnote.remove()
-    return buffer.getvalue()
-
-
-def _csv(frame):
-    """CSV in full precision; the index is written unless it only counts rows."""
-    return frame.to_csv(index=not _counts_rows(frame.index), lineterminator="\n").encode()
-
-
-def _counts_rows(index):
-    return isinstance(index, pd.RangeIndex) and index.name is None
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else os.fspath(value)
 
 
 def _flat(table):
-    """One header line, no index, so that all three formats show the same columns."""
+    """One header line, and an index only if it does more than count rows, as the first columns."""
     flat = table.copy()
     if isinstance(flat.columns, pd.MultiIndex):
         flat.columns = [" ".join(str(level) for level in name if str(level)) for name in flat.columns]
-    if _counts_rows(flat.index):
-        return flat
+    if isinstance(flat.index, pd.RangeIndex) and flat.index.name is None:
+        return flat.reset_index(drop=True)
     flat.columns = [str(name) for name in flat.columns]  # categorical column names take no new one
     names = ["" if name is None else str(name) for name in flat.index.names]
     return flat.reset_index(names=names, allow_duplicates=True)
 
 
+def _shown(table, decimals):
+    """Header and rows of a table as text, and on which side each column is aligned."""
+    columns = [(str(name), column) for name, column in _flat(table).items()]
+    align = ["right" if _is_numeric(column) else "left" for _, column in columns]
+    cells = [
+        [name, *(_cell(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
+        for name, column in columns
+    ]
+    return list(zip(*cells, strict=True)), align
+
+
+def _holds_estimates(column):
+    return any(isinstance(value, Estimate) for value in column)
+
+
 def _is_numeric(column):
-    if any(isinstance(value, Estimate) for value in column):
-        return True
-    return is_numeric_dtype(column.dtype) and not is_bool_dtype(column.dtype)
+    return _holds_estimates(column) or (is_numeric_dtype(column) and not is_bool_dtype(column))
 
 
 def _cell(value, decimals, p=False):
@@ -465,15 +386,20 @@ def _markdown_text(text):
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word GitHub leaves it alone
 
 
-def _latex(header, body, align, caption, label):
+def _latex(lines, align, caption, stem):
     """A table in booktabs style; what is too wide for a column becomes a ``table*``, over both."""
-    width = sum(max(map(len, column)) + 2 for column in zip(header, *body, strict=True))
-    styler = pd.DataFrame([[_latex_text(text) for text in row] for row in body]).style.hide(axis="index")
-    latex = styler.relabel_index([_latex_text(text) for text in header], axis="columns").to_latex(
-        hrules=True, position="t", position_float="centering", caption=latex_caption(caption), label=label,
+    width = sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
+    header, *body = [[_latex_text(text) for text in line] for line in lines]
+    styler = pd.DataFrame(body).style.hide(axis="index").relabel_index(header, axis="columns")
+    latex = styler.to_latex(
+        hrules=True,
+        position="t",
+        position_float="centering",
+        caption=latex_caption(caption),
+        label=f"tab:{stem}",
         column_format="".join(side[0] for side in align),
         environment="table" if width <= COLUMN_CHARACTERS else "table*",
-    )  # fmt: skip
+    )
     latex = latex.replace(r"\begin{tabular}", AS_WIDE_AS_THE_PAGE + "\n" + r"\begin{tabular}")
     return "% needs \\usepackage{booktabs,graphicx}\n" + latex.replace(r"\end{tabular}", r"\end{tabular}}")
 

@@ -1,7 +1,6 @@
 """What a corpus holds and how well it is recognised: counts, matrices, recalls, confidence, ablations."""
 
 import itertools
-from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,14 +26,13 @@ from serkit.evaluation.ablations import AXES
 from serkit.figures.saving import BLUE, GREY, ORANGE, VERMILLION, colours_of, legend_above, readable_on
 from serkit.folds import SELECTIONS, task_rows
 
+BIN_S = 0.5  # s, of the histogram of durations
 EDGES_S = (0, 1, 2, 3, 4, 6, 9)  # s; the last class of durations is open
 PERCENT = {"ylim": (0, 103), "yticks": range(0, 101, 20)}  # room for half a marker at 100 %
 SMALLEST_LIMIT = 5.0  # points; on a narrower scale of colours noise would look like an effect
 
 
-def plot_class_counts(
-    manifest: pd.DataFrame, ax: Axes, *, by: str = "speaker", labels: Sequence[str] = LABELS
-) -> Axes:
+def plot_class_counts(manifest, ax: Axes, *, by="speaker", labels=LABELS) -> Axes:
     """Utterances of each class, stacked, for each speaker or session.
 
     Parameters
@@ -59,9 +57,7 @@ def plot_class_counts(
     return legend_above(ax)
 
 
-def plot_durations(
-    manifest: pd.DataFrame, ax: Axes, *, bin_s: float = 0.5, labels: Sequence[str] = LABELS
-) -> Axes:
+def plot_durations(manifest, ax: Axes, *, labels=LABELS) -> Axes:
     """Histogram of utterance durations in seconds, stacked by label; a line marks one segment, 3 s.
 
     Parameters
@@ -69,20 +65,16 @@ def plot_durations(
     manifest : pd.DataFrame
         Columns ``label``, ``num_samples`` and ``sample_rate``; rows without a label are left out.
     ax : Axes
-    bin_s : float
-        Width of a bin in seconds; the first bin starts at 0.
     labels : sequence of str
         Classes from bottom to top.
     """
-    if not 0 < bin_s <= 60:
-        raise ParameterError(f"bin_s={bin_s!r} s, expected more than 0 and at most 60 s; use 0.5")
     labelled = _labelled(manifest, ["num_samples", "sample_rate"], labels)
     seconds = _seconds(labelled)
-    edges = np.arange(np.floor(seconds.max() / bin_s) + 2) * bin_s
+    edges = np.arange(np.floor(seconds.max() / BIN_S) + 2) * BIN_S
     parts = [seconds[labelled["label"] == label] for label in labels]
     ax.hist(parts, bins=edges, stacked=True, color=colours_of(labels), label=list(labels))
     ax.axvline(SEGMENT_S, color="black", linestyle="--", linewidth=0.8, label=f"{SEGMENT_S:g} s segment")
-    ax.set(xlabel="duration (s)", ylabel=f"utterances per {bin_s:g} s", xlim=(0, None))
+    ax.set(xlabel="duration (s)", ylabel=f"utterances per {BIN_S:g} s", xlim=(0, None))
     return legend_above(ax, columns=3)
 
 
@@ -91,9 +83,9 @@ def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=
 
     Parameters
     ----------
-    values : np.ndarray, shape (n_rows, n_columns)
+    values : array or pd.DataFrame, shape (n_rows, n_columns)
         What the colours show; cells that are NaN stay empty.
-    texts : np.ndarray, shape (n_rows, n_columns)
+    texts : array or pd.DataFrame, shape (n_rows, n_columns)
         What stands in the cells.
     ax : Axes
     rows, columns : sequence of str
@@ -108,7 +100,7 @@ def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=
         values, annot=texts, fmt="", cmap=cmap, vmin=limits[0], vmax=limits[1], ax=ax,
         xticklabels=False, yticklabels=False, **heatmap,
     )  # fmt: skip
-    filled = ax.collections[0].get_facecolors()[np.isfinite(values).ravel()]
+    filled = ax.collections[0].get_facecolors()[np.isfinite(np.ravel(values))]
     for text, colour in zip(ax.texts, filled, strict=True):
         text.set_color(readable_on(colour))
     ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
@@ -118,7 +110,7 @@ def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=
     return ax
 
 
-def plot_confusion_matrix(truth, prediction, *, labels: Sequence[str] = LABELS, ax: Axes) -> Axes:
+def plot_confusion_matrix(truth, prediction, *, labels=LABELS, ax: Axes) -> Axes:
     """Confusion matrix: truth in rows, each row's shares in percent, counts in brackets.
 
     Parameters
@@ -134,13 +126,11 @@ def plot_confusion_matrix(truth, prediction, *, labels: Sequence[str] = LABELS, 
     Axes
         A class that does not occur in ``truth`` has a row without shares.
     """
-    counts = metrics.confusion_matrix(truth, prediction, labels).to_numpy()
-    shares = _shares(counts)
-    texts = np.char.add(
-        _texts(shares, "{:.1f}%"), [[f"\n({n})" if any(row) else "" for n in row] for row in counts]
-    )
-    rows = [f"{label}\nn = {n}" for label, n in zip(labels, counts.sum(axis=1), strict=True)]
-    return draw_matrix(np.nan_to_num(shares), texts, ax, rows=rows, columns=labels)
+    counts = metrics.confusion_matrix(truth, prediction, labels)
+    shares, totals = _shares(counts), counts.sum(axis=1)
+    brackets = np.where(totals > 0, counts.map("\n({})".format).T, "").T
+    rows = [f"{label}\nn = {n}" for label, n in totals.items()]
+    return draw_matrix(shares.fillna(0), _texts(shares, "{:.1f}%") + brackets, ax, rows=rows, columns=labels)
 
 
 def speaker_confusions(predictions, folds=None):
@@ -200,8 +190,8 @@ def plot_speaker_confusions(predictions, ax: Axes, *, folds=None) -> Axes:
         top, left = pitch * (number // n_columns), pitch * (number % n_columns)
         cells = slice(top, top + len(LABELS)), slice(left, left + len(LABELS))
         counts[cells] = rows[list(LABELS)]
-        recalls = _shares(counts[cells])
-        shares[cells] = np.nan_to_num(recalls)
+        recalls = _shares(rows[list(LABELS)])
+        shares[cells] = recalls.fillna(0)
         titles[left, top] = f"{speaker}  UA {np.nanmean(np.diag(recalls)):.0f} %"
     names = [*LABELS, ""]
     draw_matrix(
@@ -237,8 +227,8 @@ def confusion_difference(predictions_a, predictions_b, folds=None):
     """
     pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
     check_same_utterances(*pair)
-    a, b = (metrics.confusion_matrix(rows["truth"], rows["prediction"]) for rows in pair)
-    return pd.DataFrame(_shares(a.to_numpy()) - _shares(b.to_numpy()), index=a.index, columns=a.columns)
+    a, b = (_shares(metrics.confusion_matrix(rows["truth"], rows["prediction"])) for rows in pair)
+    return a - b
 
 
 def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=None) -> Axes:
@@ -248,25 +238,23 @@ def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=N
 
     Parameters, errors: as :func:`confusion_difference`, and the ``ax``.
     """
-    points = confusion_difference(predictions_a, predictions_b, folds).to_numpy()
-    limit = max(SMALLEST_LIMIT, float(np.nanmax(np.abs(points))))
+    points = confusion_difference(predictions_a, predictions_b, folds)
+    limit = max(SMALLEST_LIMIT, np.nanmax(points.abs()))
     return draw_matrix(
-        np.nan_to_num(points), np.char.replace(_texts(points, "{:+.1f}"), "-", "−"), ax, rows=LABELS,
+        points.fillna(0), _texts(points, "{:+.1f}").replace("-", "−", regex=True), ax, rows=LABELS,
         columns=LABELS, cmap="PuOr_r", limits=(-limit, limit), cbar=True,
         cbar_kws={"label": "A − B (percentage points)", "pad": 0.02},
     )  # fmt: skip
 
 
-def plot_recall_intervals(predictions, ax: Axes, *, level=0.95, folds=None) -> Axes:
-    """Recall of each class in percent with its interval over speakers; UA, their mean, dashed.
+def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
+    """Recall of each class in percent with its 95 % interval over speakers; UA, their mean, dashed.
 
     Parameters
     ----------
     predictions : pd.DataFrame
         Prediction table of one variant; test rows of all seeds count.
     ax : Axes
-    level : float
-        Of the intervals, as in :func:`serkit.evaluation.bootstrap_interval`.
     folds : sequence of str or of Fold, optional
         See :func:`serkit.evaluation.check_predictions`, whose errors are raised.
 
@@ -275,10 +263,10 @@ def plot_recall_intervals(predictions, ax: Axes, *, level=0.95, folds=None) -> A
     Axes
         A class of fewer than 5 speakers has no interval, one without utterances no bar.
     """
-    table = class_recall(predictions, level=level, folds=folds)
+    table = class_recall(predictions, folds=folds)
     percent = 100 * table[["recall", "low", "high"]]
     ax.bar(table.index, percent["recall"].fillna(0), width=0.7, color=colours_of(table["label"]))
-    _whiskers(ax, *percent.to_numpy().T, label=f"{level:.0%} interval")
+    _whiskers(ax, percent)
     ua = percent["recall"].mean()
     ax.axhline(ua, color="black", linestyle="--", linewidth=0.8, label=f"UA {ua:.1f} %", zorder=0)
     names = [
@@ -323,7 +311,7 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     return legend_above(ax, columns=1)
 
 
-def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, level=0.95, folds=None):
+def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):
     """Share of right utterances by duration.
 
     Parameters
@@ -334,7 +322,7 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, level=0.95, fol
         Columns ``utterance_id, label, num_samples, sample_rate``.
     edges_s : sequence of float
         Rising edges in seconds: a class holds its lower edge and not its upper one; the last is open.
-    level, folds
+    folds
         As in :func:`serkit.evaluation.subset_accuracy`.
 
     Returns
@@ -345,33 +333,26 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, level=0.95, fol
     Raises
     ------
     ParameterError
-        If the edges do not rise from 0, or the manifest lacks an utterance.
+        If the manifest lacks an utterance.
     RunError, FoldError
         As :func:`serkit.evaluation.check_predictions`.
     """
-    edges = np.asarray(edges_s, float)
-    if len(edges) < 2 or not (np.diff(edges) > 0).all() or edges[0] != 0:
-        raise ParameterError(
-            f"edges_s={edges_s} s, expected at least two that rise from 0, such as {EDGES_S}"
-        )
     seconds = _seconds(task_rows(manifest).set_index("utterance_id"))
-    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges)] + [f"≥ {edges[-1]:g}"]
-    classes = pd.cut(seconds, [*edges, np.inf], right=False, labels=names)
-    table = subset_accuracy(predictions, classes, level=level, folds=folds)
+    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges_s)] + [f"≥ {edges_s[-1]:g}"]
+    classes = pd.cut(seconds, [*edges_s, np.inf], right=False, labels=names)
+    table = subset_accuracy(predictions, classes, folds=folds)
     return table.rename(columns={"subset": "duration"})
 
 
-def plot_duration_accuracy(
-    predictions, manifest, ax: Axes, *, edges_s=EDGES_S, level=0.95, folds=None
-) -> Axes:
-    """Share of right utterances by duration, with intervals over speakers.
+def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, folds=None) -> Axes:
+    """Share of right utterances by duration, with 95 % intervals over speakers.
 
     Parameters, errors: as :func:`duration_accuracy`, and the ``ax``. A dotted line marks one segment,
     3 s, if that is an edge; the dashed one is WA over all.
     """
-    table = duration_accuracy(predictions, manifest, edges_s=edges_s, level=level, folds=folds)
+    table = duration_accuracy(predictions, manifest, edges_s=edges_s, folds=folds)
     percent = 100 * table[["accuracy", "low", "high"]]
-    _whiskers(ax, *percent.to_numpy().T, label=f"{level:.0%} interval")
+    _whiskers(ax, percent)
     ax.plot(table.index, percent["accuracy"], "o", color=BLUE, mec="black", mew=0.4, label="right")
     wa = 100 * np.average(table["accuracy"].fillna(0), weights=table["n_utterances"])
     ax.axhline(wa, color="black", linestyle="--", linewidth=0.8, label=f"WA {wa:.1f} %", zorder=0)
@@ -394,12 +375,7 @@ def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speak
     by : str
         Column that names the scored group; one row for each.
     """
-    cure = f"use serkit.metrics.score_table(predictions, {by!r})"
-    _check_columns(score_table, [by, "wa", "ua"], "score_table", cure)
-    if score_table[by].duplicated().any():
-        raise ParameterError(
-            f"score_table has several rows for the same {by}, expected one for each; filter it or {cure}"
-        )
+    _check_columns(score_table, [by, "wa", "ua"], f"use serkit.metrics.score_table(predictions, {by!r})")
     position = np.arange(len(score_table))
     for score, colour, marker, shift in (("ua", BLUE, "o", -0.12), ("wa", ORANGE, "D", 0.12)):
         percent = 100 * score_table[score].to_numpy(float)
@@ -412,39 +388,28 @@ def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speak
     return legend_above(ax)
 
 
-def plot_class_probabilities(
-    probabilities, ax: Axes, *, labels: Sequence[str] = LABELS, truth: str | None = None
-) -> Axes:
+def plot_class_probabilities(probabilities, ax: Axes) -> Axes:
     """Probability of each class for one utterance, in percent.
 
     Parameters
     ----------
-    probabilities : mapping of label to float, or sequence of float in class order
-        In [0, 1], summing to 1.
+    probabilities : mapping of label to float
+        In [0, 1], summing to 1; from top to bottom.
     ax : Axes
-    labels : sequence of str
-        Class names in class order, from top to bottom.
-    truth : str, optional
-        The true label; its name gets the mark "(true)".
 
     Raises
     ------
     ParameterError
-        If these are no probabilities of the ``labels``.
+        If these are no probabilities.
     """
-    if isinstance(probabilities, Mapping | pd.Series):
-        probabilities = [probabilities.get(label, np.nan) for label in labels]
-    percent = 100 * np.asarray(probabilities, dtype=float)
+    percent = 100 * pd.Series(probabilities, dtype=float)
     # 0.1 % leaves room for float16 and for values rounded to three digits
-    if percent.shape != (len(labels),) or not (percent >= 0).all() or abs(percent.sum() - 100) > 0.1:
+    if not (percent >= 0).all() or abs(percent.sum() - 100) > 0.1:
         raise ParameterError(
-            f"probabilities={probabilities}: expected one in [0, 1] for each of {list(labels)}, "
-            "summing to 1; were logits given? Apply a softmax first"
+            f"probabilities={probabilities}: expected values in [0, 1], summing to 1; were logits given? Apply a "
+            "softmax first"
         )
-    if truth is not None and truth not in labels:
-        raise ParameterError(f"truth={truth!r}: expected one of {list(labels)}")
-    names = [f"{label} (true)" if label == truth else label for label in labels]
-    bars = ax.barh(names, percent, height=0.7, color=colours_of(labels))
+    bars = ax.barh(percent.index, percent, height=0.7, color=colours_of(percent.index))
     ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     ax.invert_yaxis()
     ax.set(xlabel="probability (%)", xlim=(0, 112), xticks=range(0, 101, 20))
@@ -501,27 +466,25 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
     return legend_above(ax, columns=2)
 
 
-def _whiskers(ax, value, low, high, label):
-    """Intervals in black at 0, 1, ..., for the points that have one."""
-    known = np.isfinite(low) & np.isfinite(high)
-    if known.any():
-        # an end may lie on the wrong side of a point by rounding
-        reach = np.clip([value - low, high - value], 0, None)[:, known]
-        bars = ax.errorbar(np.flatnonzero(known), value[known], reach, fmt="none", ecolor="black", elinewidth=0.8,
-                           capsize=2.5, label=label)  # fmt: skip
+def _whiskers(ax, percent):
+    """Intervals at 0, 1, ..., of the rows of value, low and high that have one."""
+    value, low, high = percent.to_numpy().T
+    if np.isfinite(low).any():
+        reach = np.clip([value - low, high - value], 0, None)  # by rounding a point may lie outside
+        style = {"fmt": "none", "ecolor": "black", "elinewidth": 0.8, "capsize": 2.5}
+        bars = ax.errorbar(percent.index, value, reach, label="95 % interval", **style)
         halo = [withStroke(linewidth=2.0, foreground="white")]  # or they would be lost on a dark bar
         plt.setp(bars.get_children(), path_effects=halo)
 
 
 def _shares(counts):
     """Each row in percent of its sum; NaN in a row without anything."""
-    totals = counts.sum(axis=1, keepdims=True)
-    return np.divide(100.0 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    return (100.0 * counts).div(counts.sum(axis=1), axis=0)
 
 
 def _texts(values, form):
     """Numbers as text, a dash for NaN."""
-    return np.array([[form.format(value) if np.isfinite(value) else "–" for value in row] for row in values])
+    return values.map(form.format, na_action="ignore").fillna("–")
 
 
 def _seconds(manifest):
@@ -529,22 +492,18 @@ def _seconds(manifest):
 
 
 def _labelled(manifest, columns, labels):
-    _check_columns(manifest, ["label", *columns], "manifest", "load it with serkit.corpora.load")
+    _check_columns(manifest, ["label", *columns], "load the manifest with serkit.corpora.load")
     labelled = manifest[manifest["label"].isin(list(labels))]
-    if labelled.empty:
+    lacking = labelled[columns].isna().any(axis=1).sum()
+    if labelled.empty or lacking:
         raise ParameterError(
-            f"manifest has no utterance labelled {list(labels)}; give labels=... of this corpus"
+            f"manifest: {len(labelled)} utterances are labelled {list(labels)}, {lacking} of them without a value in "
+            f"{columns}; give labels=... of this corpus, choose another column, or drop those rows"
         )
-    for column, missing in labelled[columns].isna().sum().items():
-        if missing:
-            raise ParameterError(
-                f"manifest column {column!r} is missing for {missing} of {len(labelled)} labelled rows, "
-                "expected a value for each; choose another column or drop those rows"
-            )
     return labelled
 
 
-def _check_columns(table, columns, name, cure):
+def _check_columns(table, columns, cure):
     missing = [column for column in columns if column not in table.columns]
     if missing:
-        raise ParameterError(f"{name} lacks {missing}, has {list(table.columns)}; {cure}")
+        raise ParameterError(f"the table lacks {missing}, it has {list(table.columns)}; {cure}")

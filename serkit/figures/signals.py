@@ -1,10 +1,12 @@
 """What is heard and what the network looks at: waveform, spectrogram, MFCC, co-attention, emotions over time."""
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SILENCE_DBFS
 from serkit.errors import ParameterError
@@ -18,7 +20,7 @@ PANEL_IN = 1.85  # inch, height of a row of panels
 MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed line
 STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
 PROBABILITIES = [f"p_{label}" for label in LABELS]
-CLOCK_FROM_S = 120  # s; longer recordings are marked in minutes and seconds
+CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
 
 
 def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_samples=None) -> Axes:
@@ -34,7 +36,6 @@ def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_sam
         How many first samples, or which, are not padding; the padding is hatched.
     """
     waveform = _finite(waveform, "waveform", 1)
-    _check_positive(sample_rate=sample_rate)
     n = len(waveform)
     if n <= MAX_LINE_POINTS:
         ax.plot(np.arange(n) / sample_rate, waveform, color=BLUE, linewidth=0.5)
@@ -65,8 +66,7 @@ def plot_spectrogram(
     valid_frames : int or np.ndarray of bool, shape (n_frames,), optional
         How many first frames, or which, are not padding; the padding is hatched.
     """
-    image, edges = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="magma")
-    _hatch_padding(ax, valid_frames, edges)
+    image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, valid_frames, cmap="magma")
     ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
     return ax
 
@@ -84,17 +84,12 @@ def plot_mfcc(mfcc: np.ndarray, *, hop_length: int, sample_rate: int, ax: Axes, 
         As in :func:`plot_spectrogram`.
     """
     mfcc = _finite(mfcc, "mfcc", 2)
-    edges = _frame_edges(len(mfcc), hop_length, sample_rate)
-    rest = mfcc[:, 1:] if mfcc.shape[1] > 1 else mfcc
-    limit = float(np.abs(rest).max()) or 1.0
-    extent = (edges[0], edges[-1], -0.5, mfcc.shape[1] - 0.5)
-    image = ax.imshow(
-        mfcc.T, origin="lower", aspect="auto", extent=extent, cmap="PuOr_r", vmin=-limit, vmax=limit
-    )
-    _hatch_padding(ax, valid_frames, edges)
+    limit = float(np.abs(mfcc[:, 1:]).max(initial=0)) or 1.0
+    colours = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+    image = _draw_frames(ax, mfcc.T, 1, hop_length, sample_rate, valid_frames, **colours)
     extend = "both" if np.abs(mfcc).max() > limit else "neither"
     ax.figure.colorbar(image, ax=ax, label="MFCC (dB)", pad=0.02, extend=extend)
-    ax.set(xlabel="time (s)", ylabel="coefficient")
+    ax.set_ylabel("coefficient")
     return ax
 
 
@@ -104,8 +99,8 @@ def plot_coattention(
     *,
     sample_rate: int,
     spectrogram_db: np.ndarray | None = None,
-    hop_length: int | None = None,
-    n_fft: int | None = None,
+    hop_length: int = HOP_LENGTH,
+    n_fft: int = N_FFT,
     waveform: np.ndarray | None = None,
     frame_hop: int = WAV2VEC_HOP,
     frame_width: int = WAV2VEC_WIDTH,
@@ -122,7 +117,9 @@ def plot_coattention(
     sample_rate : int
         In Hz.
     spectrogram_db : np.ndarray, shape (n_bins, n_spectrogram_frames), optional
-        Background in grey, with its ``hop_length`` and ``n_fft`` in samples.
+        Background in grey.
+    hop_length, n_fft : int
+        Of the spectrogram, in samples.
     waveform : np.ndarray, shape (num_samples,), optional
         Background instead of the spectrogram.
     frame_hop, frame_width : int
@@ -131,7 +128,7 @@ def plot_coattention(
     Raises
     ------
     ParameterError
-        Unless exactly one background is given, the spectrogram with its hop and FFT length.
+        Unless exactly one background is given.
     """
     weights = _finite(weights, "weights", 1)
     if (spectrogram_db is None) == (waveform is None):
@@ -140,12 +137,8 @@ def plot_coattention(
         plot_waveform(waveform, sample_rate, ax)
         for artist in (*ax.lines, *ax.collections):
             artist.set_color("0.7")
-    elif hop_length is None or n_fft is None:
-        raise ParameterError(
-            f"hop_length={hop_length}, n_fft={n_fft}: expected both in samples; give the spectrogram's"
-        )
     else:
-        image, _ = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r")
+        image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r")
         low, high = image.get_clim()
         image.set_clim(low, high + 0.6 * (high - low))  # pale enough for the weights to stand out
     front = ax.twinx()
@@ -192,10 +185,8 @@ def plot_attention(attention, figure: Figure) -> Figure:
     top = float(np.max(attention.weights, initial=0.0)) or 1.0
     rows = attention.segments.to_dict("records")[:MAX_PANELS]
     for number, (ax, row) in enumerate(zip(panels.flat, rows, strict=False)):
-        plot_coattention(
-            attention.weights[number], ax, sample_rate=SAMPLE_RATE,
-            spectrogram_db=attention.spectrogram[number], hop_length=HOP_LENGTH, n_fft=N_FFT,
-        )  # fmt: skip
+        weights, spectrogram = attention.weights[number], attention.spectrogram[number]
+        plot_coattention(weights, ax, sample_rate=SAMPLE_RATE, spectrogram_db=spectrogram)
         front = figure.axes[-1]
         front.set_ylim(0, 1.05 * top)
         share = max(row[name] for name in PROBABILITIES)
@@ -228,7 +219,7 @@ def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
     Raises
     ------
     ParameterError
-        If columns are missing or no segment has any length.
+        If columns are missing.
     """
     steps, together = _steps(segments)
     edges = np.append(steps["start_s"], steps["end_s"].iloc[-1])
@@ -239,10 +230,9 @@ def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
         ax.stairs(tops[:, number], edges, baseline=tops[:, number] - percent[:, number], label=label, **style)
         ax.stairs(np.where(decided == number, STRIP[1], STRIP[0]), edges, baseline=STRIP[0], **style)
     quiet = steps["peak_dbfs"].to_numpy() < SILENCE_DBFS
-    for number, (start, stop) in enumerate(np.column_stack([edges[:-1], edges[1:]])[quiet]):
-        ax.axvspan(start, stop, facecolor="white", alpha=0.75, edgecolor="none", linewidth=0)
-        label = None if number else "silence"  # one entry of the legend for all
-        ax.axvspan(start, stop, facecolor="none", edgecolor="0.3", hatch="////", linewidth=0, label=label)
+    if quiet.any():
+        _cover(ax, quiet, edges, facecolor="white", alpha=0.75)
+        _cover(ax, quiet, edges, facecolor="none", edgecolor="0.3", hatch="////", label="silence")
     legend_above(ax)
     ax.set(ylim=(0, STRIP[1]), xlim=(edges[0], edges[-1]), ylabel="probability (%)")
     ax.set_yticks([0, 25, 50, 75, 100, sum(STRIP) / 2], ["0", "25", "50", "75", "100", "most likely"])
@@ -261,75 +251,59 @@ def _steps(segments):
     table = segments[needed].sort_values("start_s", ignore_index=True)
     table["start_s"] = np.maximum(table["start_s"], table["end_s"].shift(fill_value=0.0).cummax())
     table = table[table["end_s"] > table["start_s"]].reset_index(drop=True)
-    if table.empty:
-        raise ParameterError(
-            f"segments: none of the {len(segments)} rows lasts any time, expected end_s above start_s in at "
-            "least one; give Prediction.segments of serkit.predict"
-        )
     together = -(-len(table) // MAX_STEPS)
     how = dict.fromkeys(needed, "mean") | {"start_s": "first", "end_s": "last", "peak_dbfs": "max"}
     return table.groupby(table.index // together).agg(how), together
 
 
 def _label_time(ax, end_s, together):
-    clock, hours = end_s >= CLOCK_FROM_S, end_s >= 3600
-    note = f", each step the mean of {together} segments" if together > 1 else ""
-    ax.set_xlabel(("time (h:min:s)" if hours else "time (min:s)" if clock else "time (s)") + note)
-    if clock:
+    """Seconds on the time axis, or of a long recording the time as on a clock."""
+    unit = "s"
+    if end_s >= CLOCK_FROM_S:
+        unit = "h:min:s"
         tick = next((step for step in (30, 60, 120, 300, 600, 1200, 1800, 3600) if end_s / step <= 10), 7200)
         ax.set_xticks(np.arange(0, end_s + 0.5, tick))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value, hours)))
+        ax.xaxis.set_major_formatter(lambda value, _: str(timedelta(seconds=round(value))))
     else:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 3, 5, 10]))
+    note = f", each step the mean of {together} segments" if together > 1 else ""
+    ax.set_xlabel(f"time ({unit}){note}")
 
 
-def _clock(seconds, hours):
-    """Time as on a clock.
-
-    >>> _clock(90, hours=False), _clock(3690, hours=True)
-    ('1:30', '1:01:30')
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap):
-    """The image, and the borders between its frames in seconds."""
+def _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, valid=None, **style):
     spectrogram_db = _finite(spectrogram_db, "spectrogram_db", 2)
-    _check_positive(n_fft=n_fft)
-    n_bins, n_frames = spectrogram_db.shape
-    edges = _frame_edges(n_frames, hop_length, sample_rate)
+    ax.set_ylabel("frequency (kHz)")
     bin_khz = sample_rate / n_fft / 1000
-    extent = (edges[0], edges[-1], -0.5 * bin_khz, (n_bins - 0.5) * bin_khz)
-    image = ax.imshow(spectrogram_db, origin="lower", aspect="auto", extent=extent, cmap=cmap)
-    ax.set(xlabel="time (s)", ylabel="frequency (kHz)")
-    return image, edges
+    return _draw_frames(ax, spectrogram_db, bin_khz, hop_length, sample_rate, valid, **style)
 
 
-def _frame_edges(n_frames, hop_length, sample_rate):
-    """Borders in seconds between frames that are centred on multiples of the hop."""
-    _check_positive(hop_length=hop_length, sample_rate=sample_rate)
-    return (np.arange(n_frames + 1) - 0.5) * hop_length / sample_rate
-
-
-def _check_positive(**values):
-    for name, value in values.items():
-        if not value > 0:
-            raise ParameterError(f"{name}={value!r}: expected more than 0 (samples, or Hz for sample_rate)")
+def _draw_frames(ax, values, step, hop_length, sample_rate, valid=None, **style):
+    """Image of frames centred on multiples of the hop, and of rows on multiples of ``step``."""
+    n_rows, n_frames = values.shape
+    edges = (np.arange(n_frames + 1) - 0.5) * hop_length / sample_rate
+    extent = (edges[0], edges[-1], -0.5 * step, (n_rows - 0.5) * step)
+    image = ax.imshow(values, origin="lower", aspect="auto", extent=extent, **style)
+    _hatch_padding(ax, valid, edges)
+    ax.set_xlabel("time (s)")
+    return image
 
 
 def _hatch_padding(ax, valid, edges):
     """Hatch what is not valid; ``valid`` is a number of first samples or frames, or one answer for each."""
     if valid is None:
         return
-    valid, n = np.asarray(valid), len(edges) - 1
-    mask = np.arange(n) < valid if valid.ndim == 0 else valid.astype(bool)
-    if mask.shape != (n,) or (valid.ndim == 0 and not 0 <= valid <= n):
-        given = valid.item() if valid.ndim == 0 else f"array of shape {valid.shape}"
-        raise ParameterError(f"valid={given}: expected a number from 0 to {n}, or {n} true-or-false values")
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], ~mask, [0]]).astype(int)))
-    for start, stop in changes.reshape(-1, 2):
-        ax.axvspan(edges[start], edges[stop], facecolor="none", edgecolor="0.5", hatch="////", linewidth=0)
+    n = len(edges) - 1
+    mask = np.asarray(valid, bool) if np.ndim(valid) else np.arange(n) < valid
+    if mask.shape != (n,) or not 0 <= np.sum(valid) <= n:
+        raise ParameterError(
+            f"valid_frames or valid_samples: expected a number from 0 to {n}, or {n} true-or-false values"
+        )
+    _cover(ax, ~mask, edges, facecolor="none", edgecolor="0.5", hatch="////")
+
+
+def _cover(ax, chosen, edges, **style):
+    """Patches over the whole height of the axes, between those edges that are chosen."""
+    ax.stairs(chosen, edges, fill=True, linewidth=0, transform=ax.get_xaxis_transform(), **style)
 
 
 def _finite(array, name, ndim):

@@ -4,17 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
-from math import comb
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from serkit import evaluation, figures, metrics, runs
-from serkit.constants import CHANCE_UA, LABELS
+from serkit.constants import CHANCE_UA
 from serkit.errors import ParameterError, SerkitError
 from serkit.evaluation.claims import LITERATURE_CAPTION, LITERATURE_COLUMNS, RULE
 from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate
-from serkit.figures import DIGEST, digest_of, save_table
+from serkit.figures import DIGEST, digest_of
 from serkit.figures.curves import MAX_POINTS
 from serkit.reproduction.page import read_catalogue, write_catalogue, write_page
 
@@ -23,35 +22,27 @@ MAX_PAIRS = 6  # differences of variants, the first ones by name
 
 
 @dataclass(frozen=True)
-class RunFigure:
-    """A figure of a run, which is computed and drawn when it is asked for."""
+class Item:
+    """A table or figure of a run, which is computed and drawn when it is asked for."""
 
     stem: str
     caption: str
-    size: tuple  # columns of a page, and height in inches
     numbers: Callable  # () -> pd.DataFrame: what the CSV holds
-    plot: Callable  # (ax) -> ax
     parameters: dict  # of its sidecar
+    plot: Callable | None = None  # (ax) -> ax; None: it is a table
+    size: tuple = (1, 2.4)  # of a figure: columns of a page, and height in inches
+    decimals: int = 1  # of a table
 
     def save(self, run, root=None):
-        """Draw it and write its files; returns their paths."""
-        columns, height = self.size
+        """Compute it, draw it and write its files; returns their paths."""
         data = self.numbers()
-        with figures.paper_style(columns=columns, height=height):
-            figure, ax = plt.subplots()
-            try:
-                self.plot(ax)
-                return figures.save_figure(
-                    figure,
-                    self.stem,
-                    run=run,
-                    data=data,
-                    caption=self.caption,
-                    parameters=self.parameters,
-                    root=root,
-                )
-            finally:
-                plt.close(figure)
+        about = {"run": run, "caption": self.caption, "parameters": self.parameters, "root": root}
+        if self.plot is None:
+            return figures.save_table(data, self.stem, decimals=self.decimals, **about)
+        with figures.paper_style(*self.size):
+            figure = Figure()
+            self.plot(figure.subplots())
+            return figures.save_figure(figure, self.stem, data=data, **about)
 
 
 def score_summary(run, variant=""):
@@ -79,14 +70,10 @@ def score_summary(run, variant=""):
     for (name, seed), table in runs.load_predictions(run, variant).groupby(["variant", "seed"]):
         evaluation.check_predictions(table, tested_folds(table))
         scores = metrics.pooled_and_fold_mean(table)
-        row = {
-            "variant": name,
-            "seed": seed,
-            "folds": scores["n_folds"],
-            "utterances": scores["n_utterances"],
-        }
-        percent = ("wa_fold_mean", "ua_fold_mean", "wa_pooled", "ua_pooled")
-        rows.append(row | {score: round(100 * scores[score], 2) for score in percent})
+        counts = {"folds": scores["n_folds"], "utterances": scores["n_utterances"]}
+        shown = ("wa_fold_mean", "ua_fold_mean", "wa_pooled", "ua_pooled")
+        percent = {score: round(100 * scores[score], 2) for score in shown}
+        rows.append({"variant": name, "seed": seed} | counts | percent)
     return pd.DataFrame(rows)
 
 
@@ -103,7 +90,7 @@ def checked_predictions(run, partial=False):
     -------
     predictions : pd.DataFrame
     folds : dict of str to list of str
-        Of each variant; empty unless ``partial``.
+        Of each variant.
 
     Raises
     ------
@@ -111,11 +98,12 @@ def checked_predictions(run, partial=False):
         Naming what is wrong, a fold that is not there included, see :func:`serkit.runs.planned_folds`.
     """
     predictions = runs.load_predictions(run)
-    folds = {}
+    folds = {variant: tested_folds(table) for variant, table in predictions.groupby("variant")}
     for variant, table in predictions.groupby("variant"):
-        folds[variant] = tested_folds(table) if partial else runs.planned_folds(run, variant)
-        evaluation.check_predictions(table, folds[variant])
-    return (predictions, folds) if partial else (evaluation.check_predictions(predictions), {})
+        evaluation.check_predictions(table, folds[variant] if partial else runs.planned_folds(run, variant))
+    if not partial:
+        evaluation.check_predictions(predictions)
+    return predictions, folds
 
 
 def tested_folds(predictions):
@@ -140,14 +128,14 @@ def made_with(run, predictions):
     return parameters, corpora.pop()
 
 
-def score_intervals(predictions, folds=None):
+def score_intervals(predictions, folds):
     """Scores of each variant in percent, with 95 % intervals over speakers.
 
     Parameters
     ----------
     predictions : pd.DataFrame
-    folds : dict of str to list of str, optional
-        From :func:`checked_predictions`.
+    folds : dict of str to list of str
+        Of each variant, from :func:`checked_predictions`.
 
     Returns
     -------
@@ -158,39 +146,19 @@ def score_intervals(predictions, folds=None):
     """
     records = []
     for variant, table in predictions.groupby("variant"):
-        counted = (folds or {}).get(variant)
         n_speakers = table.loc[table["split"] == "test", "speaker"].nunique()
-        for row in evaluation.summary_table(table, counted).to_dict("records"):
+        for row in evaluation.summary_table(table, folds[variant]).to_dict("records"):
             record = {"variant": variant, "score": SCORE_NAMES[row["score"]]}
             for average in AVERAGES[::-1]:
                 values = [row[average]]
                 if n_speakers >= MIN_CLUSTERS:
-                    interval = evaluation.bootstrap_interval(
-                        table, row["score"], average=average, folds=counted
-                    )
+                    about = {"average": average, "folds": folds[variant]}
+                    interval = evaluation.bootstrap_interval(table, row["score"], **about)
                     values = [interval.estimate, interval.low, interval.high]
                 record[average.replace("_", " ")] = Estimate(*(100 * value for value in values))
-            records.append(
-                record | {"sd of folds": 100 * row["fold_sd"], "sd of seeds": 100 * row["seed_sd"]}
-            )
+            spread = {"sd of folds": 100 * row["fold_sd"], "sd of seeds": 100 * row["seed_sd"]}
+            records.append(record | spread)
     return pd.DataFrame(records)
-
-
-def variant_differences(predictions, folds=None):
-    """Differences of UA between the variants, at the seeds that all of them have.
-
-    Parameters
-    ----------
-    predictions, folds
-        As in :func:`score_intervals`.
-
-    Returns
-    -------
-    pd.DataFrame
-        As :func:`serkit.evaluation.compare_many`, whose errors are raised.
-    """
-    paired = evaluation.at_shared_seeds(predictions)
-    return evaluation.compare_many(paired, folds=next(iter((folds or {}).values()), None))
 
 
 def print_scores(run):
@@ -206,13 +174,9 @@ def print_scores(run):
         As :func:`checked_predictions`, except for folds that are not there: they are named.
     """
     predictions, folds = checked_predictions(run, partial=True)
-    parameters, corpus = made_with(run, predictions)
-    incomplete = any(set(runs.planned_folds(run, name) or []) - set(tested) for name, tested in folds.items())
-    print("\n".join(["", *_remarks(run, corpus, predictions, parameters, incomplete)]))
-    print(
-        f"scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on), standard deviations in points:"
-    )
-    print(_in_lines(score_intervals(predictions, folds)), "\n", flush=True)
+    print("\n".join(["", *_remarks(run, *made_with(run, predictions), folds)]))
+    print("scores in % with 95 % intervals over speakers, standard deviations in points:\n")
+    print(figures.table_markdown(score_intervals(predictions, folds), decimals=1), flush=True)
 
 
 def write_report(run, others=(), partial=False):
@@ -238,73 +202,98 @@ def write_report(run, others=(), partial=False):
         written then.
     """
     predictions, folds = checked_predictions(run, partial)
-    comparison = evaluation.paper_comparison(run, *others)
     parameters, corpus = made_with(run, predictions)
+    items = run_tables(run, predictions, folds, parameters, others)
+    items += run_figures(run, predictions, folds, parameters)
     facts = [
         f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
-        *_remarks(run, corpus, predictions, parameters, partial),
+        *_remarks(run, parameters, corpus, folds, partial),
     ]
     print(f"run {run}\n" + "\n".join(facts) + "\n")
-    beside = {"others": {name: digest_of(runs.load_predictions(name)) for name in others}} if others else {}
-    about = {"corpus": corpus, DIGEST: digest_of(predictions)} | beside
-    files, not_made = _save_tables(run, predictions, folds, comparison, parameters, about)
-    for figure in run_figures(run, predictions, runs.find_manifest(corpus), parameters, folds):
+    not_made = {}
+    for item in items:
         try:
-            files += figure.save(run)
-        except SerkitError as error:  # stops no other
-            not_made[figure.stem] = str(error)
-    variants = predictions["variant"].nunique()
-    if comb(variants, 2) > MAX_PAIRS:
-        not_made["confusion_difference"] = (
-            f"shown for the first {MAX_PAIRS} of {comb(variants, 2)} pairs of variants"
-        )
-    digests = [digest_of(table) for _, table in predictions.groupby("variant")] + [digest_of(predictions)]
+            files = item.save(run)
+        except (SerkitError, OSError, ValueError) as error:  # stops no other
+            not_made[item.stem] = str(error)
+            continue
+        if item.plot is None:
+            print(next(path for path in files if path.suffix == ".md").read_text(encoding="utf-8"))
+    digests = [digest_of(predictions), *(digest_of(table) for _, table in predictions.groupby("variant"))]
     entries = read_catalogue(run, digests=digests, not_made=not_made)
-    files.append(write_catalogue(run, entries))
-    page = write_page(run, summary=[*facts, RULE], entries=entries, predictions=digest_of(predictions))
+    catalogue = write_catalogue(run, entries)
+    page = write_page(run, summary=[*facts, RULE], entries=entries, predictions=digests[0])
     for entry in entries:
         if entry.faults:
             print(f"{entry.stem}: {'; '.join(entry.faults)}")
-    print(f"written: {len(files)} files in {runs.show_path(files[0].parent)}, and {runs.show_path(page)}")
+    print(f"written: {runs.show_path(catalogue)} and all that it lists, and {runs.show_path(page)}")
     return page
 
 
-def run_figures(run, predictions, manifest, parameters, folds=None):
-    """The figures of every variant, and the differences between variants.
+def run_tables(run, predictions, folds, parameters, others=()):
+    """Scores, the comparison with the paper, results of others, and differences of variants.
 
     Parameters
     ----------
     run : str
-    predictions : pd.DataFrame
-        Checked prediction table of all variants.
-    manifest : pd.DataFrame or None
-        Of the corpus, for durations.
+    predictions, folds
+        From :func:`checked_predictions`.
     parameters : dict of str to dict
         Of each variant, from :func:`made_with`.
-    folds : dict of str to list of str, optional
-        Folds of each variant that count, where not all have been run.
+    others : sequence of str
+        Further runs that stand beside the paper.
 
     Returns
     -------
-    list of RunFigure
+    list of Item
+
+    Raises
+    ------
+    RunError, ParameterError, FoldError
+        As :func:`serkit.evaluation.paper_comparison`.
     """
-    tables, made = dict(list(predictions.groupby("variant"))), []
+    comparison = evaluation.paper_comparison(run, *others)
+    corpus = next(iter(parameters.values())).get("corpus")
+    about = {"corpus": corpus, DIGEST: digest_of(predictions)} | _leak(parameters.values())
+    beside = {"others": {name: digest_of(runs.load_predictions(name)) for name in others}} if others else {}
+    tables = predictions.groupby("variant")
+    protocols = "; ".join(_protocol(table, parameters[variant]) for variant, table in tables)
+    scores = f"Scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on): {protocols}."
+    claims = f"WA and UA in %, mean over folds, with 95 % intervals over speakers; corpus {corpus}. {RULE}"
+    pairs = f"Differences of UA as fractions at common seeds, p corrected for all pairs (Holm): {protocols}."
+    literature = evaluation.read_literature()[LITERATURE_COLUMNS]
+    items = [
+        Item("scores_by_variant", scores, lambda: score_intervals(predictions, folds), about),
+        Item("paper_comparison", claims, lambda: comparison, about | beside, decimals=2),
+        Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2),
+        Item("variant_differences", pairs, lambda: _differences(predictions, folds), about, decimals=4),
+    ]
+    return items if len(tables) > 1 else items[:-1]
+
+
+def run_figures(run, predictions, folds, parameters):
+    """The figures of every variant, and the differences between variants.
+
+    Parameters, returns: as :func:`run_tables`.
+    """
+    made, tables = [], dict(list(predictions.groupby("variant")))
     for variant, table in tables.items():
         about = parameters[variant] | {"variant": variant, DIGEST: digest_of(table)}
         protocol = _protocol(table, parameters[variant])
-        for stem, caption, *rest in _of_variant(run, variant, table, manifest, (folds or {}).get(variant)):
-            made.append(RunFigure(f"{stem}_{runs.stem_of(variant)}", f"{caption}: {protocol}.", *rest, about))
+        for stem, caption, *rest in _of_variant(run, variant, table, folds[variant], about):
+            name = f"{stem}_{runs.stem_of(variant)}"
+            made.append(Item(name, f"{caption}: {protocol}.", rest[0], about, *rest[1:]))
     for a, b in list(combinations(tables, 2))[:MAX_PAIRS]:
-        made.append(
-            _difference(tables[a], tables[b], (folds or {}).get(a), parameters, digest_of(predictions))
-        )
+        pair = {name: parameters[name] for name in (a, b)}
+        made.append(_difference(tables[a], tables[b], folds[a], pair, digest_of(predictions)))
     return made
 
 
-def _of_variant(run, variant, table, manifest, folds):
-    """Stem, caption, size, numbers and plot of each figure of a variant."""
+def _of_variant(run, variant, table, folds, parameters):
+    """Stem, caption, numbers, plot and size of each figure of a variant."""
     tested = table[table["split"] == "test"]
     n_folds = tested["fold"].nunique()
+    manifest = runs.find_manifest(parameters.get("corpus"))
     over_speakers = "with 95 % intervals over speakers"
     vectors = (
         f"t-SNE of the fused vectors of the network of each fold for itself, seed {tested['seed'].min()}, at most "
@@ -318,127 +307,82 @@ def _of_variant(run, variant, table, manifest, folds):
     def histories():
         return figures.read_histories(run, variant)
 
-    def known():
-        if manifest is None:
-            raise ParameterError("the manifest of the corpus is missing; run notebook 01_prepare_corpus")
-        return manifest
-
-    return [
+    items = [
         ("speaker_confusions", "Confusion matrix of each unseen speaker, truth in rows, utterances in the cells",
-         (2, figures.speaker_grid(tested["speaker"].nunique())[2]), lambda: figures.speaker_confusions(table, folds),
-         lambda ax: figures.plot_speaker_confusions(table, ax, folds=folds)),
-        ("recall_intervals", f"Recall of each class {over_speakers}", (1, 2.4),
+         lambda: figures.speaker_confusions(table, folds),
+         lambda ax: figures.plot_speaker_confusions(table, ax, folds=folds),
+         (2, figures.speaker_grid(tested["speaker"].nunique())[2])),
+        ("recall_intervals", f"Recall of each class {over_speakers}",
          lambda: evaluation.class_recall(table, folds=folds),
          lambda ax: figures.plot_recall_intervals(table, ax, folds=folds)),
-        ("reliability", "Share of right answers by confidence", (1, 2.8),
+        ("reliability", "Share of right answers by confidence",
          lambda: evaluation.reliability_table(table, folds=folds),
-         lambda ax: figures.plot_reliability(table, ax, folds=folds)),
-        ("fold_curves", "UA by epoch, each fold and seed thin, their mean thick", (1, 2.4), histories,
+         lambda ax: figures.plot_reliability(table, ax, folds=folds), (1, 2.8)),
+        ("fold_curves", "UA by epoch, each fold and seed thin, their mean thick", histories,
          lambda ax: figures.plot_history(histories(), ax, what="ua")),
-        ("duration_accuracy", f"Share of right utterances by duration {over_speakers}", (2, 2.4),
-         lambda: figures.duration_accuracy(table, known(), folds=folds),
-         lambda ax: figures.plot_duration_accuracy(table, known(), ax, folds=folds)),
-        ("embedding_emotion", f"{vectors}, by emotion", figures.fold_grid(n_folds)[2:], points,
-         lambda ax: figures.plot_fold_points(points(), ax)),
-        ("embedding_speaker", f"{vectors}, by speaker", figures.fold_grid(n_folds)[2:], points,
-         lambda ax: figures.plot_fold_points(points(), ax, by="speaker")),
+        ("embedding_emotion", f"{vectors}, by emotion", points,
+         lambda ax: figures.plot_fold_points(points(), ax), figures.fold_grid(n_folds)[2:]),
+        ("embedding_speaker", f"{vectors}, by speaker", points,
+         lambda ax: figures.plot_fold_points(points(), ax, by="speaker"), figures.fold_grid(n_folds)[2:]),
+        ("duration_accuracy", f"Share of right utterances by duration {over_speakers}",
+         lambda: figures.duration_accuracy(table, manifest, folds=folds),
+         lambda ax: figures.plot_duration_accuracy(table, manifest, ax, folds=folds), (2, 2.4)),
     ]  # fmt: skip
+    return items if manifest is not None else items[:-1]
+
+
+def _differences(predictions, folds):
+    """Differences of UA between the variants, at the seeds that all of them have."""
+    return evaluation.compare_many(evaluation.at_shared_seeds(predictions), folds=next(iter(folds.values())))
 
 
 def _difference(a, b, folds, parameters, digest):
     """How often A gives an answer more often than B, at the seeds that both have."""
-    names = [table["variant"].iloc[0] for table in (a, b)]
+    (first, about), (second, _) = parameters.items()
 
     def pair():
         both = evaluation.at_shared_seeds(pd.concat([a, b], ignore_index=True))
-        return [both[both["variant"] == name] for name in names]
+        return [both[both["variant"] == name] for name in (first, second)]
 
-    leaks = "published" in (parameters[name].get("selection") for name in names)
-    about = {"corpus": parameters[names[0]].get("corpus"), "a": names[0], "b": names[1], DIGEST: digest}
-    shared = sorted(set(a["seed"]) & set(b["seed"]))
-    protocol = _protocol(a[a["seed"].isin(shared)], parameters[names[0]], name=False) if shared else ""
-    return RunFigure(
-        f"confusion_difference_{runs.stem_of(names[0])}__{runs.stem_of(names[1])}",
+    origin = {"corpus": about.get("corpus"), "a": first, "b": second, DIGEST: digest}
+    shared = a[a["seed"].isin(b["seed"])]
+    return Item(
+        f"confusion_difference_{runs.stem_of(first)}__{runs.stem_of(second)}",
         "Confusion matrix of A minus that of B, row shares in percentage points, "
-        f"A = {names[0]}, B = {names[1]}: {protocol}.",
-        (1, 2.6),
+        f"A = {first}, B = {second}: {_protocol(shared, about)}.",
         lambda: figures.confusion_difference(*pair(), folds),
+        origin | _leak(parameters.values()),
         lambda ax: figures.plot_confusion_difference(*pair(), ax, folds=folds),
-        about | ({"selection": "published"} if leaks else {}),
+        (1, 2.6),
     )
 
 
-def _protocol(table, parameters, name=True):
+def _leak(parameters):
+    """One leaking variant is enough to say so under a table or figure."""
+    leaks = any(known.get("selection") == "published" for known in parameters)
+    return {"selection": "published"} if leaks else {}
+
+
+def _protocol(table, parameters):
     """Protocol of a variant in a few words, for captions: corpus, folds, counts."""
     test = table[table["split"] == "test"]
     seeds = test["seed"].nunique()
-    words = [
-        parameters.get("corpus", "unknown corpus"),
-        f"{test['fold'].nunique()} folds by {parameters.get('by', 'unknown')}",
-        f"{test['utterance_id'].nunique()} utterances of {test['speaker'].nunique()} speakers",
-        f"{seeds} seed{'s' * (seeds > 1)}",
-    ]
-    return ", ".join(words + [str(table["variant"].iloc[0])] * name)
-
-
-def _save_tables(run, predictions, folds, comparison, parameters, about):
-    """Print and save scores, differences and the comparison with the paper; files, and what could not be made."""
-    scores = score_intervals(predictions, folds)
-    print(_in_lines(scores), "\n")
-    for variant, table in predictions.groupby("variant"):
-        tested = table[table["split"] == "test"]
-        print(f"{variant}: confusion matrix, truth in rows, utterances over all seeds")
-        print(metrics.confusion_matrix(tested["truth"], tested["prediction"], LABELS).to_string(), "\n")
-    print(f"{_in_lines(comparison, decimals=2)}\n{RULE}\n")
-    corpus = about["corpus"]
-    if any(known.get("selection") == "published" for known in parameters.values()):
-        about = about | {"selection": "published"}  # one leaking row is enough to say so under the table
-    protocols = [_protocol(table, parameters[name]) for name, table in predictions.groupby("variant")]
-    caption = (
-        f"Scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on): {'; '.join(protocols)}."
+    return (
+        f"{parameters.get('corpus')}, {test['fold'].nunique()} folds by {parameters.get('by')}, "
+        f"{test['utterance_id'].nunique()} utterances of {test['speaker'].nunique()} speakers, "
+        f"{seeds} seed{'s' * (seeds > 1)}, {', '.join(test['variant'].unique())}"
     )
-    common = {"run": run, "parameters": about, "decimals": 1}
-    files = save_table(scores, "scores_by_variant", caption=caption, **common)
-    caption = f"WA and UA in %, mean over folds, with 95 % intervals over speakers; corpus {corpus}. {RULE}"
-    files += save_table(comparison, "paper_comparison", caption=caption, **common | {"decimals": 2})
-    context = evaluation.read_literature()[
-        LITERATURE_COLUMNS
-    ]  # of others: without this run's predictions and leaks
-    files += save_table(context, "literature", run=run, caption=LITERATURE_CAPTION)
-    if len(protocols) < 2:
-        return files, {}
-    try:
-        differences = variant_differences(predictions, folds)
-    except SerkitError as error:
-        return files, {"variant_differences": str(error)}
-    seeds = ", ".join(map(str, sorted(evaluation.at_shared_seeds(predictions)["seed"].unique())))
-    caption = f"Differences of UA as fractions, p corrected for {len(differences)} pairs (Holm): {corpus}, seed {seeds}."
-    files += save_table(differences, "variant_differences", caption=caption, **common | {"decimals": 4})
-    return files, {}
 
 
-def _remarks(run, corpus, predictions, parameters, partial):
+def _remarks(run, parameters, corpus, folds, partial=False):
     """What a reader must know before any number."""
     remarks = []
     if corpus != "iemocap":
         remarks.append(f"{corpus} is not IEMOCAP: this run can't speak about the paper's numbers.")
     remarks += sorted({runs.leak_notice(known) for known in parameters.values()} - {""})
-    if partial:
-        for variant, table in predictions.groupby("variant"):
-            tested = tested_folds(table)
-            lost = sorted(set(runs.planned_folds(run, variant) or []) - set(tested))
+    for variant, tested in folds.items():
+        lost = sorted(set(runs.planned_folds(run, variant) or []) - set(tested))
+        if partial or lost:
             missing = f"; missing: {', '.join(lost)}" if lost else ""
             remarks.append(f"{variant}: scores are of folds {', '.join(tested)} only{missing}.")
     return remarks
-
-
-def _in_lines(table, decimals=1):
-    """A table for printing: estimates with their intervals, a dash for what is not known."""
-
-    def text(cell):
-        if not isinstance(cell, Estimate):
-            return cell
-        interval = "" if pd.isna(cell.low) else f" [{cell.low:.1f}, {cell.high:.1f}]"
-        return "–" if pd.isna(cell.value) else f"{cell.value:.1f}{interval}"
-
-    return table.map(text).to_string(index=False, na_rep="–", float_format=f"{{:.{decimals}f}}".format)

@@ -141,27 +141,26 @@ class TestSaving:
             save_table(DATA, "scores", run="demo", caption="c", root=tmp_path)
         save(tmp_path, stem="scores")  # the same figure again is fine
 
-    @pytest.mark.parametrize("stem", ["", "a/b", "a b", "../a", ".hidden", "a.png", None, "ä"])
+    @pytest.mark.parametrize(
+        "stem", ["", "a/b", "a b", "../a", ".hidden", "a.png", None, "ä", "cm_2026-07-31", "20260731_cm"]
+    )
     def test_bad_stems(self, tmp_path, stem):
-        with pytest.raises(ParameterError, match="stem="):
-            save(tmp_path, stem=stem)
-
-    @pytest.mark.parametrize("stem", ["cm_2026-07-31", "20260731_cm"])
-    def test_stems_hold_no_date(self, tmp_path, stem):
-        with pytest.raises(ParameterError, match="holds a date"):
+        with pytest.raises(ParameterError, match=r"stem=.*without folder, extension or date"):
             save(tmp_path, stem=stem)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
             ({"run": "a/b"}, "run='a/b'"),
-            ({"data": [1, 2]}, "data is a list, expected a pandas DataFrame"),
-            ({"data": DATA.iloc[:0]}, r"data has shape \(0, 2\)"),
+            ({"data": [1, 2]}, r"numbers are a list of shape \(2,\), expected a pandas DataFrame"),
+            ({"data": DATA.iloc[:0]}, r"of shape \(0, 2\)"),
             ({"caption": ""}, "caption=''"),
-            ({"parameters": [1]}, "expected a mapping"),
-            ({"parameters": {"x": float("nan")}}, "not JSON compliant; expected text, finite numbers"),
-            ({"parameters": {"x": object()}}, "of type object"),
-            ({"fig": "figure"}, "expected a matplotlib Figure"),
+            ({"parameters": [1]}, "expected names with text"),
+            (
+                {"parameters": {"x": float("nan")}},
+                "not JSON compliant.*; expected names with text, finite numbers",
+            ),
+            ({"parameters": {"x": object()}}, "not object"),
         ],
     )
     def test_refused_before_anything_is_written(self, tmp_path, changes, message):
@@ -327,10 +326,9 @@ def test_leak_is_in_every_caption(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"table": [[1, 2]]}, "table is a list, expected a pandas DataFrame"),
+        ({"table": [[1, 2]]}, "are a list .*expected a pandas DataFrame"),
         ({"table": pd.DataFrame()}, r"shape \(0, 0\)"),
         ({"stem": "a/b"}, "stem='a/b'"),
-        ({"decimals": -1}, "decimals=-1"),
         ({"caption": " "}, "caption=' '"),
     ],
 )

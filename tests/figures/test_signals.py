@@ -22,14 +22,21 @@ def ax():
         yield Figure().subplots()
 
 
+def covered(patch):
+    """Where a patch over the whole height begins and ends."""
+    values, edges, _ = patch.get_data()
+    chosen = np.flatnonzero(values)
+    assert np.array_equal(chosen, np.arange(chosen[0], chosen[-1] + 1))
+    return edges[chosen[0]], edges[chosen[-1] + 1]
+
+
 class TestSignals:
     def test_spectrogram_axes(self, ax):
         spectrogram = np.linspace(-80, 0, 200 * 300).reshape(200, 300)
         figures.plot_spectrogram(spectrogram, **FRAMES, n_fft=800, ax=ax, valid_frames=250)
         # frame t is centred on t * 10 ms and bin f on f * 20 Hz
         assert ax.images[0].get_extent() == pytest.approx([-0.005, 2.995, -0.01, 3.99])
-        left, right = ax.patches[0].get_x(), ax.patches[0].get_x() + ax.patches[0].get_width()
-        assert (left, right) == pytest.approx((2.495, 2.995))
+        assert covered(ax.patches[0]) == pytest.approx((2.495, 2.995))
         assert ax.figure.axes[-1].get_ylabel() == "level (dB)"
 
     def test_a_tone_is_drawn_at_its_frequency(self, ax):
@@ -47,13 +54,13 @@ class TestSignals:
         figures.plot_mfcc(mfcc, **FRAMES, ax=ax, valid_frames=np.arange(300) >= 100)
         assert ax.images[0].get_clim() == (-30, 30)  # coefficient 0 left out
         assert ax.images[0].get_array().shape == (40, 300)
-        assert ax.patches[0].get_width() == pytest.approx(1.0)
+        assert covered(ax.patches[0]) == pytest.approx((-0.005, 0.995))
 
     def test_short_waveform_is_drawn_sample_by_sample(self, ax):
         waveform = np.sin(np.arange(100))
         figures.plot_waveform(waveform, 16_000, ax, valid_samples=80)
         assert np.array_equal(ax.lines[0].get_ydata(), waveform)
-        assert ax.patches[0].get_x() == pytest.approx(80 / 16_000)
+        assert covered(ax.patches[0]) == pytest.approx((80 / 16_000, 100 / 16_000))
 
     def test_envelope_keeps_a_single_peak(self, ax):
         waveform = np.zeros(48_000)
@@ -81,14 +88,10 @@ class TestSignals:
     def test_errors(self, ax):
         with pytest.raises(ParameterError, match="give exactly one"):
             figures.plot_coattention(np.ones(149), ax, sample_rate=16_000)
-        with pytest.raises(ParameterError, match="n_fft=None"):
-            figures.plot_coattention(np.ones(149), ax, spectrogram_db=np.zeros((2, 2)), **FRAMES)
         with pytest.raises(ParameterError, match=r"mfcc has shape \(40,\)"):
             figures.plot_mfcc(np.ones(40), **FRAMES, ax=ax)
         with pytest.raises(ParameterError, match="finite"):
             figures.plot_waveform([0.0, np.nan], 16_000, ax)
-        with pytest.raises(ParameterError, match="sample_rate=0"):
-            figures.plot_waveform([0.0], 0, ax)
         for valid in (301, -1, np.ones(299, bool)):
             with pytest.raises(ParameterError, match="from 0 to 300"):
                 figures.plot_mfcc(np.ones((300, 40)), **FRAMES, ax=ax, valid_frames=valid)
@@ -142,24 +145,23 @@ def test_many_segments_are_averaged_and_it_is_said(ax):
     assert len(drawn[0].values) == 400
     np.testing.assert_allclose(drawn[0].values, 50)
     assert drawn[0].edges[-1] == 2400
-    assert ax.get_xlabel() == "time (min:s), each step the mean of 2 segments"
+    assert ax.get_xlabel() == "time (h:min:s), each step the mean of 2 segments"
 
 
 def test_silence_is_hatched_and_named(ax):
     plot_timeline(segments(np.full((3, 4), 0.25), peak=[-6.0, -np.inf, -59.0]), ax=ax)
     hatched = [patch for patch in ax.patches if patch.get_hatch()]
-    assert [(patch.get_x(), patch.get_width()) for patch in hatched] == [(3, 3)]
+    assert [covered(patch) for patch in hatched] == [(3, 6)]
     assert ax.get_legend().get_texts()[-1].get_text() == "silence"
 
 
 @pytest.mark.parametrize(
-    ("seconds", "label", "ticks"),
-    [(720, "time (min:s)", ["0:00", "2:00", "4:00"]), (7200, "time (h:min:s)", ["0:00:00", "0:20:00"])],
+    ("seconds", "ticks"), [(720, ["0:00:00", "0:02:00", "0:04:00"]), (7200, ["0:00:00", "0:20:00"])]
 )
-def test_time_is_written_as_on_a_clock(ax, seconds, label, ticks):
+def test_time_is_written_as_on_a_clock(ax, seconds, ticks):
     plot_timeline(segments(np.full((seconds // 3, 4), 0.25)), ax=ax)
     ax.figure.draw_without_rendering()
-    assert ax.get_xlabel().startswith(label)
+    assert ax.get_xlabel().startswith("time (h:min:s)")
     assert [tick.get_text() for tick in ax.get_xticklabels()][: len(ticks)] == ticks
 
 
@@ -174,5 +176,3 @@ def test_nothing_is_cut_off(ax, n):
 def test_errors(ax):
     with pytest.raises(ParameterError, match=r"segments lack peak_dbfs; give Prediction.segments"):
         plot_timeline(segments(np.full((2, 4), 0.25)).drop(columns="peak_dbfs"), ax=ax)
-    with pytest.raises(ParameterError, match=r"none of the 1 rows lasts any time"):
-        plot_timeline(segments(np.full((1, 4), 0.25), starts=[0], ends=[0]), ax=ax)

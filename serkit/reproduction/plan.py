@@ -149,7 +149,7 @@ def make_plan(
 
 def _step(notebook, parameters, suffix="", **about):
     folder = project_home() / "runs" / parameters["run"] / "notebooks"
-    return Step(notebook, parameters, folder / f"{notebook}{suffix}.ipynb", **about)
+    return Step(notebook, dict(parameters), folder / f"{notebook}{suffix}.ipynb", **about)
 
 
 def _preparation(shared, bases, about_corpus):

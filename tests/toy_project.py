@@ -28,11 +28,7 @@ if pathlib.Path("fail").exists() and fold == "2":
 WAITING = """
 folder = pathlib.Path("runs", run, f"{recipe}_{selection}_{by}_demo", f"fold={fold}", f"seed={seed}")
 (folder / "pid").write_text(str(os.getpid()))
-try:
-    time.sleep(float(pathlib.Path("sleep").read_text()) if pathlib.Path("sleep").exists() else 0)
-except KeyboardInterrupt:
-    (folder / "saved").touch()
-    raise
+time.sleep(float(pathlib.Path("sleep").read_text()) if pathlib.Path("sleep").exists() else 0)
 """
 WRITING = """
 key = json.loads(pathlib.Path("keys.json").read_text())[name]

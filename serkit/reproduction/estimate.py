@@ -8,11 +8,11 @@ import io
 import math
 import multiprocessing
 import shutil
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
@@ -27,9 +27,8 @@ from serkit.reproduction.jobs import threads_per_job
 NOTEBOOK_S = 15  # s, start of a kernel, imports and pictures
 NOTEBOOK_BYTES = 5_000_000  # executed notebook, figures and tables of one step
 UTTERANCES = 8  # that are measured
-PREDICTED = (
-    0.5  # of the time of training on a segment, at most: a step goes once forward, and back in twice that
-)
+# of the time of training on a segment, at most: a step goes once forward, and back in twice that
+PREDICTED = 0.5
 CHECKPOINTS = 2 * 3  # weights and AdamW's two moments of each; the next checkpoint is written beside the last
 # trainings that agree in these take the same time for a segment, and are measured once
 KIND = attrgetter(
@@ -77,24 +76,22 @@ def estimate(todo, manifest, threads=0):
     answers = list(filter(None, measured.values()))
     if answers:  # whatever comes first writes the store, or what is missing of it
         largest = max(answers, key=lambda answer: answer["store_bytes"])
-        seconds, size = _store_cost(manifest, training[0].experiment, largest)
+        seconds, size = _store_cost(rows, training[0].experiment, largest)
         first = costs[todo[0].title]
         costs[todo[0].title] = replace(first, seconds=first.seconds + seconds, disk=first.disk + size)
     return costs
 
 
-def _store_cost(manifest, experiment, measured):
+def _store_cost(rows, experiment, measured):
     """Seconds and bytes that are missing of the feature store, with what a frozen encoder makes of it."""
     from serkit.features.store import store_key  # here and below: torch is slow to import
 
-    rows = folds.task_rows(manifest)
     speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
-    folder = runs.processed_folder(experiment.corpus) / store_key(manifest, named(experiment.recipe))
+    folder = runs.processed_folder(experiment.corpus) / store_key(rows, named(experiment.recipe))
     there = sum(path.stat().st_size for path in folder.rglob("*.npy"))
-    seconds = (
-        0 if (folder / "store.json").exists() else speech_s * measured["extraction_s"] / threads_per_job(1)
-    )
-    return seconds, max(int(speech_s * measured["store_bytes"]) - there, 0)
+    seconds = speech_s * measured["extraction_s"] / threads_per_job(1)
+    is_whole = (folder / "store.json").exists()
+    return 0 if is_whole else seconds, max(int(speech_s * measured["store_bytes"]) - there, 0)
 
 
 def _count_segments(rows, experiment):
@@ -156,8 +153,8 @@ def measure(experiment, rows, threads=0):
     dict of str to float or None
     """
     print(f"measuring {experiment.variant} on this machine ...", flush=True)
-    ordered = rows.sort_values("num_samples", kind="stable")
-    some = ordered.iloc[sorted({int((k + 0.5) * len(ordered) / UTTERANCES) for k in range(UTTERANCES)})]
+    middles = (np.arange(UTTERANCES) + 0.5) / UTTERANCES * len(rows)
+    some = rows.sort_values("num_samples", kind="stable").iloc[np.unique(middles.astype(int))]
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_measure, experiment, some, threads).result()
@@ -168,48 +165,35 @@ def measure(experiment, rows, threads=0):
 
 
 def _measure(experiment, rows, threads):
-    """The work on a few utterances, in a process of its own."""
+    """The work on a few utterances, in a process of its own, without a word."""
     import torch
 
-    from serkit.features import audio
     from serkit.features.store import build_store
-    from serkit.features.views import segment_features
     from serkit.model.coattention import CoAttentionModel, resolve_structure
     from serkit.training.loop import model_config, time_steps
 
-    free = psutil.virtual_memory().available + psutil.Process().memory_info().rss  # this process will be gone
-    threads, slow = threads or torch.get_num_threads(), experiment.profile == "paper"
-    if torch.cuda.is_available():
-        free, slow = torch.cuda.mem_get_info()[0], False
+    sys.stdout = sys.stderr = io.StringIO()
+    on_gpu = torch.cuda.is_available()
+    free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available
+    torch.set_num_threads(threads or torch.get_num_threads())
     at_once = experiment.micro_batch or experiment.batch_size
-    sizes = (2, 4) if slow else (max(at_once // 2, 1), at_once)  # two make a line
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        redirect_stdout(io.StringIO()),
-        redirect_stderr(io.StringIO()),
-    ):
-        store = build_store(rows, named(experiment.recipe), folder, skip_broken=True)
-        rows = rows[rows["utterance_id"].isin(store.utterances["utterance_id"])]
-        speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
-        torch.set_num_threads(1)
-        segment_features(audio.read(rows["path"].iloc[0]), store.recipe)  # the first one makes tables
+    largest = min(at_once, 4) if experiment.profile == "paper" and not on_gpu else at_once
+    sizes = max(largest // 2, 1), largest  # two make a line
+    with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        for path in rows["path"]:
-            segment_features(audio.read(path), store.recipe)
-        extraction_s = (time.perf_counter() - began) / speech_s
-        torch.set_num_threads(threads)
-        steps = [time_steps(replace(experiment, batch_size=n, micro_batch=0), store) for n in sizes]
+        store = build_store(rows, named(experiment.recipe), folder, workers=1, skip_broken=True)
+        extraction_s = time.perf_counter() - began
+        steps = [time_steps(replace(experiment, batch_size=n, micro_batch=None), store) for n in sizes]
         written = sum(path.stat().st_size for path in store.folder.rglob("*.npy"))
     growth = np.maximum(np.subtract(steps[1], steps[0]), 0) / max(sizes[1] - sizes[0], 1)
-    seconds, memory = steps[1] + growth * max(at_once - sizes[1], 0)
+    seconds, memory = steps[1] + growth * (at_once - largest)
     with torch.device("meta"):
-        n_weights = sum(
-            CoAttentionModel(resolve_structure(model_config(experiment))).count_parameters().values()
-        )
+        model = CoAttentionModel(resolve_structure(model_config(experiment)))
+    speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
     return {
         "segment_s": float(seconds) / at_once, "memory": float(memory), "free": free,
-        "extraction_s": extraction_s, "store_bytes": written / speech_s,
-        "model_bytes": 4 * n_weights,
+        "extraction_s": extraction_s / speech_s, "store_bytes": written / speech_s,
+        "model_bytes": 4 * sum(model.count_parameters().values()),
     }  # fmt: skip
 
 
@@ -234,35 +218,22 @@ def describe(costs, experiment, at_once=1, sharing=1):
     lines, worst = [], max(costs, key=lambda cost: cost.memory)
     if worst.memory:
         needed, several = worst.memory * sharing, f" of {sharing} trainings" if sharing > 1 else ""
-        lines.append(
-            f"memory: about {show_bytes(needed)} at the peak{several}, {show_bytes(worst.free)} free"
-        )
+        lines = [f"memory: about {show_bytes(needed)} at the peak{several}, {show_bytes(worst.free)} free"]
         if needed > worst.free:
-            fewer = "use fewer jobs, " if sharing > 1 else ""
             half = max((experiment.micro_batch or experiment.batch_size) // 2, 1)
             lines.append(
                 f"WARNING: batch_size={experiment.batch_size} does not fit into the free memory; end other programs, "
-                f"{fewer}set micro_batch={half} (the batch stays as it is), or gradient_checkpointing=True"
+                f"use fewer jobs, set micro_batch={half} (the batch stays as it is), or gradient_checkpointing=True"
             )
-    needed, free = _disk(costs, at_once)
+    needed, free = disk_use(costs, at_once)
     lines.append(f"disk:   about {show_bytes(needed)}, {show_bytes(free)} free")
-    return lines + [f"WARNING: {fault}" for fault in disk_faults(costs, at_once)]
+    return lines + ["WARNING: it does not fit on the disk"] * (needed > free)
 
 
-def _disk(costs, at_once):
+def disk_use(costs, at_once=1):
     """Bytes that a plan writes at most, and bytes that are free."""
     checkpoints = sorted((cost.checkpoints for cost in costs), reverse=True)[:at_once]
     return sum(cost.disk for cost in costs) + sum(checkpoints), shutil.disk_usage(project_home()).free
-
-
-def disk_faults(costs, at_once=1):
-    """What is wrong with a plan that does not fit on the disk; nothing if it does."""
-    needed, free = _disk(costs, at_once)
-    if needed > free:
-        yield (
-            f"the disk of {project_home()} has {show_bytes(free)} free, this plan needs {show_bytes(needed)}; "
-            "make room, or choose fewer folds or seeds"
-        )
 
 
 def show_bytes(n):

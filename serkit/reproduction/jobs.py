@@ -12,23 +12,20 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 from filelock import FileLock
 
 from serkit import runs
-from serkit.errors import ParameterError
+from serkit.errors import check_range
 
 INTERRUPTED = "interrupted"  # how the fault of a job begins that was asked to stop
-MOST = 256  # jobs at a time
 THREADS = "OMP_NUM_THREADS"
 POLL_S = 0.05
-PATIENCE_S = 30  # s that an interrupted cell may take to end; a training goes on at its last epoch anyway
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 LONGEST = 2000  # characters of a fault
 
@@ -50,49 +47,30 @@ class Job:
 
     def __init__(self, step, environment=None):
         self.step = step
-        self._stopped = None  # when it was asked to stop
         step.output.parent.mkdir(parents=True, exist_ok=True)
-        parameters = json.dumps(step.parameters, default=str)
-        command = [
-            sys.executable,
-            "-m",
-            "serkit.reproduction.jobs",
-            str(step.source),
-            str(step.output),
-            parameters,
-        ]
+        arguments = [str(step.source), str(step.output), json.dumps(step.parameters, default=str)]
         # a kernel named python3 in somebody's home must not be taken instead of this environment's
         variables = {"JUPYTER_PREFER_ENV_PATH": "1"} | os.environ | (environment or {})
         with open(step.log, "wb") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=step.home, env=variables,
-                start_new_session=True,
+                [sys.executable, "-m", "serkit.reproduction.jobs", *arguments], stdin=subprocess.PIPE, stdout=log,
+                stderr=log, cwd=step.home, env=variables, start_new_session=True,
             )  # fmt: skip
-
-    def stop(self, at_once=False):
-        """Ctrl-C for the cell that runs; what is still there after :data:`PATIENCE_S` is killed. May be repeated."""
-        if self._stopped is None:
-            self._stopped = time.monotonic()
-            with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                kernels = psutil.Process(self.process.pid).children()
-                at_once = at_once or not kernels
-                for kernel in kernels:
-                    os.killpg(kernel.pid, signal.SIGINT)
-        if at_once or time.monotonic() > self._stopped + PATIENCE_S:
-            self.process.kill()  # its kernel notices within a second
 
     def fault(self):
         """None, or in one line what went wrong; waits for the end."""
         code = self.process.wait()
         self.process.stdin.close()
-        if code == 0 and self.step.experiment is None:
-            runs.write_json(self.step.record, {"key": self.step.key(), "parameters": self.step.parameters})
         if code < 0:
-            why = ", perhaps for want of memory" if -code == signal.SIGKILL and not self._stopped else ""
+            why = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
             log = runs.show_path(self.step.log)
             return f"its process was ended by {signal.Signals(-code).name}{why}; see {log}"
-        lines = self.step.log.read_text(errors="replace").strip().splitlines()
-        return one_line((lines or [f"exit code {code} without a message"])[-1]) if code else None
+        if code > 0:
+            *_, last = ["", *self.step.log.read_text(errors="replace").strip().splitlines()]
+            return one_line(last) or f"exit code {code} without a message"
+        if self.step.experiment is None:
+            runs.write_json(self.step.record, {"key": self.step.key(), "parameters": self.step.parameters})
+        return None
 
 
 def one_line(text):
@@ -101,8 +79,7 @@ def one_line(text):
     >>> one_line("cell 3: RuntimeError: size\\n  mismatch ")
     'cell 3: RuntimeError: size mismatch'
     """
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
+    return textwrap.shorten(text, LONGEST, placeholder=" ...")
 
 
 def execute(step, environment=None):
@@ -128,7 +105,7 @@ def execute(step, environment=None):
 def run_local(steps, n_jobs, on_change=None):
     """Run steps on this machine, some side by side; none waits for the result of another.
 
-    Ctrl-C and SIGTERM are passed on to every job and waited for; a second Ctrl-C ends them at once.
+    Ctrl-C ends every job at once: a training goes on at its last finished epoch the next time.
 
     Parameters
     ----------
@@ -147,51 +124,35 @@ def run_local(steps, n_jobs, on_change=None):
         that was asked to stop begins with ``interrupted``; one that was not started is left out.
     """
     say = on_change or (lambda title, state: None)
-    waiting, running, faults = deque(steps), {}, {}
+    waiting, running, faults, environments = deque(steps), {}, {}, job_environments(n_jobs)
 
-    def end(step, fault):
-        asked = bool(fault and signals)
-        faults[step.title] = f"{INTERRUPTED}: {fault}" if asked else fault
-        say(step.title, faults[step.title] if asked else f"failed: {fault}" if fault else "done")
+    def end(title, fault, kind="failed: "):
+        faults[title] = fault
+        say(title, f"{kind}{fault}" if fault else "done")
 
-    environments = job_environments(n_jobs)
-    with _asked_to_stop() as signals:
-        try:
-            while running or (waiting and not signals):
-                for slot, environment in enumerate(environments):
-                    job = running.get(slot)
-                    if job and signals:
-                        job.stop(at_once=signals.count(signal.SIGINT) > 1)
-                    try:
-                        if job and job.process.poll() is not None:
-                            del running[slot]
-                            step = job.step
-                            end(step, job.fault())
-                        if slot not in running and waiting and not signals:
-                            step = waiting.popleft()
-                            say(step.title, "running")
-                            running[slot] = Job(step, environment)
-                    except OSError as error:  # a full disk, no more processes: the others may still go on
-                        end(step, one_line(f"{type(error).__name__}: {error}"))
-                time.sleep(POLL_S)
-        finally:
-            for job in running.values():
-                job.process.kill()
-    return faults
-
-
-@contextmanager
-def _asked_to_stop():
-    """A list that grows with every Ctrl-C and SIGTERM."""
-    signals, before = [], {}
-    if threading.current_thread() is threading.main_thread():  # elsewhere signals can't be caught
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda number, _: signals.append(number))
     try:
-        yield signals
+        while running or waiting:
+            for slot, environment in enumerate(environments):
+                try:
+                    if slot in running and running[slot].process.poll() is not None:
+                        job = running.pop(slot)
+                        step = job.step
+                        end(step.title, job.fault())
+                    if slot not in running and waiting:
+                        step = waiting.popleft()
+                        say(step.title, "running")
+                        running[slot] = Job(step, environment)
+                except OSError as error:  # a full disk, no more processes: the others may still go on
+                    end(step.title, one_line(f"{type(error).__name__}: {error}"))
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        for job in running.values():
+            end(job.step.title, f"{INTERRUPTED}: ended in mid-work", kind="")
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for job in running.values():
+            job.process.kill()  # its kernel notices within a second
+            job.process.wait()
+    return faults
 
 
 def find_gpus():
@@ -211,8 +172,7 @@ def count_jobs(jobs):
     ParameterError
         If ``jobs`` is no number from 0 to 256.
     """
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 0 <= jobs <= MOST:
-        raise ParameterError(f"jobs={jobs!r}, expected 0 (one for each GPU) to {MOST} at a time")
+    check_range("jobs", jobs, 0, 256, whole=True)
     return jobs or max(len(find_gpus()), 1)
 
 
@@ -260,10 +220,11 @@ def main(notebook, output, parameters):
     cells = []
     try:
         # whoever was told to end may still be here. Kernels talk over sockets: TCP ports can collide between them
-        with (
+        lock, sockets = (
             FileLock(Path(output).with_suffix(".lock")),
-            tempfile.TemporaryDirectory(prefix="serkit-") as folder,
-        ):
+            tempfile.TemporaryDirectory(prefix="serkit-"),
+        )
+        with lock, sockets as folder:
             papermill.execute_notebook(
                 notebook, output, json.loads(parameters), progress_bar=False, log_output=True,
                 start_timeout=KERNEL_START_S, on_cell_start=lambda cell, cell_index: cells.append(cell_index),
@@ -273,9 +234,9 @@ def main(notebook, output, parameters):
         sys.exit(one_line(f"cell {error.cell_index}: {error.ename}: {error.evalue}"))
     except Exception as error:  # a dead kernel, a full disk
         kind = type(error).__name__
-        place = f"cell {cells[-1]}: " if cells else ""
+        where = f"cell {cells[-1]}: " if cells else ""
         killed = "; it was killed, perhaps for want of memory" if kind == "DeadKernelError" else ""
-        sys.exit(one_line(f"{place}{kind}: {error}{killed}"))
+        sys.exit(one_line(f"{where}{kind}: {error}{killed}"))
 
 
 if __name__ == "__main__":

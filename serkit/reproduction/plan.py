@@ -4,14 +4,14 @@ import ast
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 
 from serkit import folds, runs
 from serkit.errors import ParameterError, RunError, SerkitError
-from serkit.experiment import Experiment, project_home
+from serkit.experiment import SETTINGS, Experiment, check_names, convert, project_home
 
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
@@ -20,9 +20,8 @@ ABLATIONS = "07_ablations"
 TOGETHER = (ANALYSIS, ABLATIONS)  # put finished folds together
 ALWAYS = ("recipe", "selection", "by", "profile", "fold", "seed")  # given to notebook 05, usual or not
 ALL = "*"  # variants
-CORPUS = ("corpus", "root", "run")  # of a grid's [common]: words that the command line may give as well
-REPEATS = ("folds", "seeds")  # of [common]: lists that are no choice between variants
-SETTINGS = [field.name for field in fields(Experiment) if field.name not in ("corpus", "fold", "seed")]
+COMMON = ("corpus", "root", "run", "folds", "seeds")  # of a grid's [common] only: the same for all variants
+VARIED = [name for name in SETTINGS if name not in ("corpus", "fold", "seed")]  # these may differ
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class Step:
     def title(self):
         """Name of the step in plan and progress; no two steps of a plan have the same."""
         fold = self.experiment and f"fold={self.experiment.fold} seed={self.experiment.seed}"
-        words = " ".join(word for word in (self.label, fold) if word)
-        return f"{self.notebook}  {words}".strip()
+        return f"{self.notebook}  {' '.join(filter(None, (self.label, fold)))}".strip()
 
     @property
     def record(self):
@@ -66,8 +64,8 @@ class Step:
     def known_parameters(self):
         """Names of all parameters of the notebook: what its cell with that tag assigns."""
         cells = json.loads(self.source.read_text(encoding="utf-8"))["cells"]
-        tagged = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-        nodes = ast.walk(ast.parse("".join(next(tagged, {"source": ""})["source"])))
+        tagged = (cell["source"] for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+        nodes = ast.walk(ast.parse("".join(next(tagged, ""))))
         return [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
 
     def key(self):
@@ -86,18 +84,23 @@ class Step:
             finished = json.loads(self.record.read_text())["key"] == self.key()
         except (OSError, ValueError, KeyError):
             return False
-        return finished and all(Path(path).exists() for path in self.needs)
+        return finished and all(path.exists() for path in self.needs)
 
     def check(self):
         """Refuse parameters that the notebook does not have (papermill only warns), and foreign results."""
-        known = self.known_parameters()
-        for name in self.parameters:
-            _check(
-                name in known,
-                f"{self.notebook} has no parameter {name!r}, expected one of {', '.join(known)}",
-            )
+        with _about(self.notebook):
+            check_names(self.parameters, self.known_parameters())
         if self.experiment is not None:
             runs.check_folder(self.output.parent, self.experiment)
+
+
+@contextmanager
+def _about(what):
+    """Say of a mistake where it stands."""
+    try:
+        yield
+    except SerkitError as error:
+        raise ParameterError(f"{what}: {error}") from error
 
 
 def make_plan(
@@ -128,55 +131,50 @@ def make_plan(
     -------
     list of Step
     """
-    variants = [(label, settings | changes) for label, changes in variants] or [("", settings)]
-    labels = [label if len(variants) > 1 else "" for label, _ in variants]
-    bases = [Experiment(corpus=corpus, **chosen) for _, chosen in variants]
-    place = {"run": run, "corpus": corpus, "root": root}
-    steps = _preparation(place, bases, {"iemocap_check": check, "skip_broken": skip_broken})
-    for label, base in zip(labels, bases, strict=True):
+    variants = [(label if len(variants) > 1 else "", changes) for label, changes in variants] or [("", {})]
+    bases = {label: Experiment.of({"corpus": corpus} | settings | changes) for label, changes in variants}
+    shared = {"run": run, "corpus": corpus, "root": root}
+    steps = _preparation(shared, list(bases.values()), {"iemocap_check": check, "skip_broken": skip_broken})
+    for label, base in bases.items():
         all_folds = folds.make_folds(manifest, base.by, base.selection)
         chosen = [folds.find_fold(all_folds, name) for name in fold_names] or all_folds
         for seed, fold in product(seeds, chosen):
-            steps.append(_training(place, replace(base, fold=fold.name, seed=seed), label))
-    for label, base in zip(labels, bases, strict=True):
-        parameters = place | {"variant": base.variant} | ({"name_variant": True} if label else {})
-        name = f"{ANALYSIS}_{base.variant}" if label else ANALYSIS
-        steps.append(Step(ANALYSIS, parameters, _executed(run, name), label=label, reads=base.variant))
-    return [*steps, Step(ABLATIONS, place, _executed(run, ABLATIONS), reads=ALL)]
+            steps.append(_training(shared, replace(base, fold=fold.name, seed=seed), label))
+    for label, base in bases.items():
+        parameters = shared | {"variant": base.variant, "name_variant": bool(label)}
+        suffix = f"_{base.variant}" if label else ""
+        steps.append(_step(ANALYSIS, parameters, suffix, label=label, reads=base.variant))
+    return [*steps, _step(ABLATIONS, shared, reads=ALL)]
 
 
-def _executed(run, name):
-    return project_home() / "runs" / run / "notebooks" / f"{name}.ipynb"
+def _step(notebook, parameters, suffix="", **about):
+    folder = project_home() / "runs" / parameters["run"] / "notebooks"
+    return Step(notebook, dict(parameters), folder / f"{notebook}{suffix}.ipynb", **about)
 
 
-def _preparation(place, bases, about_corpus):
+def _preparation(shared, bases, about_corpus):
     """Notebooks 01 to 04; 01 once more for each further protocol, whose folds it writes down."""
-    run, first = place["run"], bases[0]
-    needs = (runs.processed_folder(first.corpus) / runs.MANIFEST,)
-    common = place | {"recipe": first.recipe}
+    needs = (runs.processed_folder(shared["corpus"]) / runs.MANIFEST,)
+    shared = shared | {"recipe": bases[0].recipe}
     steps = []
     for by, selection in dict.fromkeys((base.by, base.selection) for base in bases):
-        name = f"{PREPARATION[0]}_{by}_{selection}" if steps else PREPARATION[0]
-        label = f"by={by} selection={selection}" if steps else ""
-        parameters = common | {"by": by, "selection": selection} | about_corpus
-        steps.append(Step(PREPARATION[0], parameters, _executed(run, name), needs=needs, label=label))
-    for name in PREPARATION[1:]:
-        parameters = common | {"profile": first.profile}
-        steps.append(Step(name, parameters, _executed(run, name), needs=needs))
-    return steps
+        suffix, label = (f"_{by}_{selection}", f"by={by} selection={selection}") if steps else ("", "")
+        parameters = shared | {"by": by, "selection": selection} | about_corpus
+        steps.append(_step(PREPARATION[0], parameters, suffix, needs=needs, label=label))
+    parameters = shared | {"profile": bases[0].profile}
+    return steps + [_step(name, parameters, needs=needs) for name in PREPARATION[1:]]
 
 
-def _training(place, experiment, label):
+def _training(shared, experiment, label):
     """Notebook 05: what it has no parameter for, and is not as usual, goes into its ``settings``."""
-    output = experiment.folder(place["run"]) / f"{TRAINING}.ipynb"
-    step = Step(TRAINING, {}, output, experiment, label=label)
-    usual = asdict(Experiment(profile=experiment.profile))
-    known, parameters, rest = step.known_parameters(), dict(place), {}
+    output = experiment.folder(shared["run"]) / f"{TRAINING}.ipynb"
+    step = Step(TRAINING, shared | {"name_variant": bool(label)}, output, experiment, label=label)
+    known, usual, rest = step.known_parameters(), asdict(Experiment(profile=experiment.profile)), {}
     for name, value in asdict(experiment).items():
         if value != usual[name] or name in ALWAYS:
-            (parameters if name in known else rest)[name] = value
-    parameters |= {"settings": rest} if rest else {}
-    return replace(step, parameters=parameters | ({"name_variant": True} if label else {}))
+            (step.parameters if name in known else rest)[name] = value
+    step.parameters["settings"] = rest
+    return step
 
 
 def unfinished(steps):
@@ -239,90 +237,53 @@ def read_grid(path):
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ParameterError(f"grid {path}: is not TOML ({error}); see notebooks/grids/demo.toml") from error
-    _check_table(f"grid {path}", content, "[common]", ("title", "common", "variant"))
-    common, about = content.get("common", {}), f"grid {path}, [common]"
-    _check_table(about, common, "[common]", (*CORPUS, *REPEATS, *SETTINGS))
-    texts = {"title": content.get("title", path.stem), "corpus": common.get("corpus", "demo")}
-    texts |= {name: common.get(name, "") for name in ("root", "run")}
-    for name, value in texts.items():
-        _check(isinstance(value, str), f"grid {path}: {name}={value!r}, expected text in quotes")
-    names, seeds = common.get("folds", "all"), common.get("seeds", [111])
-    names = (
-        [] if names == "all" else _check_list(f"{about}: folds", names, (int, str), '"all" or such as [1, 2]')
-    )
-    for seed in _check_list(f"{about}: seeds", seeds, (int,), "such as [111, 211]"):
-        _experiment(about, {"seed": seed})
-    shared = {name: value for name, value in common.items() if name in SETTINGS}
+    with _about(f"grid {path}"):
+        check_names(content, ("title", "common", "variant"))
+    common, variants, folders = content.get("common", {}), {}, set()
+    with _about(f"grid {path}, [common]"):
+        check_names(common, (*COMMON, *VARIED))
+        corpus = convert("corpus", common.get("corpus", "demo"))
+        names = _values("fold", common.get("folds", "all"))
+        seeds = _values("seed", common.get("seeds", 111))
+    shared = {name: value for name, value in common.items() if name in VARIED}
     tables = content.get("variant", [{}] if shared else [])
-    missing = f"grid {path}: holds no variant; add a table that begins with [[variant]] for each"
-    _check(isinstance(tables, list) and tables, missing)
-    variants = {}  # label: settings and experiment
-    for number, table in enumerate(tables, start=1):
-        where = f"grid {path}, variant {number}"
-        for label, settings, experiment in _read_variant(where, table, shared, texts["corpus"]):
-            _check_new(f"grid {path}", label, experiment, variants)
-            variants[label] = (settings, experiment)
-    pairs = [(label, settings) for label, (settings, _) in variants.items()]
-    return Grid(path, **texts, variants=pairs, folds=list(map(str, names)), seeds=seeds)
+    for number, table in enumerate(tables if isinstance(tables, list) else [tables], start=1):
+        with _about(f"grid {path}, variant {number}"):
+            for label, settings in _combinations(table, shared):
+                folder = Experiment.of({"corpus": corpus} | settings).variant
+                label = label or folder
+                if label in variants or folder in folders:
+                    raise ParameterError(
+                        f"variant {label!r} has the name or the folder ({folder}) of another one; take it out, or "
+                        "give it a grid and a run of its own"
+                    )
+                variants[label] = settings
+                folders.add(folder)
+    if not variants:
+        raise ParameterError(
+            f"grid {path}: holds no variant; add a table that begins with [[variant]] for each"
+        )
+    return Grid(
+        path, str(content.get("title", path.stem)), corpus, str(common.get("root", "")), str(common.get("run", "")),
+        list(variants.items()), [] if names == ["all"] else names, seeds,
+    )  # fmt: skip
 
 
-def _check(good, message):
-    if not good:
-        raise ParameterError(message)
+def _values(name, given):
+    """The values of a setting, each once: a list of them, or a single one."""
+    values = [convert(name, value) for value in (given if isinstance(given, list) else [given])]
+    if not values:
+        raise ParameterError(f"{name}=[], expected a value, or a list of at least one")
+    return list(dict.fromkeys(values))
 
 
-def _check_table(about, table, begins, known):
-    """Refuse what is not a table, or holds a name that does not exist; say which may have been meant."""
-    _check(isinstance(table, dict), f"{about}: {table!r}, expected a table that begins with {begins}")
-    for name in table:
-        near = get_close_matches(name, known, n=1)
-        expected = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        _check(name in known, f"{about}: {name!r} is not a setting, {expected}")
-
-
-def _check_list(about, values, kinds, expected):
-    """Folds or seeds: different values."""
-    good = isinstance(values, list) and values and all(type(value) in kinds for value in values)
-    good = good and len(set(map(str, values))) == len(values)
-    _check(good, f"{about}={values!r}, expected {expected}, none twice")
-    return values
-
-
-def _read_variant(about, table, shared, corpus):
-    """Label, settings and experiment of each combination of values that a table asks for."""
-    for name in sorted({*CORPUS, *REPEATS} & set(table if isinstance(table, dict) else ())):
-        raise ParameterError(f"{about}: {name} is the same for all variants; move it to [common]")
-    _check_table(about, table, "[[variant]]", ("name", *SETTINGS))
-    name = table.get("name", "")
-    _check(isinstance(name, str), f"{about}: name={name!r}, expected text in quotes")
-    about += f" ({name})" if name else ""
-    settings = shared | {key: value for key, value in table.items() if key != "name"}
-    lists = {key: value for key, value in settings.items() if isinstance(value, list)}
-    for key, values in lists.items():
-        _check(values, f"{about}: {key}=[], expected a value, or a list of at least one")
-    for values in product(*lists.values()):
-        choice = dict(zip(lists, values, strict=True))
-        experiment = _experiment(about, {"corpus": corpus} | settings | choice)
-        label = ", ".join([name, *(f"{key}={value}" for key, value in choice.items())])
-        yield label if name else experiment.variant, settings | choice, experiment
-
-
-def _experiment(about, settings):
-    """The experiment of these settings: whatever it refuses is refused here."""
-    try:
-        return Experiment(**settings)
-    except SerkitError as error:
-        raise ParameterError(f"{about}: {error}") from error
-
-
-def _check_new(about, label, experiment, variants):
-    """Refuse two variants of one folder or of one label."""
-    now = asdict(experiment)
-    for other, (_, before) in variants.items():
-        then = asdict(before)
-        changes = [f"{name}={then[name]!r} and {now[name]!r}" for name in now if then[name] != now[name]]
-        pair = f"{about}: variants {other!r} and {label!r}"
-        _check(changes, f"{pair} are the same; take one out")
-        share = f"{pair} differ in {', '.join(changes)} only and would share the folder {before.variant}"
-        _check(before.variant != experiment.variant, f"{share}; give each a grid and a run of its own")
-        _check(other != label, f"{about}: two variants are called {label!r}; give each a name of its own")
+def _combinations(table, shared):
+    """Label and settings of each combination of values that a table asks for; no label: named as its folder."""
+    check_names(table, ("name", *COMMON, *VARIED))
+    for name in table.keys() & COMMON:
+        raise ParameterError(f"{name} is the same for all variants; move it to [common]")
+    values = {name: _values(name, given) for name, given in (shared | table).items() if name != "name"}
+    for choice in product(*values.values()):
+        settings = dict(zip(values, choice, strict=True))
+        chosen = [f"{name}={value}" for name, value in settings.items() if len(values[name]) > 1]
+        yield ", ".join([str(table["name"]), *chosen]) if "name" in table else "", settings

@@ -4,26 +4,23 @@ papermill executes the notebooks; what is DONE for the same parameters is skippe
 is named at the end and never stops the others.
 """
 
-import os
 import shutil
-import socket
 import time
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
+from itertools import groupby
 
-import psutil
+import pandas as pd
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
+from rich import get_console
+from rich.progress import Progress, TimeElapsedColumn
+from tabulate import tabulate
 
 from serkit import corpora, runs
 from serkit.errors import ParameterError, RunError, SerkitError
-from serkit.reproduction.estimate import Cost, describe, disk_faults, estimate, show_bytes
+from serkit.reproduction.estimate import Cost, describe, disk_use, estimate, show_bytes
 from serkit.reproduction.jobs import INTERRUPTED, count_jobs, execute, find_gpus, run_local, threads_per_job
-from serkit.reproduction.plan import TOGETHER, TRAINING, make_plan, unfinished
+from serkit.reproduction.plan import TRAINING, make_plan, unfinished
 
 GRID = "grid.toml"  # copy of the grid in its run folder
 A_DAY_S = 86_400  # over which the time left is reckoned: jobs take minutes to hours
@@ -57,7 +54,8 @@ def reproduce(
     int
         Exit code: 0 when everything is done, 1 when a step failed, 130 when it was interrupted.
     """
-    runner, jobs = _choose_runner(run, jobs, scheduler, dry_run)
+    runs.check_run_name(run)
+    runner, jobs = _choose_runner(jobs, scheduler, dry_run)
     if grid is not None:
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
         print(f"grid {runs.show_path(grid.path)}: {grid.title}")
@@ -67,8 +65,12 @@ def reproduce(
     print_plan(steps, costs, jobs)
     if dry_run:
         return 0
-    for fault in disk_faults(costs.values(), jobs):
-        raise RunError(fault)
+    needed, free = disk_use(costs.values(), jobs)
+    if needed > free:
+        raise RunError(
+            f"the disk of {runs.project_home()} has {show_bytes(free)} free, this plan needs {show_bytes(needed)}; "
+            "make room, or choose fewer folds or seeds"
+        )
     outcome = run_plan(steps, run, jobs, runner=runner, grid=grid, costs=costs)
     if outcome["interrupted"] or outcome["not started"]:
         return 130
@@ -78,7 +80,7 @@ def reproduce(
     return 0
 
 
-def _choose_runner(run, jobs, scheduler, dry_run):
+def _choose_runner(jobs, scheduler, dry_run):
     """What runs the trainings, and how many of them at a time; a cluster that can't is refused here."""
     if not scheduler:
         return run_local, count_jobs(jobs)
@@ -88,36 +90,36 @@ def _choose_runner(run, jobs, scheduler, dry_run):
         )
     from serkit.reproduction import cluster  # here: dask takes a while to import
 
-    folder = runs.project_home() / "runs" / run
-
     def runner(steps, _, on_change):
-        return cluster.run_on_cluster(steps, scheduler, execute, on_change, folder=folder)
+        return cluster.run_on_cluster(steps, scheduler, execute, on_change)
 
-    return runner, 1 if dry_run else cluster.check_cluster(scheduler, folder)
+    return runner, 1 if dry_run else cluster.check_cluster(scheduler)
 
 
 def print_plan(steps, costs, jobs=1):
     """Show what will run, what is done, and how long it takes at most."""
     print(f"{len(steps)} steps, {len(steps) - len(costs)} done before")
-    experiments = {step.title: asdict(step.experiment) for step in steps if step.experiment is not None}
-    first = next(iter(experiments.values()))
-    names = [name for name in first if name not in ("fold", "seed")]
-    common = [name for name in names if all(first[name] == given[name] for given in experiments.values())]
-    width = max(45, *(len(step.title) for step in steps))
+    trainings = [step for step in steps if step.experiment is not None]
+    settings = pd.DataFrame([asdict(step.experiment) for step in trainings], dtype=object)
+    settings = settings.set_axis([step.title for step in trainings]).drop(columns=["fold", "seed"])
+    varied = settings.nunique(dropna=False) > 1
+    rows = []
     for number, step in enumerate(steps, start=1):
-        cost, given = costs.get(step.title), experiments.get(step.title, {})
-        state = f"at most {cost.seconds / 60:5.1f} min" if cost else "done before"
-        state += f", {show_bytes(cost.memory)} of memory" if cost and cost.memory else ""
-        state += "".join(f"  {name}={given[name]}" for name in names if given and name not in common)
-        print(f"  {number:2d}  {step.title:{width}s} {state}")
-    print("parameters: " + ", ".join(f"{name}={first[name]}" for name in common))
-    training = [costs[title].seconds for title in costs if title in experiments]
-    at_once = max(min(jobs, len(training)), 1)
+        cost = costs.get(step.title)
+        minutes = f"at most {cost.seconds / 60:.1f} min" if cost else "done before"
+        memory = show_bytes(cost.memory) if cost and cost.memory else ""
+        rows.append([number, step.title, minutes, memory])
+        rows[-1] += list(settings.loc[step.title, varied]) if step.experiment is not None else []
+    names = ["", "step", "time", "memory", *settings.columns[varied]]
+    print(tabulate(rows, names, tablefmt="plain", disable_numparse=True))
+    common = settings.loc[:, ~varied].iloc[0]
+    print("parameters: " + ", ".join(f"{name}={value}" for name, value in common.items()))
+    training_s = [costs[step.title].seconds for step in trainings if step.title in costs]
+    at_once = max(min(jobs, len(training_s)), 1)
     if costs:
         sharing = -(-at_once // max(len(find_gpus()), 1)) if at_once > 1 else 1
-        experiment = next(step.experiment for step in steps if step.experiment is not None)
-        print("\n".join(describe(costs.values(), experiment, at_once, sharing)))
-    seconds = sum(cost.seconds for cost in costs.values()) - sum(training) * (1 - 1 / at_once)
+        print("\n".join(describe(costs.values(), trainings[0].experiment, at_once, sharing)))
+    seconds = sum(cost.seconds for cost in costs.values()) - sum(training_s) * (1 - 1 / at_once)
     side_by_side = f", {at_once} trainings at a time" if at_once > 1 else ""
     print(f"estimate for everything: at most {seconds / 60:.0f} min{side_by_side}\n", flush=True)
 
@@ -151,27 +153,20 @@ def run_plan(steps, run, jobs=1, *, runner=run_local, grid=None, costs=None):
             shutil.copyfile(grid.path, folder / GRID)  # the results say by themselves what they are part of
         began, todo, faults = time.perf_counter(), unfinished(steps), {}
         with _progress(steps, todo, costs or {}) as change:
-            for stage, side_by_side, run_stage in (
-                ([step for step in todo if step.notebook not in (TRAINING, *TOGETHER)], 1, run_local),
-                ([step for step in todo if step.notebook == TRAINING], jobs, runner),
-                ([step for step in todo if step.notebook in TOGETHER], 1, run_local),
-            ):
-                if stage:
-                    faults |= run_stage(stage, side_by_side, change)
+            for is_training, stage in groupby(todo, lambda step: step.notebook == TRAINING):
+                stage = list(stage)
+                faults |= runner(stage, jobs, change) if is_training else run_local(stage, 1, change)
                 if any(_verdict(faults, step) in ("interrupted", "not started") for step in stage):
                     break
-        minutes = (time.perf_counter() - began) / 60
     outcome = {kind: [] for kind in ("done", "done before", "failed", "interrupted", "not started")}
     for step in steps:
         outcome[_verdict(faults, step) if step in todo else "done before"].append(step.title)
     counts = [f"{len(titles)} {kind}" for kind, titles in outcome.items() if titles or kind[0] in "df"]
-    print(f"{', '.join(counts)} in {minutes:.1f} min")
+    print(f"{', '.join(counts)} in {(time.perf_counter() - began) / 60:.1f} min")
     for step in steps:
-        if faults.get(step.title):
-            fault = faults[step.title].removeprefix(f"{INTERRUPTED}: ")
-            print(
-                f"  {_verdict(faults, step)}: {step.title}: {fault}\n          see {runs.show_path(step.log)}"
-            )
+        if fault := faults.get(step.title):
+            verdict, fault = _verdict(faults, step), fault.removeprefix(f"{INTERRUPTED}: ")
+            print(f"  {verdict}: {step.title}: {fault}\n          see {runs.show_path(step.log)}")
     if outcome["interrupted"] or outcome["not started"]:
         print("interrupted; call again to continue", flush=True)
     return outcome
@@ -186,48 +181,40 @@ def _verdict(faults, step):
 
 @contextmanager
 def _progress(steps, todo, costs):
-    """A line for every change, and on a terminal a bar below them for all, with what runs now.
+    """A line for every change, and on a terminal a bar below them for all.
 
     Yields what is to be called with title and state of a step.
     """
-    console, began, count = Console(highlight=False), {}, Counter()
+    console, began = get_console(), {}
     numbers = {step.title: number for number, step in enumerate(steps, start=1)}
-    logs = {step.title: runs.show_path(step.log) for step in steps}
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bars = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=A_DAY_S)
-    planned = {step.title: costs.get(step.title, Cost()).seconds for step in todo}
+    logs = {step.title: runs.show_path(step.log) for step in todo}
+    seconds = {step.title: costs.get(step.title, Cost()).seconds for step in todo}
+    columns = *Progress.get_default_columns(), TimeElapsedColumn()
+    bar = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=A_DAY_S)
 
     def say(title, text):
-        console.print(Text(f"[{numbers[title]:2d}/{len(steps)}] {title}: {text}"), soft_wrap=True)
+        console.out(f"[{numbers[title]:2d}/{len(steps)}] {title}: {text}", highlight=False)
 
     def change(title, state):
         if state == "running":
-            began[title] = bars.add_task(title, total=None), time.monotonic()
+            began[title] = time.monotonic()
             return say(title, f"running, log in {logs[title]}")
-        (bar, since), (kind, _, fault) = began.pop(title), state.partition(": ")
-        count[kind] += 1
-        counts = ", ".join(f"{n} {kind}" for kind, n in count.items())
-        bars.remove_task(bar)
-        bars.update(everything, advance=planned[title], description=counts)
-        took = f"{time.monotonic() - since:.0f} s"
+        kind, _, fault = state.partition(": ")
+        bar.advance(everything, seconds[title])
+        took = f"{time.monotonic() - began[title]:.0f} s"
         say(title, f"{kind.upper()} after {took}: {fault}" if fault else f"done in {took}")
 
-    for step in steps:
-        if step not in todo:
-            say(step.title, "done before")
-    with bars:
-        everything = bars.add_task("everything", total=sum(planned.values()))
+    for title in numbers:
+        if title not in seconds:
+            say(title, "done before")
+    with bar:
+        everything = bar.add_task("everything", total=sum(seconds.values()))
         yield change
 
 
 @contextmanager
 def only_one(run):
-    """Hold a run folder: one `serkit reproduce` at a time, a second one is told who holds it.
+    """Hold a run folder: one `serkit reproduce` at a time.
 
     Parameters
     ----------
@@ -241,26 +228,20 @@ def only_one(run):
     Raises
     ------
     RunError
-        If it is held by another process (which, where, since when), or can't be written.
+        If it is held by another process, or can't be written.
     """
-    folder = runs.project_home() / "runs" / run
-    holder, lock = folder / "lock.txt", FileLock(folder / "lock")
+    folder = runs.project_home() / "runs" / runs.check_run_name(run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-        holder.write_text(f"process {os.getpid()} of {psutil.Process().username()} on host {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M}")  # fmt: skip
-    except Timeout:
-        who = holder.read_text() if holder.exists() else "another process"
-        raise RunError(f"{runs.show_path(folder)} is in use by {who}; wait for it, or end it") from None
+        lock = FileLock(folder / "lock", timeout=0).acquire()
     except OSError as error:
+        in_use = "is in use by another `serkit reproduce`; wait for it, or end it"
+        fault = f"can't be written ({error.strerror}); check its owner and the disk"
         raise RunError(
-            f"{folder}: can't be written ({error.strerror}); check its owner and the disk"
+            f"{runs.show_path(folder)} {in_use if isinstance(error, Timeout) else fault}"
         ) from error
-    try:
+    with lock:
         yield folder
-    finally:
-        holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def _print_result(run):

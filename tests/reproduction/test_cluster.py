@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -22,7 +24,7 @@ from serkit.errors import ParameterError, RunError
 from serkit.reproduction import cluster, reproduce
 from serkit.reproduction.plan import Step
 
-pytestmark = pytest.mark.usefixtures("forkserver")
+pytestmark = pytest.mark.usefixtures("forkserver", "project")
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ def ignore(*_):
     pass
 
 
-def run(steps, address, on_change=ignore, folder=None):
-    return cluster.run_on_cluster(steps, address, count, on_change, folder=folder or steps[0].folder)
+def run(steps, address, on_change=ignore):
+    return cluster.run_on_cluster(steps, address, count, on_change)
 
 
 def start(n_workers, **settings):
@@ -116,7 +118,7 @@ def test_all_are_done_once_and_a_fault_stops_nothing(pair, tmp_path):
         state = f"failed: {faults[step.title]}" if faults[step.title] else "done"
         assert [state for title, state in told if title == step.title] == ["running", state]
     check_all_done_once(steps[:5])
-    assert not (tmp_path / "cluster.txt").exists()
+    assert not list((tmp_path / "runs").iterdir())
     assert run([Toy(5, tmp_path)], pair) == {steps[5].title: None}  # mended
     assert key_split(f"{steps[0].title}-{steps[0].key()}") == steps[0].title  # the dashboard's name for it
 
@@ -242,7 +244,7 @@ class TestRefused:
 
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch):
-        for name in ("CONNECT_S", "FIRST_WORKER_S", "MARK_S"):
+        for name in ("CONNECT_S", "FIRST_WORKER_S", "PATIENCE_S"):
             monkeypatch.setattr(cluster, name, 1)
 
     def refused(self, steps, address, match):
@@ -254,13 +256,11 @@ class TestRefused:
     @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere", "tcp://127.0.0.1:port", "web://a:9"])
     def test_unreachable_scheduler(self, steps, address, monkeypatch):
         """In seconds; a client that is left half open would be closed by the garbage collector, which can wait for good."""
-        made, start, began = [], cluster._Client.start, time.monotonic()
-        monkeypatch.setattr(
-            cluster._Client, "start", lambda self, **kw: made.append(self) or start(self, **kw)
-        )
+        made, start, began = [], Client.start, time.monotonic()
+        monkeypatch.setattr(Client, "start", lambda self, **kw: made.append(self) or start(self, **kw))
         expected = rf"scheduler='{re.escape(address)}' does not answer .*start one with `dask scheduler`"
         self.refused(steps, address, expected)
-        assert [client.status for client in made] == ["closed"]
+        assert {client.status for client in made} <= {"closed"}
         assert time.monotonic() - began < 10
 
     def test_a_scheduler_without_serkit(self, steps, pair, monkeypatch):
@@ -277,17 +277,12 @@ class TestRefused:
 
     def test_another_project_folder(self, steps, pair, monkeypatch):
         """What the driver writes does not arrive where the workers look."""
-        monkeypatch.setattr(cluster.secrets, "token_hex", lambda n: "")
-        monkeypatch.setattr(cluster.Path, "write_text", lambda path, text: path.with_suffix(".other").touch())
-        with pytest.raises(
-            RunError, match=r"worker \d at tcp://\S+: /\S+ is another folder there .*\(2 of 2 workers"
-        ):
-            run(steps, pair)
-
-    def test_no_project_folder(self, steps, pair, monkeypatch):
-        monkeypatch.setattr(cluster, "project_home", lambda: Path("/no/such/folder"))
+        elsewhere = nullcontext(SimpleNamespace(name="/no/such/folder/mark"))
+        monkeypatch.setattr(cluster.tempfile, "NamedTemporaryFile", lambda **given: elsewhere)
         self.refused(
-            steps, pair, "there is no folder /no/such/folder; mount the project folder under the same"
+            steps,
+            pair,
+            r"worker \d at tcp://\S+: /no/such/folder/mark, just written .*; mount the same project folder",
         )
 
     @pytest.mark.parametrize("name", ["torch", "serkit's code"])
@@ -299,7 +294,7 @@ class TestRefused:
         )
 
     def test_several_gpus_in_one_process(self, steps):
-        with start(1, processes=False, resources={"GPU": 4}) as wide:
+        with start(1, processes=False, protocol="tcp://", resources={"GPU": 4}) as wide:
             self.refused(
                 steps, wide.scheduler_address, "announces 4 GPUs, expected 1, .* one worker for each GPU"
             )
@@ -319,7 +314,7 @@ def test_a_training_does_not_inherit_how_dask_frees_memory(pair, tmp_path):
     steps = [Toy(number, tmp_path) for number in range(2)]
     with Client(pair) as client:
         client.run(os.environ.__setitem__, cluster.TRIM, "65536")
-    assert set(cluster.run_on_cluster(steps, pair, write_trim, folder=tmp_path).values()) == {None}
+    assert set(cluster.run_on_cluster(steps, pair, write_trim).values()) == {None}
     assert [step.file(".done").read_text() for step in steps] == ["not set"] * 2
 
 
@@ -330,8 +325,8 @@ def test_with_gpus_announced_their_workers_get_one_job_each(tmp_path):
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
     with SpecCluster(workers=workers, scheduler=scheduler) as mixed:
         address = mixed.scheduler_address
-        assert cluster.check_cluster(address, tmp_path) == 1
-        faults = cluster.run_on_cluster(steps, address, write_worker, folder=tmp_path)
+        assert cluster.check_cluster(address) == 1
+        faults = cluster.run_on_cluster(steps, address, write_worker)
     assert faults == dict.fromkeys(step.title for step in steps)
     assert {step.file(".done").read_text() for step in steps} == {"gpu"}
     began = sorted((step.output.with_name("lock").stat().st_mtime, step.number) for step in steps)
@@ -344,7 +339,7 @@ def spoil():
 
 
 def test_a_worker_that_comes_later_and_is_unfit_gets_no_jobs(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(cluster, "PAUSE_S", 0.5)
+    monkeypatch.setattr(cluster, "PATIENCE_S", 0.5)
     monkeypatch.setattr(cluster, "WORKERS_S", 0.2)
     steps = [Toy(number, tmp_path, units=1, unit_s=0.5) for number in range(5)]
     with start(1) as cluster_of_one, Client(cluster_of_one, set_as_default=False) as client:
@@ -365,7 +360,7 @@ def test_a_worker_that_comes_later_and_is_unfit_gets_no_jobs(tmp_path, monkeypat
 
 
 @pytest.fixture
-def notebooks(tmp_path, monkeypatch):
+def notebooks(tmp_path):
     """A project with a notebook that writes down where it ran."""
     cells = [
         nbformat.v4.new_code_cell("number = 0", metadata={"tags": ["parameters"]}),
@@ -373,11 +368,9 @@ def notebooks(tmp_path, monkeypatch):
         nbformat.v4.new_code_cell("if number == 1:\n    raise ValueError('out of luck')"),
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    (tmp_path / "notebooks").mkdir()
     for name in ("01_prepare_corpus", "square"):
         path = tmp_path / "notebooks" / f"{name}.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
-    monkeypatch.chdir(tmp_path)
     return [
         Step("square", {"number": number}, tmp_path / f"runs/trial/{number}/square.ipynb", label=str(number))
         for number in (1, 2)
@@ -385,7 +378,7 @@ def notebooks(tmp_path, monkeypatch):
 
 
 def test_notebooks_are_executed_in_the_project_folder(notebooks, pair, tmp_path):
-    runner, jobs = reproduce._choose_runner("trial", 0, pair, False)
+    runner, jobs = reproduce._choose_runner(0, pair, False)
     assert jobs == 2 and not (tmp_path / "runs" / "trial").exists()
     faults = runner(notebooks, jobs, ignore)
     assert faults == {"square  1": "cell 3: ValueError: out of luck", "square  2": None}
@@ -401,8 +394,7 @@ class TestCommand:
             reproduce.reproduce("trial", jobs=3, scheduler="tcp://127.0.0.1:9", corpus="demo")
 
     def test_unreachable_scheduler_before_anything_is_planned(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(cluster, "CONNECT_S", 1)
         with pytest.raises(RunError, match="does not answer"):
             reproduce.reproduce("trial", jobs=0, scheduler="tcp://127.0.0.1:9", corpus="nowhere")
-        assert not list(tmp_path.iterdir())
+        assert not (tmp_path / "runs").exists()

@@ -150,13 +150,13 @@ class TestLines:
         assert self.lines(*costs) == "disk:   about 6.0 GB, 50.0 GB free"
         assert self.lines(*costs, at_once=2) == "disk:   about 8.0 GB, 50.0 GB free"
         disk_with(5 * 10**9, monkeypatch)
-        assert "WARNING: the disk of" in self.lines(*costs)
+        assert self.lines(*costs).endswith("\nWARNING: it does not fit on the disk")
 
 
 def test_a_disk_that_is_too_small(project, monkeypatch, capsys):
     disk_with(1_000_000, monkeypatch)
     assert reproduce.reproduce("trial", corpus="demo", fold_names=["1"], dry_run=True) == 0
-    assert "WARNING: the disk of" in capsys.readouterr().out
+    assert "WARNING: it does not fit on the disk" in capsys.readouterr().out
     with pytest.raises(RunError, match=r"has 1 MB free, this plan needs \d+ MB; make room"):
         reproduce.reproduce("trial", corpus="demo", fold_names=["1"])
     assert not Path("runs").exists()

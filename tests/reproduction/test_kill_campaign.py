@@ -75,7 +75,7 @@ def call(steps, engine, address):
     left = [step for step in steps if not step.is_done()]
     if engine == "local":
         return jobs.run_local(left, 2)
-    return cluster.run_on_cluster(left, address, execute, folder=steps[0].output.parents[2]) if left else {}
+    return cluster.run_on_cluster(left, address, execute) if left else {}
 
 
 def results(steps):

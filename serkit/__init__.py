@@ -12,11 +12,4 @@ import lazy_loader
 
 __version__ = version("serkit")
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submodules=[
-        "corpora", "features", "model", "training", "evaluation", "figures", "predict", "widgets", "reproduction",
-        "constants", "errors", "experiment", "files", "folds", "metrics", "recipe", "runs",
-    ],
-    submod_attrs={"recipe": ["PUBLISHED", "CORRECTED"], "runs": ["start_run"]},
-)  # fmt: skip
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

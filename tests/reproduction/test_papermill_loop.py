@@ -80,4 +80,6 @@ def test_a_loop_over_folds_gives_the_same_run_folder(project):
     hashes = [json.loads(one["files.json"].read_text())["files"] for one in (a, b)]
     assert [name for name in hashes[0] if hashes[0][name] != hashes[1][name]] == ["timing.csv"]
     assert all(step.is_done() for step in plan("mine", "1", "2"))  # `serkit reproduce` has nothing left to do
-    assert not [one for one in verify.check_run("mine", partial=True) if one.verdict not in (verify.OK, verify.NOTE)]
+    assert not [
+        one for one in verify.check_run("mine", partial=True) if one.verdict not in (verify.OK, verify.NOTE)
+    ]

@@ -1,0 +1,26 @@
+from . import ablations, claims, comparison, intervals, predictions
+from .ablations import (
+    ablation_table,
+    apply_rule,
+    choose_epochs,
+    compare_settings,
+    epoch_scores,
+    families,
+    load_epochs,
+    reference_of,
+    rule_scores,
+    rule_table,
+)
+from .claims import paper_comparison, read_literature, verdict
+from .comparison import Comparison, at_shared_seeds, check_same_utterances, compare_many, compare_variants
+from .intervals import (
+    Estimate,
+    Interval,
+    bootstrap_interval,
+    class_recall,
+    expected_calibration_error,
+    reliability_table,
+    subset_accuracy,
+    summary_table,
+)
+from .predictions import check_predictions, grouping_of, scored_rows, selection_of, with_selection

@@ -1,0 +1,1 @@
+from . import cluster, estimate, jobs, page, plan, report, reproduce, verify

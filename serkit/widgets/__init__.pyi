@@ -1,0 +1,26 @@
+from . import lecture, listening, voice
+from .lecture import (
+    check_all,
+    choose_recording,
+    four_emotions,
+    one_per_emotion,
+    picture,
+    play,
+    player,
+    plot_fields,
+    plot_lobes,
+    plot_mel_bands,
+    plot_picture,
+    plot_vectors,
+    plot_window,
+    segment_sounds,
+    segment_table,
+    split_at,
+    spoil,
+    unheard_utterances,
+    utterance_near,
+    wav_bytes,
+    waveform_near,
+)
+from .listening import Listening
+from .voice import Analysis, Recogniser, SoundInput, VoicePanel, as_html, compare, open_recogniser

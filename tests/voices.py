@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from serkit.experiment import Experiment
-from serkit.features.images import SpectrogramScaler
+from serkit.features.views import SpectrogramScaler
 from serkit.model.coattention import DEMO, create_model
 from serkit.model.storage import describe_model, save_model
 

@@ -1,9 +1,15 @@
-from . import ablations, claims, comparison, intervals, predictions
-from .ablations import (
+from . import claims, comparison, intervals, predictions
+from .claims import paper_comparison, read_literature, verdict
+from .comparison import (
+    Comparison,
     ablation_table,
     apply_rule,
+    at_shared_seeds,
+    check_same_utterances,
     choose_epochs,
+    compare_many,
     compare_settings,
+    compare_variants,
     epoch_scores,
     families,
     load_epochs,
@@ -11,8 +17,6 @@ from .ablations import (
     rule_scores,
     rule_table,
 )
-from .claims import paper_comparison, read_literature, verdict
-from .comparison import Comparison, at_shared_seeds, check_same_utterances, compare_many, compare_variants
 from .intervals import (
     Estimate,
     Interval,

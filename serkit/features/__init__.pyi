@@ -1,4 +1,4 @@
-from . import audio, images, rows, segments, store, views
+from . import audio, rows, segments, store, views
 from .audio import (
     check_waveform,
     downmix,
@@ -9,12 +9,12 @@ from .audio import (
     resample,
     resampled_length,
 )
-from .images import SpectrogramScaler, spectrogram_image, spectrogram_pixels
 from .rows import Progress, RowFile, checksum, encode_level, level_of_code
 from .segments import SegmentPlan, count_segments, cut_frames, cut_samples, interval_mask, plan_segments
 from .store import FeatureStore, build_store, store_bytes_left, store_key, usable_cores
 from .views import (
     SegmentFeatures,
+    SpectrogramScaler,
     UtteranceFeatures,
     cut_segments,
     log_spectrogram,
@@ -22,5 +22,7 @@ from .views import (
     normalise_waveform,
     padding_level,
     segment_features,
+    spectrogram_image,
+    spectrogram_pixels,
     utterance_features,
 )

@@ -22,7 +22,7 @@ from serkit.evaluation import (
     scored_rows,
     subset_accuracy,
 )
-from serkit.evaluation.ablations import AXES
+from serkit.evaluation.comparison import AXES
 from serkit.figures.saving import BLUE, GREY, ORANGE, VERMILLION, colours_of, legend_above, readable_on
 from serkit.folds import SELECTIONS, task_rows
 
@@ -424,7 +424,7 @@ def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
     table : pd.DataFrame
         From :func:`serkit.evaluation.ablation_table`.
     setting : str
-        A key of ``serkit.evaluation.ablations.AXES``.
+        A key of ``serkit.evaluation.comparison.AXES``.
     ax : Axes
     score : {"ua", "wa"}
     """

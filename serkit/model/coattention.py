@@ -142,7 +142,7 @@ class CoAttentionModel(nn.Module):
         Parameters
         ----------
         spectrogram : torch.Tensor, shape (B, 3, 256, 384), float32, optional
-            From ``serkit.features.images.spectrogram_image``.
+            From ``serkit.features.views.spectrogram_image``.
         mfcc : torch.Tensor, shape (B, 300, 40), float32, optional
         waveform : torch.Tensor, shape (B, 48000), float32, optional
             Not needed where ``states`` are given.

@@ -21,8 +21,8 @@ from safetensors.torch import save as to_bytes
 from serkit.constants import CHANCE_UA, LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
 from serkit.errors import WeightsError
 from serkit.experiment import show_path
-from serkit.features.images import SpectrogramScaler
 from serkit.features.store import FEATURE_VERSION
+from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig
 from serkit.recipe import Recipe, named

@@ -7,10 +7,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from serkit.constants import N_BINS, SEGMENT_FRAMES, VIEW_SETS
-from serkit.features.images import SpectrogramScaler, spectrogram_image
 from serkit.features.rows import encode_level, level_of_code
 from serkit.features.store import usable_cores
-from serkit.features.views import padding_level
+from serkit.features.views import SpectrogramScaler, padding_level, spectrogram_image
 
 TENSORS = {"spectrogram": "spectrogram", "mfcc": "mfcc", "speech": "waveform"}  # of each view
 LOADER_WORKERS = 4  # at most; processes that read ahead of a GPU. On a CPU they would only take its cores

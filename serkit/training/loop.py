@@ -32,7 +32,7 @@ from serkit import runs
 from serkit.constants import LABELS
 from serkit.errors import RunError
 from serkit.experiment import Experiment
-from serkit.features.images import SpectrogramScaler
+from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
 from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy

@@ -13,8 +13,15 @@ from transformers import Wav2Vec2FeatureExtractor
 from serkit.constants import HOP_LENGTH, IMAGENET_MEAN, IMAGENET_STD, MFCC_N_FFT, N_FFT, SAMPLE_RATE
 from serkit.errors import ParameterError
 from serkit.features import audio
-from serkit.features.images import SpectrogramScaler, spectrogram_image, spectrogram_pixels
-from serkit.features.views import log_spectrogram, mfcc, normalise_waveform, segment_features
+from serkit.features.views import (
+    SpectrogramScaler,
+    log_spectrogram,
+    mfcc,
+    normalise_waveform,
+    segment_features,
+    spectrogram_image,
+    spectrogram_pixels,
+)
 from serkit.recipe import CORRECTED, PUBLISHED
 
 KINDS = ("noise", "tone", "clipped", "dc", "quiet", "silence")

@@ -17,9 +17,8 @@ from torch.nn import functional as F
 
 from serkit.corpora.manifest import make_manifest
 from serkit.features import audio
-from serkit.features.images import SpectrogramScaler, spectrogram_image, spectrogram_pixels
 from serkit.features.store import build_store
-from serkit.features.views import segment_features
+from serkit.features.views import SpectrogramScaler, segment_features, spectrogram_image, spectrogram_pixels
 from serkit.model import storage
 from serkit.recipe import PUBLISHED, Recipe
 from serkit.training.batches import fit_scaler

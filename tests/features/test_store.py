@@ -22,10 +22,15 @@ from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import CorpusError, StoreError
 from serkit.features import audio, store
-from serkit.features.images import SpectrogramScaler, spectrogram_image
 from serkit.features.rows import Progress, RowFile, encode_level, level_of_code
 from serkit.features.store import FeatureStore, build_store, store_key
-from serkit.features.views import SegmentFeatures, segment_features, utterance_features
+from serkit.features.views import (
+    SegmentFeatures,
+    SpectrogramScaler,
+    segment_features,
+    spectrogram_image,
+    utterance_features,
+)
 from serkit.recipe import CORRECTED, PUBLISHED, Recipe, named
 from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs
 

@@ -15,7 +15,7 @@ from serkit.constants import LABELS
 from serkit.corpora import REGISTRY
 from serkit.errors import WeightsError
 from serkit.experiment import Experiment
-from serkit.features.images import SpectrogramScaler
+from serkit.features.views import SpectrogramScaler
 from serkit.model import encoders
 from serkit.model.coattention import DEMO, create_model
 from serkit.model.storage import (

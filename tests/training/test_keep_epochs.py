@@ -7,7 +7,7 @@ from tones import make_tones, train
 from serkit import runs
 from serkit.constants import VIEW_SETS
 from serkit.errors import RunError
-from serkit.evaluation.ablations import apply_rule, epoch_scores, load_epochs
+from serkit.evaluation.comparison import apply_rule, epoch_scores, load_epochs
 from serkit.runs import EPOCHS
 
 

@@ -12,8 +12,8 @@ import pytest
 from serkit import figures
 from serkit.constants import LABELS
 from serkit.errors import ParameterError, RunError
-from serkit.evaluation import ablations
-from serkit.evaluation.ablations import choose_epochs
+from serkit.evaluation import comparison
+from serkit.evaluation.comparison import choose_epochs
 from serkit.evaluation.predictions import check_predictions
 from serkit.experiment import Experiment
 
@@ -60,7 +60,7 @@ class TestFamilies:
         """Of four variants three differ in views alone; the fourth has another recipe as well."""
         names = {views: run(views=views) for views in ("mfcc", "all", "speech")}
         run(views="mfcc", recipe="published")
-        found = ablations.families("trial", "views")
+        found = comparison.families("trial", "views")
         assert found == [{value: names[value] for value in ("speech", "mfcc", "all")}]
         assert list(found[0]) == ["speech", "mfcc", "all"]
 
@@ -68,10 +68,10 @@ class TestFamilies:
         for recipe in ("corrected", "published"):
             for fusion in ("mean", "coattention"):
                 run(recipe=recipe, fusion=fusion)
-        assert [list(group) for group in ablations.families("trial", "fusion")] == [
+        assert [list(group) for group in comparison.families("trial", "fusion")] == [
             ["coattention", "mean"]
         ] * 2
-        assert len(ablations.families("trial", "recipe")) == 2
+        assert len(comparison.families("trial", "recipe")) == 2
 
     def test_what_an_older_version_did_not_have_has_its_default(self, run):
         names = {views: run(views=views) for views in ("mfcc", "all")}
@@ -79,15 +79,15 @@ class TestFamilies:
         record = json.loads(path.read_text())
         del record["parameters"]["views"]
         path.write_text(json.dumps(record))
-        assert ablations.families("trial", "views") == [names]
+        assert comparison.families("trial", "views") == [names]
 
     def test_one_variant_is_no_family(self, run):
         run()
-        assert ablations.families("trial", "views") == []
+        assert comparison.families("trial", "views") == []
 
     def test_nothing_finished(self, run):
         with pytest.raises(RunError, match=r"no finished fold"):
-            ablations.families("trial", "views")
+            comparison.families("trial", "views")
 
     @pytest.mark.parametrize(
         ("value", "reference"),
@@ -100,10 +100,10 @@ class TestFamilies:
     )
     def test_reference_of_a_recipe(self, value, reference):
         values = ["corrected", "corrected-D4", "published", "published+D1"]
-        assert ablations.reference_of("recipe", value, values) == reference
+        assert comparison.reference_of("recipe", value, values) == reference
 
     def test_without_its_own_recipe_a_deviation_is_compared_with_the_default(self):
-        assert ablations.reference_of("recipe", "published+D1", ["corrected", "published+D1"]) == "corrected"
+        assert comparison.reference_of("recipe", "published+D1", ["corrected", "published+D1"]) == "corrected"
 
 
 class TestTable:
@@ -112,7 +112,7 @@ class TestTable:
 
     def test_by_hand(self):
         """6 of 8 and 4 of 8 right in every speaker alike: 75 and 50 %, no spread at all."""
-        table = ablations.ablation_table(self.TABLE, self.FAMILY, "views").set_index("views")
+        table = comparison.ablation_table(self.TABLE, self.FAMILY, "views").set_index("views")
         assert table["ua"].round(6).to_dict() == {"mfcc": 50.0, "all": 75.0}
         assert table.loc[
             "mfcc", ["difference", "difference_low", "difference_high"]
@@ -122,7 +122,7 @@ class TestTable:
         assert table.loc["mfcc", "p_holm"] == pytest.approx(2 / 2**6)  # all six speakers point one way
 
     def test_figure_shows_every_variant(self):
-        table = ablations.ablation_table(self.TABLE, self.FAMILY, "views")
+        table = comparison.ablation_table(self.TABLE, self.FAMILY, "views")
         _, ax = plt.subplots()
         figures.plot_ablation(table, "views", ax)
         assert [label.get_text() for label in ax.get_yticklabels()] == ["mfcc", "all"]
@@ -162,7 +162,7 @@ class TestChoosing:
     def test_a_fold_that_kept_no_epochs_is_named(self, run):
         run()
         with pytest.raises(RunError, match=r"fold=1/seed=111 kept no predictions of its epochs; train with"):
-            ablations.load_epochs("trial")
+            comparison.load_epochs("trial")
 
 
 class TestRules:
@@ -176,7 +176,7 @@ class TestRules:
         return pd.concat(parts, ignore_index=True)
 
     def test_by_hand(self, epochs):
-        scores, differences = ablations.rule_table(epochs)
+        scores, differences = comparison.rule_table(epochs)
         assert dict(zip(scores["rule"], scores["ua"].round(6), strict=True)) == {
             "published": 75.0, "clean": 50.0, "last": 62.5,
         }  # fmt: skip
@@ -191,14 +191,14 @@ class TestRules:
         plt.close()
 
     def test_the_rule_stands_in_the_name_of_the_variant(self, epochs):
-        chosen = ablations.apply_rule(epochs, "published")
+        chosen = comparison.apply_rule(epochs, "published")
         assert set(chosen["variant"]) == {"corrected_published_session_demo"}
         assert "epoch" not in chosen
         check_predictions(chosen)
 
     def test_scores_of_every_rule(self, epochs):
         """The best of the test speakers is epoch 3, of the validation speakers epoch 2, the last is 4."""
-        scores = ablations.rule_scores(epochs)
+        scores = comparison.rule_scores(epochs)
         assert scores.groupby("rule")["epoch"].unique().map(list).to_dict() == {
             "published": [3], "clean": [2], "last": [4],
         }  # fmt: skip
@@ -209,7 +209,7 @@ class TestRules:
         }
 
     def test_without_validation_speakers_two_rules_are_left(self, epochs):
-        scores = ablations.rule_scores(epochs[epochs["split"] == "test"])
+        scores = comparison.rule_scores(epochs[epochs["split"] == "test"])
         assert set(scores["rule"]) == {"published", "last"}
 
     def test_the_published_rule_can_lose_in_ua_but_not_in_the_sum(self):
@@ -220,7 +220,7 @@ class TestRules:
             guess = np.where(np.isin(np.arange(10), right), truth, "neutral")
             rows = {"utterance_id": [f"u{i}" for i in range(10)], "truth": truth, "prediction": guess}
             parts.append(pd.DataFrame(rows).assign(epoch=epoch, split="test", seed=1, fold="1", variant="v"))
-        scores = ablations.rule_scores(pd.concat(parts)).set_index("rule")
+        scores = comparison.rule_scores(pd.concat(parts)).set_index("rule")
         assert scores["epoch"].to_dict() == {"published": 1, "last": 2}
         assert scores["wa"].tolist() == pytest.approx([0.8, 0.3])
         assert scores["ua"].tolist() == pytest.approx([1 / 3, (2 / 8 + 1) / 3])

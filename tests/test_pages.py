@@ -65,3 +65,15 @@ def test_every_target_of_make_that_is_named_exists():
         text = page.read_text(encoding="utf-8")
         code = [*FENCED.findall(text), *re.findall(r"`make [^`]+`", prose(page))]
         assert set(re.findall(r"^`?make ([a-z-]+)", "\n".join(code), re.MULTILINE)) <= targets, page
+
+
+def test_the_map_of_the_package_names_every_file_and_no_other():
+    named, room = set(), ""
+    for name in re.findall(r"^\| \**`([a-z_0-9/]+)`", (HOME / "serkit/README.md").read_text(), re.MULTILINE):
+        if name.endswith("/"):
+            room = name
+        else:
+            named.add(room + name)
+    package = HOME / "serkit"
+    modules = {path.relative_to(package).with_suffix("").as_posix() for path in package.rglob("*.py")}
+    assert named == {module for module in modules if not module.endswith("__init__")}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serkit import folds, runs
 from serkit.errors import ParameterError, RunError, SerkitError
-from serkit.experiment import SETTINGS, Experiment, check_names, convert, project_home
+from serkit.experiment import SETTINGS, Experiment, check_names, convert, project_home, shown
 
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
@@ -241,7 +241,7 @@ def read_grid(path):
         check_names(content, ("title", "common", "variant"))
     common, variants, folders = content.get("common", {}), {}, set()
     with _about(f"grid {path}, [common]"):
-        check_names(common, (*COMMON, *VARIED))
+        _check_table(common, (*COMMON, *VARIED))
         corpus = convert("corpus", common.get("corpus", "demo"))
         names = _values("fold", common.get("folds", "all"))
         seeds = _values("seed", common.get("seeds", 111))
@@ -269,6 +269,14 @@ def read_grid(path):
     )  # fmt: skip
 
 
+def _check_table(table, known):
+    if not isinstance(table, dict):
+        raise ParameterError(
+            f"{shown(table)}, expected settings: lines of the form `name = value` below the heading"
+        )
+    check_names(table, known)
+
+
 def _values(name, given):
     """The values of a setting, each once: a list of them, or a single one."""
     values = [convert(name, value) for value in (given if isinstance(given, list) else [given])]
@@ -279,7 +287,7 @@ def _values(name, given):
 
 def _combinations(table, shared):
     """Label and settings of each combination of values that a table asks for; no label: named as its folder."""
-    check_names(table, ("name", *COMMON, *VARIED))
+    _check_table(table, ("name", *COMMON, *VARIED))
     for name in table.keys() & COMMON:
         raise ParameterError(f"{name} is the same for all variants; move it to [common]")
     values = {name: _values(name, given) for name, given in (shared | table).items() if name != "name"}

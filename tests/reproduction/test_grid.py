@@ -114,6 +114,8 @@ class TestRefused:
             ("[common]\nseeds = [-1]\n[[variant]]", "[common]: seed=-1, expected a"),
             ("[common]\nfolds = [1.5]\n[[variant]]", "[common]: fold=1.5, expected text"),
             ("[[variant]]\n[[variant]]\nname = 'b'\nepoch = 3", "variant 2: 'epoch' is not a setting, did you mean 'epochs'?"),
+            ("common = 3\n[[variant]]", "[common]: 3, expected settings: lines of the form"),
+            ("variant = [1]", "variant 1: 1, expected settings: lines of the form"),
             ("[[variant]]\nseeds = [3]", "variant 1: seeds is the same for all variants; move it to [common]"),
             ("[[variant]]\nfold = '3'", "variant 1: 'fold' is not a setting"),
             ("[[variant]]\nname = 'b'\nepochs = 0.5", "variant 1: epochs=0.5, expected"),

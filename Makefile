@@ -57,9 +57,9 @@ report: setup
 doctor: setup
 	$(BIN)/serkit doctor
 
-# two files of tests at a time: much of their time they wait for kernels and processes
+# two files of tests at a time, with a thread each: more threads than cores would wait for each other
 test: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
 # every notebook in JupyterLab and the Chromium of this machine; OPTIONS=--screenshots keeps pictures of them
 test-browser: setup

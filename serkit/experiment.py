@@ -68,7 +68,9 @@ class Experiment:
     fusion: str = setting("coattention", "how views become one; the first is published", choices=FUSIONS)
     epochs: int | None = setting(None, "epochs at most", between=(1, 1000, "epochs"))
     batch_size: int | None = setting(None, "segments of one optimiser step", between=SEGMENTS)
-    micro_batch: int | None = setting(None, "segments at once", between=SEGMENTS, none="the whole batch")
+    micro_batch: int | None = setting(
+        None, "segments per forward pass", between=SEGMENTS, none="the whole batch"
+    )
     learning_rate: float | None = setting(None, "learning rate of AdamW", between=RATES)
     encoder_learning_rate: float | None = setting(
         None, "learning rate of the speech encoder", between=RATES, none="like everything else"
@@ -77,11 +79,15 @@ class Experiment:
     warmup: float = setting(0.0, "share of steps in which the rate rises", between=(0.0, 0.9, "of all steps"))
     schedule: str = setting("constant", "of the learning rate after the warmup", choices=SCHEDULES)
     class_weights: bool = setting(False, "errors on rare classes count more: N / (4 n)")
-    label_smoothing: float = setting(0.0, "what all classes share", between=(0.0, 0.9, "of the target"))
+    label_smoothing: float = setting(
+        0.0, "probability spread evenly over all classes", between=(0.0, 0.9, "of the target")
+    )
     max_grad_norm: float | None = setting(
         None, "longer gradients are cut to this length", between=(1e-6, 1e6), none="never"
     )
-    patience: int | None = setting(None, "epochs without a better one", between=(1, 1000, "epochs"))
+    patience: int | None = setting(
+        None, "stop after this many epochs without improvement", between=(1, 1000, "epochs")
+    )
     min_epochs: int | None = setting(None, "never stop before this epoch", between=(1, 1000, "epochs"))
     precision: str = setting("auto", "auto is what the device is good at", choices=PRECISIONS)
     speech_encoder: str | None = setting(None, "hub id or folder of wav2vec 2.0 or its like, or random")
@@ -97,7 +103,9 @@ class Experiment:
     # on what, and who is tested
     corpus: str = setting("demo", "which corpus", choices=CORPORA)
     recipe: str = setting("corrected", "published, corrected, published+D2, ...", check=recipes.named)
-    selection: str = setting("clean", "who chooses the checkpoint; published is a leak", choices=SELECTIONS)
+    selection: str = setting(
+        "clean", "which speakers choose the checkpoint; published is a leak", choices=SELECTIONS
+    )
     by: str = setting("session", "what a fold tests and leaves out of training", choices=GROUPINGS)
     fold: str = setting("1", "the session or speaker that is tested")
     seed: int = setting(111, "of every random draw", between=(0, 2**31))

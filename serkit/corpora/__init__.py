@@ -1,4 +1,4 @@
-"""Corpora behind one call: ``load(name, root)`` gives the manifest, whatever lies on disk."""
+"""Corpora behind one call: ``load(name, root)`` gives the manifest of any of them, one row for each utterance."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What prediction tables say, and how sure one can be."""
+"""Scores, intervals, tests and verdicts from prediction tables."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Utterance to segments of at most 3 s, in frames and in samples. The only place that pads."""
+"""Utterance to segments of at most 3 s, in frames and in samples. The only place that pads segments."""
 
 from dataclasses import dataclass
 

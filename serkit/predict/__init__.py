@@ -1,4 +1,4 @@
-"""Any recording to emotions."""
+"""From a recording of any length to the probabilities of its emotions."""
 
 import lazy_loader
 

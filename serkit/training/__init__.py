@@ -1,4 +1,4 @@
-"""One fold: from features to predictions."""
+"""Training of one fold: from features to predictions."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Hear, see, try: what a notebook shows beside plots."""
+"""What a notebook shows beside plots: players, things to click, your own recording."""
 
 import lazy_loader
 

@@ -118,7 +118,7 @@ def make_plan(
     check : {"strict", "report"}
         What to do about an incomplete IEMOCAP, see ``serkit.corpora.load``.
     skip_broken : bool
-        Whether to do without sound files that can't be read, see ``serkit.features.store.build_store``.
+        Whether to do without sounds that turn out unusable, see ``serkit.features.store.build_store``.
     fold_names : sequence of str, optional
         Speakers or sessions to test; none means all.
     seeds : sequence of int

@@ -44,7 +44,7 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
     folds: str = "all"  # speakers or sessions to test, such as 1,2
     seeds: str = "111"  # such as 111,211 (the published two)
     iemocap_check: str = "strict"  # strict: refuse an incomplete IEMOCAP; report: say so and go on
-    skip_broken: bool = False  # go on without sounds that turn out unusable during extraction; the store records them
+    skip_broken: bool = False  # go on without sounds that extraction can't use; the store records them
     dry_run: bool = False  # print the plan and stop
 
     def __call__(self):

@@ -294,6 +294,8 @@ def check_folder(folder, experiment):
     if not (Path(folder) / "experiment.json").exists():
         return
     record = read_record(folder)
+    if record.get("key") == experiment.key:
+        return
     before = record["parameters"] | {"key": record.get("key")}
     now = asdict(experiment) | {"key": experiment.key}
     for name in [*asdict(experiment), *before]:

@@ -143,7 +143,7 @@ class TestOwnRecording:
         done = nbformat.read(output, as_version=4)
         html, _ = HTMLExporter(template_name="basic").from_notebook_node(done)
         assert html.count("data:audio/wav;base64,") == 2 and html.count("data:image/png;base64,") == 4
-        assert "talk.wav: 7.30 s, 8000 Hz" in html and "nothing above 4000 Hz in the input" in html
+        assert "talk.wav: 7.30 s, 8000 Hz" in html and "there is nothing above 4000 Hz" in html
         for suffix in ("png", "csv", "json"):
             assert (project / "figures" / "trial" / f"predict_timeline.{suffix}").stat().st_size > 50
         table = (project / "figures" / "trial" / "predict_segments.csv").read_text().splitlines()

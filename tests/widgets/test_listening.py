@@ -270,7 +270,7 @@ class TestMissing:
         shutil.copytree(model, folder)
         (folder / "features.json").write_text("{")
         press(view, "sad", "angry", 1)
-        assert "features.json: damaged or unreadable" in view.seen.value and "<img" in view.seen.value
+        assert "features.json: damaged, or not of the files beside it" in view.seen.value and "<img" in view.seen.value
 
     def test_run_deleted_meanwhile(self, view, home):
         shutil.rmtree(home / "runs")

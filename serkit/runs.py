@@ -20,7 +20,7 @@ from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
-FOLD_CURE = "although the fold is marked as done; delete that folder and run `serkit reproduce` again"
+FOLD_CURE = "but the fold is marked as done; delete its folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
 EPOCHS = "epochs.parquet"  # predictions after every epoch, where they are kept
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance

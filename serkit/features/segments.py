@@ -117,6 +117,6 @@ def interval_mask(start, length, size):
     >>> interval_mask([0, 1], [2, 1], 3).tolist()
     [[True, True, False], [False, True, False]]
     """
-    place = np.arange(size)
+    position = np.arange(size)
     start = np.asarray(start)[:, None]
-    return (place >= start) & (place < start + np.asarray(length)[:, None])
+    return (position >= start) & (position < start + np.asarray(length)[:, None])

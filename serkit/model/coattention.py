@@ -200,9 +200,9 @@ class CoAttentionModel(nn.Module):
         """Hidden states of the speech encoder: of the last layer, or of all, shape (B, L, T', D)."""
         mask = None
         if num_samples is not None and self.config.encoder_mask:
-            place = torch.arange(waveform.shape[1], device=waveform.device)
+            position = torch.arange(waveform.shape[1], device=waveform.device)
             # an encoder that sees no sample at all returns NaN: leave it one frame
-            mask = (place < num_samples[:, None].clamp_min(400)).long()  # (B, 48000)
+            mask = (position < num_samples[:, None].clamp_min(400)).long()  # (B, 48000)
         all_layers = self.config.encoder_layers == "weighted"
         learns = self.config.encoder_training != "frozen" and torch.is_grad_enabled()
         with torch.set_grad_enabled(learns):
@@ -226,8 +226,8 @@ class CoAttentionModel(nn.Module):
     def frame_mask(self, num_samples):
         """1.0 for encoder frames that hold speech, 0.0 for padding, shape (B, T')."""
         frames = encoders.count_encoder_frames(num_samples, self.speech_encoder.config)  # (B,)
-        place = torch.arange(self.n_encoder_frames, device=num_samples.device)
-        return (place < frames[:, None]).float()
+        frame = torch.arange(self.n_encoder_frames, device=num_samples.device)
+        return (frame < frames[:, None]).float()
 
     def count_parameters(self):
         """Number of trainable values, branch by branch."""

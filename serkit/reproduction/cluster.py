@@ -180,7 +180,7 @@ def unfit(mark, wanted, patience_s, dask_worker=None):
             return f"{name} is {here.get(name)}, expected {expected} as where the jobs come from; install the same"
     if gpus != 1:
         return (
-            f"it announces {gpus:g} GPUs, expected 1, as its jobs would all take the first; start one worker for "
+            f"it announces {gpus:g} GPUs, expected 1: all its jobs would take the first; start one worker for "
             "each GPU, with --resources GPU=1 and its own CUDA_VISIBLE_DEVICES"
         )
     deadline = time.monotonic() + patience_s

@@ -171,7 +171,7 @@ class TestRefused:
         write_run(project, "demo", "clean", [1])
         next((project / "runs").rglob("predictions.parquet")).unlink()
         with pytest.raises(
-            RunError, match=r"predictions\.parquet is missing, although the fold is marked as done"
+            RunError, match=r"predictions\.parquet is missing, but the fold is marked as done"
         ):
             report.write_report("trial")
 

@@ -270,7 +270,10 @@ class TestMissing:
         shutil.copytree(model, folder)
         (folder / "features.json").write_text("{")
         press(view, "sad", "angry", 1)
-        assert "features.json: damaged, or not of the files beside it" in view.seen.value and "<img" in view.seen.value
+        assert (
+            "features.json: damaged, or not of the files beside it" in view.seen.value
+            and "<img" in view.seen.value
+        )
 
     def test_run_deleted_meanwhile(self, view, home):
         shutil.rmtree(home / "runs")
@@ -327,7 +330,7 @@ class TestShow:
         (folder / "predictions.parquet").unlink()
         Listening("demo").show(widgets=True)
         said = displayed.pop()["text/plain"]
-        assert "predictions.parquet is missing, although the fold is marked as done" in said
+        assert "predictions.parquet is missing, but the fold is marked as done" in said
         shutil.rmtree(home / "runs")
         Listening("demo").show(widgets=True)
         assert "run 'demo': no finished fold" in displayed.pop()["text/plain"]

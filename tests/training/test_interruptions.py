@@ -139,7 +139,15 @@ def test_the_model_kept_is_of_an_epoch_that_counts(tones, undisturbed, tmp_path)
     finish(tones, tmp_path, whole)
 
 
-def test_asked_to_stop(tones, whole, tmp_path):
+@pytest.fixture
+def hears_ctrl_c():
+    """What a shell starts in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_asked_to_stop(tones, whole, tmp_path, hears_ctrl_c):
     """Ctrl-C, and a cluster's time limit: at once, with what is kept."""
     for number, call, kept in (
         (signal.SIGINT, 1, "no epoch was finished"),

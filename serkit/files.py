@@ -57,11 +57,3 @@ def replacing(path, *, tag=""):
         with suppress(OSError):  # a folder that can't be written to holds none
             partial.unlink(missing_ok=True)
     sync(path.parent)
-
-
-def allocated_bytes(path):
-    """Room that a file takes on its disk, 0 if there is none: the holes of a sparse one are free."""
-    try:
-        return 512 * os.stat(path).st_blocks  # POSIX counts in these, whatever the disk's own are
-    except FileNotFoundError:
-        return 0

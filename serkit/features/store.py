@@ -36,7 +36,7 @@ from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
 from serkit.features.segments import SegmentPlan, plan_segments
 from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
-from serkit.files import allocated_bytes, replacing
+from serkit.files import replacing
 from serkit.folds import task_rows
 
 FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
@@ -261,20 +261,6 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
             "workers=1: what is extracted is kept"
         ) from error
     return FeatureStore(folder, recipe)
-
-
-def store_bytes_left(manifest, recipe, root):
-    """Bytes that ``build_store`` still has to write: 0 when the store is complete.
-
-    The arrays are counted to the byte; the table and the record beside them take less than 100 each
-    for an utterance. What an interrupted call has written is not counted again.
-    """
-    folder, rows = Path(root) / store_key(manifest, recipe), task_rows(manifest)
-    if _read_record(folder):
-        return 0
-    totals = _layout(rows)[["n_frames", "num_samples"]].sum()
-    files = _part_files(folder, *totals, _audio_type(rows)).values()
-    return sum(max(0, file.total_bytes - allocated_bytes(file.path)) for file in files)
 
 
 def usable_cores():

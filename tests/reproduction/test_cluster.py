@@ -296,7 +296,7 @@ class TestRefused:
     def test_several_gpus_in_one_process(self, steps):
         with start(1, processes=False, protocol="tcp://", resources={"GPU": 4}) as wide:
             self.refused(
-                steps, wide.scheduler_address, "announces 4 GPUs, expected 1, .* one worker for each GPU"
+                steps, wide.scheduler_address, "announces 4 GPUs, expected 1: .* one worker for each GPU"
             )
 
 

@@ -11,7 +11,7 @@ from .audio import (
 )
 from .rows import Progress, RowFile, checksum, encode_level, level_of_code
 from .segments import SegmentPlan, count_segments, cut_frames, cut_samples, interval_mask, plan_segments
-from .store import FeatureStore, build_store, store_key, usable_cores
+from .store import FeatureStore, build_store, check_store, store_key, usable_cores
 from .views import (
     SegmentFeatures,
     SpectrogramScaler,

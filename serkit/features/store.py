@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -40,7 +40,7 @@ from serkit.files import replacing
 from serkit.folds import task_rows
 
 FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
-SAVED_EVERY = 128  # utterances after which what is done is brought to the disk
+SAVED_EVERY = 512  # utterances after which what is done is brought to the disk
 PORTION = 8  # utterances handed to a worker at once
 PLAN = [field.name for field in fields(SegmentPlan)]
 
@@ -67,7 +67,7 @@ class FeatureStore:
     ------
     StoreError
         If it is incomplete, damaged, of another feature version, or analysed in another way. Only
-        `verify` reads the arrays to compare them with their checksums.
+        `check_store` reads the arrays to compare them with their checksums.
     """
 
     def __init__(self, folder, recipe):
@@ -84,18 +84,18 @@ class FeatureStore:
                 f"store {folder}: made with {given}, but recipe {recipe.name} has {wanted}; "
                 "build one for this recipe with notebook 01"
             )
-        self.skipped, self._checksums = record["skipped"], record["checksums"]
+        self.skipped = record["skipped"]
         self._files = _part_files(self.folder, record["frames"], record["samples"], record["audio_type"])
         for file in self._files.values():
             if not file.is_whole():
-                raise self._damage(file.path, f"expected {file.dtype} {file.shape}")
+                raise _damage(file.path, f"expected {file.dtype} {file.shape}")
         path = self.folder / "utterances.parquet"
         try:
-            if checksum(path) != self._checksums[path.name]:
+            if checksum(path) != record["checksums"][path.name]:
                 raise ValueError("checksum mismatch")
             self.utterances = pd.read_parquet(path)
         except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
-            raise self._damage(path, error) from error
+            raise _damage(path, error) from error
         self._row_of = self.utterances.set_index("utterance_id").to_dict("index")
         self.segments = _plan_all(self.utterances, recipe)
 
@@ -169,18 +169,6 @@ class FeatureStore:
             first = self._row_of[segment.utterance_id]["first_frame"] + segment.frame_start
             yield self._read("spectrogram", first, segment.n_frames)
 
-    def verify(self):
-        """Compare every file with its checksum.
-
-        Raises
-        ------
-        StoreError
-            Naming the first file that is not as it was written.
-        """
-        for name, expected in self._checksums.items():
-            if checksum(self.folder / name) != expected:
-                raise self._damage(self.folder / name, "checksum mismatch")
-
     def _utterance(self, name):
         """What was extracted of one utterance."""
         row, levels = self._row_of[name], level_of_code(self.recipe.top_db)
@@ -196,12 +184,20 @@ class FeatureStore:
         try:
             return self._files[name].read(first, first + n)
         except OSError as error:
-            raise self._damage(self._files[name].path, error) from error
+            raise _damage(self._files[name].path, error) from error
 
-    def _damage(self, path, reason):
-        return StoreError(
-            f"{path}: damaged or missing ({reason}); delete the folder {self.folder} and run notebook 01"
-        )
+
+def check_store(folder):
+    """Compare every file of a complete store with the checksum it was written with.
+
+    Raises
+    ------
+    StoreError
+        Naming the first file that is not as it was written.
+    """
+    for name, expected in _read_record(folder)["checksums"].items():
+        if checksum(folder / name) != expected:
+            raise _damage(folder / name, "checksum mismatch")
 
 
 def store_key(manifest, recipe):
@@ -263,6 +259,12 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
     return FeatureStore(folder, recipe)
 
 
+def _damage(path, reason):
+    return StoreError(
+        f"{path}: damaged or missing ({reason}); delete the folder {path.parent} and run notebook 01"
+    )
+
+
 def usable_cores():
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -290,7 +292,9 @@ def _build(rows, recipe, folder, workers, skip_broken):
         "audio_type": audio_type,
         "skipped": {table["utterance_id"][row]: fault for row, fault in broken.items()},
         "complete": True,
-        "checksums": {name: checksum(folder / name) for name in names},
+        "checksums": dict(
+            zip(names, ThreadPoolExecutor().map(checksum, [folder / name for name in names]), strict=True)
+        ),
     }
     with replacing(folder / "store.json") as partial_record:
         partial_record.write_text(json.dumps(record, indent=2) + "\n")

@@ -21,12 +21,19 @@ from torch.nn.functional import interpolate, pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
 from serkit.constants import (
+    HOP_LENGTH,
     IMAGE_SIZE,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    MFCC_N_FFT,
+    N_BINS,
+    N_FFT,
+    N_MELS,
+    N_MFCC,
     SAMPLE_RATE,
     SEGMENT_FRAMES,
     SEGMENT_SAMPLES,
+    WIN_LENGTH,
 )
 from serkit.errors import ParameterError, check_choice, check_range
 from serkit.features.audio import check_waveform, preemphasise
@@ -153,7 +160,14 @@ def padding_level(recipe):
 
 
 def log_spectrogram(
-    waveform, *, win_length=640, hop_length=160, n_fft=800, n_bins=200, top_db=80.0, edge="reflect"
+    waveform,
+    *,
+    win_length=WIN_LENGTH,
+    hop_length=HOP_LENGTH,
+    n_fft=N_FFT,
+    n_bins=N_BINS,
+    top_db=80.0,
+    edge="reflect",
 ):
     """Log-magnitude spectrogram in decibels below the loudest bin.
 
@@ -193,7 +207,16 @@ def log_spectrogram(
     return np.maximum(_decibel(np.concatenate(lowest), peak), -top_db).T
 
 
-def mfcc(waveform, *, n_mfcc=40, n_mels=128, n_fft=2048, hop_length=160, top_db=80.0, edge="reflect"):
+def mfcc(
+    waveform,
+    *,
+    n_mfcc=N_MFCC,
+    n_mels=N_MELS,
+    n_fft=MFCC_N_FFT,
+    hop_length=HOP_LENGTH,
+    top_db=80.0,
+    edge="reflect",
+):
     """Mel-frequency cepstral coefficients.
 
     Power spectrum (periodic Hann window) -> HTK mel bands of equal area -> dB -> orthonormal
@@ -274,12 +297,14 @@ def _power_spectra(waveform, window, n_fft, hop_length, edge):
     half = len(window) // 2
     # numpy reflects as often as it takes, torch refuses signals shorter than half a window
     mode = "reflect" if edge == "reflect" else "constant"
-    padded = np.pad(np.asarray(waveform, np.float32), (half, n_fft - half), mode=mode)
+    padded = np.pad(np.asarray(waveform, window.numpy().dtype), (half, n_fft - half), mode=mode)
     frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)[: 1 + len(waveform) // hop_length]
     window = pad(window, (0, n_fft - len(window)))
     for block in frames.split(BLOCK):
         spectrum = torch.fft.rfft(block * window).numpy()
-        yield spectrum.real**2 + spectrum.imag**2
+        power = spectrum.real**2
+        power += spectrum.imag**2
+        yield power
 
 
 def _decibel(power, reference=1.0):

@@ -1,6 +1,7 @@
 """Whether a run holds together: everything that can be computed again is, and compared with what lies there.
 
-It needs the run folder alone: no corpus, no feature store, no network, and it writes nothing.
+It needs the run folder alone: no corpus, no network, and it writes nothing. Feature stores are checked where
+they lie on this machine.
 """
 
 import io
@@ -25,6 +26,7 @@ AREAS = {
     "predictions": "prediction tables are whole and consistent",
     "scores": "folds: scores in metrics.json follow from predictions and history",
     "completeness": "variants and seeds have all their folds",
+    "stores": "feature stores have the bytes that were extracted",
     "figures": "figures and tables are as they were made, from nothing but these predictions",
     "numbers": "CSV files of the report recomputed and equal",
 }
@@ -111,9 +113,11 @@ def check_run(run, partial=False):
         return [*findings, Finding("figures", run, UNKNOWN, "not compared: a fold can't be used, see above")]
     try:
         predictions, folds = report.checked_predictions(run, partial=True)  # missing folds are named above
-        parameters, _ = report.made_with(run, predictions)
+        parameters, corpus = report.made_with(run, predictions)
     except SerkitError as error:
         return [*findings, Finding("predictions", "all folds together", WRONG, str(error))]
+    for path in runs.processed_folder(corpus).glob("*/store.json"):
+        findings += _look("stores", show_path(path.parent), _store_faults, path.parent)
     return findings + _figures(run, predictions, folds, parameters)
 
 
@@ -223,6 +227,14 @@ def _missing_folds(run, folders, verdict):
             yield Finding("completeness", subject, verdict, cure)
         else:
             yield Finding("completeness", subject)
+
+
+def _store_faults(folder):
+    """The arrays that training read, byte by byte."""
+    from serkit.features import check_store  # here: torch is slow to import
+
+    check_store(folder)
+    return []
 
 
 def _figures(run, predictions, folds, parameters):

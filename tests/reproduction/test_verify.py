@@ -295,6 +295,18 @@ def test_what_is_broken_is_named(request, home, capsys, damage):
         assert any(re.search(expected, line) for line in lines), text
 
 
+def test_a_store_with_one_wrong_byte(bare, tmp_path, capsys):
+    (tmp_path / "tones").mkdir()
+    _, made = make_tones(tmp_path / "tones")
+    store = shutil.copytree(made.folder, runs.processed_folder("demo") / made.folder.name)
+    assert said(capsys)[0] == 0
+    content = bytearray((store / "mfcc.npy").read_bytes())
+    content[-10] ^= 1
+    (store / "mfcc.npy").write_bytes(content)
+    code, text = said(capsys)
+    assert code == 1 and "mfcc.npy: damaged or missing (checksum mismatch); delete the folder" in text
+
+
 def test_a_fold_with_two_faults_is_one_fold(bare, capsys):
     other_parameters(bare)
     model_of_another_fold(bare)

@@ -13,6 +13,7 @@ from serkit.reproduction import estimate, plan, reproduce
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 MEASURED = {
     "segment_s": 0.05, "extraction_s": 0.0, "store_bytes": 0, "model_bytes": 1_000_000, "memory": 1e9, "free": 10**12,
+    "gpu_memory": 0,
 }  # fmt: skip
 COMMON = "run = corpus = root = recipe = by = selection = profile = ''\n"  # written out by separate()
 

@@ -1,1 +1,1 @@
-from . import cluster, estimate, jobs, page, plan, report, reproduce, verify
+from . import cluster, estimate, gpu_memory, jobs, page, plan, report, reproduce, verify

@@ -30,6 +30,8 @@ UTTERANCES = 8  # that are measured
 # of the time of training on a segment, at most: a step goes once forward, and back in twice that
 PREDICTED = 0.5
 CHECKPOINTS = 2 * 3  # weights and AdamW's two moments of each; the next checkpoint is written beside the last
+CARDS = (8, 12, 16, 24)  # GiB of memory that GPUs have
+CUDA, GAPS = 2**30, 0.1  # assumed beside what is predicted: bytes for CUDA and a screen, share that lies idle
 # trainings that agree in these take the same time for a segment, and are measured once
 KIND = attrgetter(
     "profile", "views", "speech_encoder", "encoder_training", "encoder_layers", "encoder_cache", "batch_size",
@@ -46,6 +48,7 @@ class Cost:
     checkpoints: int = 0  # bytes until the step is done
     memory: float = 0.0  # bytes at the peak of training
     free: int = 0  # bytes of memory that are free: of this machine, or of the GPU
+    gpu_memory: int = 0  # bytes at the peak of training on a GPU, predicted where there is none
 
 
 def estimate(todo, manifest, threads=0):
@@ -123,7 +126,7 @@ def training_cost(experiment, segments, measured):
     Examples
     --------
     >>> from serkit.experiment import Experiment
-    >>> measured = {"segment_s": 0.2, "model_bytes": 1000, "memory": 1e9, "free": 2e9}
+    >>> measured = {"segment_s": 0.2, "model_bytes": 1000, "memory": 1e9, "free": 2e9, "gpu_memory": 0}
     >>> segments = {"train": 95, "validation": 20, "test": 30}
     >>> cost = training_cost(Experiment(batch_size=10, epochs=3), segments, measured)
     >>> round(cost.seconds - NOTEBOOK_S, 6)  # 3 epochs of 100 and half of 50, and the latter once more at the end
@@ -134,7 +137,8 @@ def training_cost(experiment, segments, measured):
     n_predicted = experiment.epochs * looked_at + segments["validation"] + segments["test"]
     seconds = NOTEBOOK_S + (experiment.epochs * n_trained + PREDICTED * n_predicted) * measured["segment_s"]
     size = measured["model_bytes"]
-    return Cost(seconds, NOTEBOOK_BYTES + size, CHECKPOINTS * size, measured["memory"], measured["free"])
+    memory = (measured[name] for name in ("memory", "free", "gpu_memory"))
+    return Cost(seconds, NOTEBOOK_BYTES + size, CHECKPOINTS * size, *memory)
 
 
 def measure(experiment, rows, threads=0):
@@ -170,6 +174,7 @@ def _measure(experiment, rows, threads):
 
     from serkit.features.store import build_store
     from serkit.model.coattention import CoAttentionModel, resolve_structure
+    from serkit.reproduction.gpu_memory import step_memory
     from serkit.training.loop import model_config, time_steps
 
     sys.stdout = sys.stderr = io.StringIO()
@@ -194,6 +199,7 @@ def _measure(experiment, rows, threads):
         "segment_s": float(seconds) / at_once, "memory": float(memory), "free": free,
         "extraction_s": extraction_s / speech_s, "store_bytes": written / speech_s,
         "model_bytes": 4 * sum(model.count_parameters().values()),
+        "gpu_memory": step_memory(experiment) if experiment.profile == "paper" and not on_gpu else 0,
     }  # fmt: skip
 
 
@@ -225,9 +231,25 @@ def describe(costs, experiment, at_once=1, sharing=1):
                 f"WARNING: batch_size={experiment.batch_size} does not fit into the free memory; end other programs, "
                 f"use fewer jobs, set micro_batch={half} (the batch stays as it is), or gradient_checkpointing=True"
             )
+    if predicted := max(cost.gpu_memory for cost in costs):
+        cards = ", ".join(map(str, fitting_cards(predicted)))
+        fits = f"fits a GPU of {cards} GB" if cards else f"more than {CARDS[-1]} GB; micro_batch=8 needs less"
+        assumed = " (auto is bf16 there)" if experiment.precision == "auto" else ""
+        lines.append(
+            f"GPU:    about {show_bytes(predicted)} at the peak of a training, predicted{assumed}: {fits}"
+        )
     needed, free = disk_use(costs, at_once)
     lines.append(f"disk:   about {show_bytes(needed)}, {show_bytes(free)} free")
     return lines + ["WARNING: it does not fit on the disk"] * (needed > free)
+
+
+def fitting_cards(size):
+    """Which GPUs a training fits, by their memory in GiB; 1 GiB and a tenth of ``size`` are left free.
+
+    >>> fitting_cards(10 * 2**30), fitting_cards(22 * 2**30)
+    ([12, 16, 24], [])
+    """
+    return [card for card in CARDS if size * (1 + GAPS) + CUDA <= card * 2**30]
 
 
 def disk_use(costs, at_once=1):

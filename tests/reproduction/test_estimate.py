@@ -1,6 +1,7 @@
 """The estimate before the work: costs by hand, lines by hand, and what does not fit."""
 
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -128,6 +129,21 @@ def test_a_real_measurement(tones):
     assert 1e8 < measured["memory"] < 4e9
 
 
+def test_the_memory_of_a_gpu_is_predicted_for_the_paper_profile(tones, monkeypatch):
+    from serkit.reproduction import gpu_memory
+    from serkit.training import loop
+
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back after the test
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(loop, "time_steps", lambda *given: (1.0, 1e9))
+    monkeypatch.setattr(gpu_memory, "step_memory", lambda experiment: experiment.batch_size)
+    asked = {"views": "mfcc", "batch_size": 48}
+    for profile, expected in (("paper", 48), ("demo", 0)):
+        assert estimate._measure(Experiment(profile=profile, **asked), tones, 1)["gpu_memory"] == expected
+    measured = MEASURED | {"gpu_memory": 48}
+    assert estimate.training_cost(DEMO, {"train": 1, "validation": 0, "test": 1}, measured).gpu_memory == 48
+
+
 class TestLines:
     COST = Cost(memory=12e9, free=20 * 10**9)
 
@@ -142,6 +158,28 @@ class TestLines:
         assert "memory: about 24.0 GB at the peak of 2 trainings, 20.0 GB free" in text
         assert "WARNING: batch_size=16 does not fit into the free memory" in text
         assert "use fewer jobs, set micro_batch=8 (the batch" in text
+
+    @pytest.mark.parametrize(
+        ("gib", "precision", "line"),
+        [
+            (
+                10.3,
+                "auto",
+                "about 11.1 GB at the peak of a training, predicted (auto is bf16 there): fits a GPU of 16, 24 GB",
+            ),
+            (
+                6.3,
+                "bf16",
+                "about 6.8 GB at the peak of a training, predicted: fits a GPU of 8, 12, 16, 24 GB",
+            ),
+            (21, "bf16", "predicted: more than 24 GB; micro_batch=8 needs less"),
+        ],
+    )
+    def test_memory_of_a_gpu(self, project, gib, precision, line):
+        """1.1 times as much and 1 GiB: 12.3, 7.9 and 24.1 GiB."""
+        costs = [Cost(), Cost(gpu_memory=round(gib * 2**30))]
+        assert line in "\n".join(estimate.describe(costs, Experiment(precision=precision)))
+        assert "GPU" not in self.lines(Cost())
 
     def test_disk(self, project, monkeypatch):
         """What stays, and the checkpoints of as many as run at once."""

@@ -23,7 +23,7 @@ STRIP = $(BIN)/nbstripout --keep-id --unix-newlines --drop-empty-cells --extra-k
   "$(EDITORS:%=metadata.language_info.%) $(addprefix cell.metadata.,execution editable slideshow vscode)"
 KERNEL = sed -E "s/^(   \"display_name\": \")[^\"]*/\1Python 3 (ipykernel)/"
 
-.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign benchmark notebooks lint lock clean
+.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign benchmark gpu-check notebooks lint lock clean
 
 setup: $(STAMP) tidy
 
@@ -73,6 +73,10 @@ test-campaign: setup
 # a corpus of IEMOCAP's shape, whole; OPTIONS='--share 0.1' for a quick look
 benchmark: setup
 	$(BIN)/python tests/benchmarks/benchmark.py $(OPTIONS)
+
+# steps, memory and resuming on a real GPU, in ten minutes; OPTIONS=--rehearse tries the code on a CPU
+gpu-check: setup
+	$(BIN)/python tests/gpu_check.py $(OPTIONS)
 
 notebooks: setup
 	$(BIN)/python tests/colab_cell.py notebooks/*.ipynb

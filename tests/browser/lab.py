@@ -5,8 +5,11 @@ import time
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from browser.server import git
+
 READY_S = 120  # s until a notebook is open and its kernel idle
 POLL_S = 0.5  # s
+SAVED_S = 30  # s until git has been told of a saved notebook
 QUIET_S = 1.5  # s that a state must last: outputs of widgets come after the cell has ended
 PANEL = "const panel = [...jupyterapp.shell.widgets('main')].find(w => w.context?.path === path);"
 
@@ -130,6 +133,16 @@ class OpenNotebook:
 
         self._wait(over, limit_s, "run to its end")
         return Outcome(time.monotonic() - started, max(peak))
+
+    def save(self):
+        """Save the notebook and return what git sees of all notebooks then; empty: nothing has changed."""
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+        deadline = time.monotonic() + SAVED_S
+        while (seen := git(self.server.project, "status", "--porcelain", "notebooks")) and (
+            time.monotonic() < deadline
+        ):
+            time.sleep(0.5)
+        return seen
 
     def problems(self):
         """Everything that is wrong with the notebook as it stands on the page.

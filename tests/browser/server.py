@@ -65,11 +65,23 @@ class Server:
 
 
 def make_project(folder):
-    """A project in which nothing has been done yet: the notebooks and nothing else."""
+    """A checkout in which nothing has been done yet: the notebooks, and how git sees them."""
     shutil.copytree(
         HOME / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
+    for name in ("Makefile", ".gitignore"):
+        shutil.copy(HOME / name, folder / name)
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "--quiet", "--message=first")
+    (folder / ".venv").symlink_to(sys.prefix)  # where the project's Makefile looks for its tools
+    subprocess.run(["make", "--silent", "tidy"], cwd=folder, check=True)
     return folder
+
+
+def git(folder, *words):
+    """What git prints in a folder."""
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
 @contextmanager
@@ -88,7 +100,8 @@ def serve(project, state):
     """
     _write_settings(state / "config")
     port, token, log = _free_port(), secrets.token_hex(16), state / "jupyter.log"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
+    config = f"--config={project / 'notebooks' / 'jupyter_config.py'}"  # as `make lab` does
+    command = [sys.executable, "-m", "jupyterlab", config, "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={project}", "--expose-app-in-browser"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")

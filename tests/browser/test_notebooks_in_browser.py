@@ -50,7 +50,7 @@ def write_noise(path, seconds):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_run_all(name, prepared, open_notebook, save_views, record):
+def test_run_all(name, prepared, open_notebook, save_views, lab, record):
     notebook = open_notebook(prepared(name))
     outcome = notebook.run_all(TRAINING_S if name == TRAINING else USUAL_S)
     record(f"{name}: Run All {outcome.seconds:.0f} s, at most {outcome.peak_mb:.0f} MB")
@@ -60,6 +60,9 @@ def test_run_all(name, prepared, open_notebook, save_views, record):
     if players:
         assert notebook.play(notebook.node.locator("audio:visible").first) > 0
     assert outcome.peak_mb < MEMORY_MB
+    before = lab.project.joinpath(notebook.path).stat().st_size
+    assert notebook.save() == ""
+    assert lab.project.joinpath(notebook.path).stat().st_size > before  # its outputs are on the disk
     save_views(notebook, ".jp-OutputArea img")
 
 

@@ -8,6 +8,7 @@ from .coattention import (
     ModelConfig,
     check_encoder,
     create_model,
+    padding_effect,
     resolve_structure,
     weigh_frames,
     weights_source,

@@ -5,6 +5,7 @@ counts; the three resulting vectors are joined and classified. Views can be left
 exchanged, to see what each of them is good for.
 """
 
+import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.utils import ModelOutput
 
-from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
+from serkit.constants import LABELS, N_MFCC, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
 from serkit.model import encoders, speech_encoders
 
 GUIDED = ("coattention", "softmax")  # fusions in which other views decide about the frames of speech
@@ -302,6 +303,37 @@ def weigh_frames(scores, mask, fusion):
     real = torch.where(mask.sum(dim=1, keepdim=True) > 0, mask, torch.ones_like(mask)) > 0
     flat = torch.zeros_like(mask) if scores is None else scores
     return torch.softmax(flat.masked_fill(~real, float("-inf")), dim=1)
+
+
+def padding_effect(network, waveform, seconds):
+    """How much zeros after a sound change the hidden states of its frames.
+
+    Parameters
+    ----------
+    network : CoAttentionModel
+        In evaluation mode, on the CPU.
+    waveform : torch.Tensor, shape (48000,), float32
+        Sound from beginning to end.
+    seconds : sequence of float
+        How much of it is left in front of the zeros.
+
+    Returns
+    -------
+    list of float
+        Length of the difference to the states of the same sound alone, in % of their length, both summed over frames.
+    """
+    changes = []
+    for length_s in seconds:
+        n = torch.tensor([round(length_s * SAMPLE_RATE)])
+        padded, unpadded = torch.where(torch.arange(len(waveform)) < n, waveform, 0.0), network
+        if network.config.speech["model_type"] == "whisper":  # its number of positions is that of its frames
+            unpadded = copy.deepcopy(network)
+            speech_encoders.crop_positions(unpadded.speech_encoder, int(network.count_frames(n)))
+        with torch.inference_mode():
+            alone = unpadded.encode_speech(waveform[None, : int(n)])[0]  # (frames, D)
+            among = network.encode_speech(padded[None], n)[0, : len(alone)]  # (frames, D)
+        changes.append(100 * ((among - alone).norm(dim=1).sum() / alone.norm(dim=1).sum()).item())
+    return changes
 
 
 def create_model(config):

@@ -25,6 +25,7 @@ LFS = b"version https://git-lfs"  # how a file begins whose content was not fetc
 class Waveform(nn.Module):
     """Input of an encoder that hears samples. Their scale is the recipe's business, see ``ModelConfig.hears``."""
 
+    steps = ()  # (width, step) of each stage from samples to frames, where not in the encoder's config
     shortest = 400  # samples that a mask leaves at least: of none at all an encoder makes NaN
 
     def __init__(self, extractor):
@@ -52,6 +53,7 @@ class WhisperMel(Waveform):
     def __init__(self, extractor):
         nn.Module.__init__(self)
         self.n_fft, self.hop_length = extractor.n_fft, extractor.hop_length
+        self.steps = ((self.n_fft, self.hop_length), (3, 1), (3, 2))
         self.says = f"log-mel, {extractor.feature_size} bands; cropped positions, no padding to 30 s"
         self.register_buffer("filters", torch.tensor(extractor.mel_filters.T).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
@@ -71,6 +73,7 @@ class KaldiBands(Waveform):
     """Mel bands of w2v-BERT 2.0 as Kaldi computes them: each at zero mean and unit variance, two frames as one."""
 
     shortest = 1
+    steps = ((400, 160), (2, 2))
     win_length, hop_length, n_fft = 400, 160, 512  # samples
     says = "mel bands as of Kaldi, two frames as one"
 
@@ -174,11 +177,12 @@ def _read_preprocessor(source, config):
 
 def _check_pointers(source):
     """Refuse a folder that was cloned without Git LFS."""
-    for path in sorted(Path(source).glob("*")):
-        if path.suffix in (".json", ".safetensors", ".bin") and path.is_file():
-            with open(path, "rb") as file:
-                if file.read(len(LFS)) == LFS:
-                    raise ValueError(f"{path.name} is a Git LFS pointer; run `git lfs pull` in its folder")
+    folder = Path(source)
+    weights = list(folder.glob("*.safetensors")) or list(folder.glob("*.bin"))
+    for path in [*folder.glob("*config.json"), *weights]:
+        with open(path, "rb") as file:
+            if file.read(len(LFS)) == LFS:
+                raise ValueError(f"{path.name} is a Git LFS pointer, run `git lfs pull` in its folder")
 
 
 def build_speech_encoder(config):
@@ -235,7 +239,10 @@ def crop_positions(encoder, n_frames):
 
 
 def _no_speech_weights(source, error):
-    reason = str(error).strip().splitlines()[0]
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    if Path(source).is_dir():
+        files = "config.json, model.safetensors and preprocessor_config.json"
+        return f"speech encoder {source!r} can't be loaded: {reason}; expected a folder with {files}"
     return (
         f"speech encoder {source!r} can't be loaded ({reason}). Without a connection, put its config.json, "
         "preprocessor_config.json and model.safetensors into a folder and pass that folder as speech_encoder; "

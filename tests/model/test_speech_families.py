@@ -20,12 +20,13 @@ from transformers import (
 from serkit import features
 from serkit.errors import ParameterError, WeightsError
 from serkit.model import speech_encoders
-from serkit.model.coattention import DEMO, CoAttentionModel, check_encoder, create_model
+from serkit.model.coattention import DEMO, CoAttentionModel, check_encoder, create_model, padding_effect
 from serkit.model.storage import load_model, open_model_folder, save_model
 from serkit.predict.predictor import Predictor
 from serkit.recipe import CORRECTED
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 WHISPER = SHARED / "encoders" / "whisper-base"
 SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 CONVOLUTIONS = {"conv_dim": [8] * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2}
@@ -156,6 +157,21 @@ class TestEveryFamily:
         if mode in ("top_1", "frozen"):
             assert all("layers.2." in key for key in encoder)
 
+    def test_recomputing_in_place_of_storing_gives_the_same_gradients(self, family):
+        _, folder = family
+        gradients = []
+        for saves_memory in (False, True):
+            torch.manual_seed(0)
+            network = create_model(asked(folder, layerdrop=0.0)).train()
+            if saves_memory:
+                network.speech_encoder.activation_checkpointing_enable()
+            torch.manual_seed(1)
+            network(waveform=make_sound(48_000)[0]).logits.sum().backward()
+            gradients.append({k: p.grad for k, p in network.named_parameters() if p.grad is not None})
+        assert gradients[0].keys() == gradients[1].keys()
+        for key, gradient in gradients[0].items():
+            torch.testing.assert_close(gradient, gradients[1][key], atol=1e-5, rtol=1e-4)
+
     def test_saves_and_loads_equal(self, family, tmp_path):
         _, folder = family
         for layers in ("last", "weighted", "1"):
@@ -283,7 +299,7 @@ class TestRefused:
         (folder / name).write_text(
             "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 377667514\n"
         )
-        self.refused(folder, rf"{name} is a Git LFS pointer; run `git lfs pull`")
+        self.refused(folder, rf"{name} is a Git LFS pointer, run `git lfs pull`")
 
     def test_weights_that_are_cut_off(self, folder):
         content = (folder / "model.safetensors").read_bytes()
@@ -363,6 +379,27 @@ class TestWhisperBase:
             states = network.speech_states(torch.from_numpy(segment))[0, 0]
         alike = torch.cosine_similarity(states - states.mean(0), whole - whole.mean(0), dim=1)
         assert alike.mean() > 0.85
+
+
+def padding_row(folder):
+    """A row of the table in the README of the model room, but for its name."""
+    network = create_model(asked(folder)).eval()
+    sound = features.audio.read(GOLDEN / "exact_3.0s.wav")
+    heard = features.segment_features(sound, network.config.hears(CORRECTED)).waveform[0]
+    mask = "yes" if network.config.encoder_mask else "no"
+    return [mask, *padding_effect(network, torch.from_numpy(heard), [0.5, 1.0, 2.0, 2.5])]
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "Whisper base, its real weights"])
+def test_table_of_padding(tmp_path, name):
+    if name not in FAMILIES and not WHISPER.is_dir():
+        pytest.skip("no real encoder in the shared folder")
+    lines = Path(speech_encoders.__file__).with_name("README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [line.strip("| ").split(" | ")[1:] for line in lines if line.startswith(f"| {name} |")]
+    mask, *changes = padding_row(make_folder(tmp_path, name) if name in FAMILIES else WHISPER)
+    assert row[0] == mask
+    # random weights are drawn alike everywhere; sums are not added in the same order
+    assert [float(value) for value in row[1:]] == pytest.approx(changes, abs=0.3)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "top_1"])

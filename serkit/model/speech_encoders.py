@@ -19,6 +19,7 @@ from serkit.errors import ParameterError, WeightsError
 
 MASKED_FRAME = "masked_spec_embed"  # SpecAugment's stand-in for a frame; wav2vec2-base-960h has none
 FAMILIES = "wav2vec2, hubert, wavlm, unispeech-sat, data2vec-audio, sew, wav2vec2-conformer, wav2vec2-bert or whisper"
+WHISPER_FRAMES = SEGMENT_SAMPLES // 320  # of 20 ms: positions that a segment needs
 LFS = b"version https://git-lfs"  # how a file begins whose content was not fetched
 
 
@@ -30,8 +31,8 @@ class Waveform(nn.Module):
 
     def __init__(self, extractor):
         super().__init__()
-        scale = "unit variance" if extractor.do_normalize else "as recorded"
-        self.says = f"waveform, {scale}"
+        scale = "unit variance" if getattr(extractor, "do_normalize", False) else "as recorded"
+        self.says = f"waveform, {scale}"  # for a reader
 
     def count(self, num_samples):
         """Inputs (samples, or frames of a spectrogram) that ``num_samples`` make."""
@@ -51,7 +52,7 @@ class WhisperMel(Waveform):
     """Log-mel spectrogram of Whisper: 10 ms frames, levels within 80 dB of the segment's loudest band."""
 
     def __init__(self, extractor):
-        nn.Module.__init__(self)
+        super().__init__(extractor)
         self.n_fft, self.hop_length = extractor.n_fft, extractor.hop_length
         self.steps = ((self.n_fft, self.hop_length), (3, 1), (3, 2))
         self.says = f"log-mel, {extractor.feature_size} bands; cropped positions, no padding to 30 s"
@@ -75,10 +76,10 @@ class KaldiBands(Waveform):
     shortest = 1
     steps = ((400, 160), (2, 2))
     win_length, hop_length, n_fft = 400, 160, 512  # samples
-    says = "mel bands as of Kaldi, two frames as one"
 
     def __init__(self, extractor):
-        nn.Module.__init__(self)
+        super().__init__(extractor)
+        self.says = "mel bands as of Kaldi, two frames as one"
         self.padding, self.stride = extractor.padding_value, extractor.stride
         self.register_buffer("filters", torch.tensor(extractor.mel_filters).float(), persistent=False)
         self.register_buffer("window", torch.tensor(extractor.window).float(), persistent=False)
@@ -160,7 +161,7 @@ def read_structure(source):
     speech = config.to_diff_dict() | {"model_type": config.model_type}
     speech = {name: value for name, value in speech.items() if name not in ("dtype", "add_adapter")}
     if config.model_type == "whisper":
-        speech["max_source_positions"] = SEGMENT_SAMPLES // preprocessor["hop_length"] // 2
+        speech["max_source_positions"] = WHISPER_FRAMES
     return speech, preprocessor
 
 
@@ -228,7 +229,7 @@ def load_speech_encoder(source):
         raise WeightsError(_no_speech_weights(source, error)) from error
     if encoder.config.model_type == "whisper":
         encoder = encoder.get_encoder()
-        crop_positions(encoder, SEGMENT_SAMPLES // 320)
+        crop_positions(encoder, WHISPER_FRAMES)
     return encoder
 
 

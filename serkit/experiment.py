@@ -58,6 +58,15 @@ def check_encoder_training(value):
         )
 
 
+def check_encoder_layers(value):
+    """Refuse what names no layer; how many there are, only the encoder knows."""
+    if not re.fullmatch(r"last|weighted|\d{1,2}", value):
+        raise ParameterError(
+            f"encoder_layers={shown(value)}, expected last, weighted, or the number of a layer such as 9 (0: the input "
+            "of the first)"
+        )
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything that decides the numbers of one training run; None is the profile's own value."""
@@ -90,12 +99,15 @@ class Experiment:
     )
     min_epochs: int | None = setting(None, "never stop before this epoch", between=(1, 1000, "epochs"))
     precision: str = setting("auto", "auto is what the device is good at", choices=PRECISIONS)
-    speech_encoder: str | None = setting(None, "hub id or folder of wav2vec 2.0 or its like, or random")
+    speech_encoder: str | None = setting(None, "hub id or folder of a speech encoder, or random")
     cnn_weights: str | None = setting(None, "of AlexNet, to begin with", choices=("imagenet", "random"))
     encoder_training: str = setting(
         "all", "what of the encoder learns: all, transformer, top_<k>, frozen", check=check_encoder_training
     )
-    encoder_layers: str = setting("last", "the last, or a weighted sum of all", choices=("last", "weighted"))
+    encoder_layers: str = setting(
+        "last", "last, weighted (a learned sum of all), or a number: 0 is what enters the first",
+        check=check_encoder_layers,
+    )  # fmt: skip
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
     compile: bool = setting(False, "torch.compile")
@@ -151,10 +163,12 @@ class Experiment:
     def variant(self):
         """Short name of what is compared with what: recipe, selection, grouping, profile, encoder, views."""
         named = [self.recipe, self.selection, self.by, self.profile]
-        if self.speech_encoder:
-            named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name))
-        named += [self.encoder_training] * (self.encoder_training != "all")
-        named += [self.encoder_layers] * (self.encoder_layers != "last")
+        if "speech" in VIEW_SETS[self.views]:
+            if self.speech_encoder:
+                named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name))
+            named += [self.encoder_training] * (self.encoder_training != "all")
+            layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
+            named += [layers] * (layers != "last")
         named += [self.views] * (self.views != "all") + [self.fusion] * (self.fusion != "coattention")
         return "_".join(named)
 

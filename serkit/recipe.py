@@ -32,6 +32,7 @@ class Recipe:
     last_piece: Literal["padded", "overlapping"] = "padded"  # D3: overlapping = last 3 s of the utterance
     preemphasis_waveform: bool = True  # D4: wav2vec 2.0 was trained on plain waveforms
     statistics_over_padding: bool = True  # D5: mean, variance, minimum, maximum include padding
+    unit_variance: bool = True  # of the waveform, at zero mean; False: as recorded, if the encoder wants that
 
     def __post_init__(self):
         check_range("preemphasis", self.preemphasis, 0, 0.999)

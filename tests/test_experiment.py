@@ -31,7 +31,8 @@ WRONG = [  # setting, value, sentence
     ("schedule", "cosin", "schedule='cosin', expected one of constant, linear, cosine; did you mean 'cosine'?"),
     ("precision", "half", "precision='half', expected one of auto, float32, bf16, fp16"),
     ("cnn_weights", "resnet", f"cnn_weights='resnet', expected one of imagenet, random, {OWN}"),
-    ("encoder_layers", "all", "encoder_layers='all', expected one of last, weighted"),
+    ("encoder_layers", "all", "encoder_layers='all', expected last, weighted, or the number of a layer such as 9 (0: the input of the first)"),
+    ("encoder_layers", -1, "encoder_layers=-1, expected last, weighted, or the number of a layer such as 9 (0: the input of the first)"),
     ("encoder_training", "top", "encoder_training='top', expected all, transformer, frozen or top_<k> such as top_4"),
     ("profile", "papper", "profile='papper', expected one of paper, demo; did you mean 'paper'?"),
     ("selection", "best", "selection='best', expected one of published, clean, last"),
@@ -181,11 +182,15 @@ def test_what_changes_the_encoder_has_a_folder_of_its_own():
     names = {
         Experiment(**settings).variant
         for settings in ({}, {"encoder_training": "frozen"}, {"encoder_layers": "weighted"},
-                         {"encoder_training": "top_2"}, {"speech_encoder": "microsoft/wavlm-base"})
+                         {"encoder_training": "top_2"}, {"speech_encoder": "microsoft/wavlm-base"},
+                         {"encoder_layers": 9})
     }  # fmt: skip
+    assert "corrected_clean_session_demo_layer9" in names
     assert "corrected_clean_session_demo" in names
     assert "corrected_clean_session_demo_wavlm-base" in names
-    assert len(names) == 5
+    assert len(names) == 6
+    unseen = {"speech_encoder": "a/b", "encoder_training": "frozen", "encoder_layers": "weighted"}
+    assert Experiment(views="mfcc", **unseen).variant == "corrected_clean_session_demo_mfcc"
 
 
 def test_a_fold_number_from_papermill_is_the_same_fold():

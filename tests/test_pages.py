@@ -10,7 +10,7 @@ PAGES = [
     HOME / name
     for name in (
         "README.md", "notebooks/README.md", "data/README.md", "figures/README.md", "figures/gallery/README.md",
-        "serkit/README.md", "tests/README.md", "tests/golden/README.md",
+        "serkit/README.md", "serkit/model/README.md", "tests/README.md", "tests/golden/README.md",
     )
 ]  # fmt: skip
 LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")

@@ -21,12 +21,12 @@ def test_the_two_ends_by_hand():
     assert switches(PUBLISHED) == {
         "preemphasis": 0.97, "top_db": 80.0, "edge": "reflect", "waveform_padding": "before",
         "mask_padding": False, "spectrogram_fill": "peak", "last_piece": "padded",
-        "preemphasis_waveform": True, "statistics_over_padding": True,
+        "preemphasis_waveform": True, "statistics_over_padding": True, "unit_variance": True,
     }  # fmt: skip
     assert switches(CORRECTED) == {
         "preemphasis": 0.97, "top_db": 80.0, "edge": "reflect", "waveform_padding": "after",
         "mask_padding": True, "spectrogram_fill": "floor", "last_piece": "overlapping",
-        "preemphasis_waveform": False, "statistics_over_padding": False,
+        "preemphasis_waveform": False, "statistics_over_padding": False, "unit_variance": True,
     }  # fmt: skip
     assert (PUBLISHED.name, PUBLISHED.deviations) == ("published", ())
     assert (CORRECTED.name, CORRECTED.deviations) == ("corrected", IDS)

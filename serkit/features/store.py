@@ -99,6 +99,10 @@ class FeatureStore:
         self._row_of = self.utterances.set_index("utterance_id").to_dict("index")
         self.segments = _plan_all(self.utterances, recipe)
 
+    def through(self, recipe):
+        """The same store, seen through another recipe."""
+        return self if recipe == self.recipe else FeatureStore(self.folder, recipe)
+
     def __len__(self):
         return len(self.segments)
 

@@ -60,7 +60,7 @@ class SegmentFeatures:
 
     spectrogram: np.ndarray  # (N, 200, 300) float32, dB below the utterance's peak
     mfcc: np.ndarray  # (N, 300, 40) float32
-    waveform: np.ndarray  # (N, 48000) float32, zero mean and unit variance
+    waveform: np.ndarray  # (N, 48000) float32, zero mean and unit variance unless the recipe says otherwise
     n_frames: np.ndarray  # (N,) real frames, at the beginning
     num_samples: np.ndarray  # (N,) real samples
     sample_offset: np.ndarray  # (N,) where the real samples begin
@@ -146,10 +146,11 @@ def cut_segments(utterance, plan, recipe):
     if not recipe.statistics_over_padding:
         real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
     frames = cut_frames(utterance.spectrogram, plan, fill=padding_level(recipe))
+    samples = cut_samples(waveform, plan)
     return SegmentFeatures(
         frames.transpose(0, 2, 1),
         cut_frames(utterance.mfcc, plan, fill=0.0),
-        normalise_waveform(cut_samples(waveform, plan), real),
+        normalise_waveform(samples, real) if recipe.unit_variance else samples,
         *(plan.n_frames, plan.num_samples, plan.sample_offset),
     )
 

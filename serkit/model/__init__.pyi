@@ -1,4 +1,4 @@
-from . import coattention, encoders, storage
+from . import coattention, encoders, speech_encoders, storage
 from .coattention import (
     DEMO,
     PAPER,
@@ -6,7 +6,9 @@ from .coattention import (
     CoAttentionModel,
     CoAttentionOutput,
     ModelConfig,
+    check_encoder,
     create_model,
+    padding_effect,
     resolve_structure,
     weigh_frames,
     weights_source,
@@ -15,12 +17,19 @@ from .encoders import (
     MfccBiLstm,
     SpectrogramCNN,
     alexnet_features,
-    count_encoder_frames,
     fingerprint,
-    freeze,
     load_alexnet_weights,
+)
+from .speech_encoders import (
+    build_speech_encoder,
+    count_encoder_frames,
+    encoder_input,
+    freeze,
     load_speech_encoder,
-    speech_config,
+    read_states,
+    read_structure,
+    states_shape,
+    wants_mask,
 )
 from .storage import (
     ModelFolder,

@@ -5,17 +5,18 @@ counts; the three resulting vectors are joined and classified. Views can be left
 exchanged, to see what each of them is good for.
 """
 
+import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig
 from transformers.utils import ModelOutput
 
-from serkit.constants import LABELS, N_MFCC, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
-from serkit.model import encoders
+from serkit.constants import LABELS, N_MFCC, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
+from serkit.model import encoders, speech_encoders
 
 GUIDED = ("coattention", "softmax")  # fusions in which other views decide about the frames of speech
 
@@ -37,22 +38,34 @@ class ModelConfig:
     layerdrop: float = 0.1  # share of transformer layers skipped in training
     mask_time_prob: float = 0.05  # SpecAugment: share of frames masked in training, 0 = off
     mask_time_length: int = 10  # frames in one mask
+    preprocessor: dict = field(  # of sound for the speech encoder, as preprocessor_config.json has it
+        default_factory=lambda: {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True}
+    )
     encoder_mask: bool = False  # does the encoder itself want an attention mask?
     encoder_training: str = "all"  # what of the encoder learns: all, transformer, top_<k>, frozen
-    encoder_layers: str = "last"  # its last layer, or a learned weighted sum of all: weighted
+    encoder_layers: str = "last"  # last, one by its number, or a learned weighted sum of all: weighted
     views: str = "all"  # what the model sees, see serkit.constants.VIEW_SETS
     fusion: str = "coattention"  # how the views become one vector, see weigh_frames
     sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
     def transformers_config(self):
-        """The speech encoder's structure with SpecAugment and LayerDrop set as said here."""
+        """The speech encoder's structure with SpecAugment and LayerDrop set as said here.
+
+        A layer that is left out has no states: where other layers than the last are read, none is. Whisper's
+        encoder knows no SpecAugment.
+        """
+        layerdrop = "encoder_layerdrop" if self.speech["model_type"] == "whisper" else "layerdrop"
         changes = {
-            "layerdrop": self.layerdrop,
+            layerdrop: self.layerdrop if self.encoder_layers == "last" else 0.0,
             "apply_spec_augment": self.mask_time_prob > 0,
             "mask_time_prob": self.mask_time_prob,
             "mask_time_length": self.mask_time_length,
         }
         return AutoConfig.for_model(**self.speech | changes)
+
+    def hears(self, recipe):
+        """The recipe with the waveform scaled as the speech encoder's preprocessor says."""
+        return replace(recipe, unit_variance=self.preprocessor.get("do_normalize", False))
 
 
 PAPER = ModelConfig()
@@ -104,7 +117,8 @@ class CoAttentionModel(nn.Module):
         super().__init__()
         self.config = config
         speech = config.transformers_config()
-        self.n_encoder_frames = encoders.count_encoder_frames(SEGMENT_SAMPLES, speech)  # T', 149 in the paper
+        self.states_shape = speech_encoders.states_shape(speech, config.preprocessor, config.encoder_layers)
+        n_layers, self.n_encoder_frames, width = self.states_shape  # L, T' (149 in the paper), D
         hidden, self.views = config.hidden, VIEW_SETS[config.views]
         guides = [view for view in self.views if view != "speech"]
         if "spectrogram" in self.views:
@@ -114,14 +128,15 @@ class CoAttentionModel(nn.Module):
                 N_MFCC, config.lstm_hidden, config.lstm_layers, config.lstm_dropout, hidden, config.dropout
             )
         if "speech" in self.views:
-            self.speech_encoder = AutoModel.from_config(speech)
-            encoders.freeze(self.speech_encoder, config.encoder_training)
+            self.speech_input = speech_encoders.encoder_input(config.preprocessor)
+            self.speech_encoder = speech_encoders.build_speech_encoder(speech)
+            speech_encoders.freeze(self.speech_encoder, config.encoder_training, config.encoder_layers)
             if config.encoder_layers == "weighted":
                 # of every layer and of what enters the first one; equal at the beginning
-                self.layer_weights = nn.Parameter(torch.zeros(speech.num_hidden_layers + 1))
+                self.layer_weights = nn.Parameter(torch.zeros(n_layers))
             if guides and config.fusion in GUIDED:
                 self.coattention = nn.Linear(len(guides) * hidden, self.n_encoder_frames)
-            self.speech_projection = nn.Linear(speech.hidden_size, hidden)
+            self.speech_projection = nn.Linear(width, hidden)
         self.fusion_1 = nn.Linear(len(self.views) * hidden, hidden)
         self.fusion_2 = nn.Linear(hidden, hidden)
         self.classifier = nn.Linear(hidden, len(LABELS))
@@ -197,24 +212,20 @@ class CoAttentionModel(nn.Module):
         return weigh_frames(scores, mask, self.config.fusion)
 
     def speech_states(self, waveform, num_samples=None):
-        """Hidden states of the speech encoder: of the last layer, or of all, shape (B, L, T', D)."""
-        mask = None
+        """Hidden states of the layers that are read, shape (B, L, T', D)."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            inputs = self.speech_input(waveform, num_samples)
         if num_samples is not None and self.config.encoder_mask:
-            position = torch.arange(waveform.shape[1], device=waveform.device)
-            # an encoder that sees no sample at all returns NaN: leave it one frame
-            mask = (position < num_samples[:, None].clamp_min(400)).long()  # (B, 48000)
-        all_layers = self.config.encoder_layers == "weighted"
+            (values,) = inputs.values()
+            inputs["attention_mask"] = self.speech_input.mask(num_samples, values.shape[1])
         learns = self.config.encoder_training != "frozen" and torch.is_grad_enabled()
         with torch.set_grad_enabled(learns):
-            output = self.speech_encoder(waveform, attention_mask=mask, output_hidden_states=all_layers)
-        if all_layers:
-            return torch.stack(output.hidden_states, dim=1)  # (B, L, T', D)
-        return output.last_hidden_state[:, None]  # (B, 1, T', D)
+            return speech_encoders.read_states(self.speech_encoder, inputs, self.config.encoder_layers)
 
     def mix_layers(self, states):
         """One layer of many, shape (B, T', D): the only one, or the learned weighted sum."""
         states = states.float()
-        if self.config.encoder_layers == "last":
+        if self.config.encoder_layers != "weighted":
             return states[:, 0]  # (B, T', D)
         share = torch.softmax(self.layer_weights, dim=0)  # (L,)
         return torch.einsum("l,bltd->btd", share, states)  # (B, T', D)
@@ -223,11 +234,30 @@ class CoAttentionModel(nn.Module):
         """The frames that the co-attention weighs, shape (B, T', D)."""
         return self.mix_layers(self.speech_states(waveform, num_samples))
 
+    def count_frames(self, num_samples):
+        """Encoder frames that hold speech, shape (B,): in proportion, where layers have another rate than the front end."""
+        whole = torch.full_like(num_samples, SEGMENT_SAMPLES)
+        frames, of_all = (
+            speech_encoders.count_encoder_frames(n, self.speech_encoder, self.speech_input)
+            for n in (num_samples, whole)
+        )
+        return -(-frames * self.n_encoder_frames // of_all)
+
     def frame_mask(self, num_samples):
         """1.0 for encoder frames that hold speech, 0.0 for padding, shape (B, T')."""
-        frames = encoders.count_encoder_frames(num_samples, self.speech_encoder.config)  # (B,)
+        frames = self.count_frames(num_samples)  # (B,)
         frame = torch.arange(self.n_encoder_frames, device=num_samples.device)
         return (frame < frames[:, None]).float()
+
+    def describe_encoder(self):
+        """What the speech encoder hears and gives, in a line."""
+        (n_layers, n_frames, width), config = self.states_shape, self.config
+        layers = f"{n_layers} layers, weighted" if n_layers > 1 else f"layer: {config.encoder_layers}"
+        mask = "with" if config.encoder_mask else "without"
+        return (
+            f"{config.speech['model_type']} hears {self.speech_input.says}; 3 s are {n_frames} frames of {width}, "
+            f"{layers}, {mask} a mask"
+        )
 
     def count_parameters(self):
         """Number of trainable values, branch by branch."""
@@ -275,6 +305,37 @@ def weigh_frames(scores, mask, fusion):
     return torch.softmax(flat.masked_fill(~real, float("-inf")), dim=1)
 
 
+def padding_effect(network, waveform, seconds):
+    """How much zeros after a sound change the hidden states of its frames.
+
+    Parameters
+    ----------
+    network : CoAttentionModel
+        In evaluation mode, on the CPU.
+    waveform : torch.Tensor, shape (48000,), float32
+        Sound from beginning to end.
+    seconds : sequence of float
+        How much of it is left in front of the zeros.
+
+    Returns
+    -------
+    list of float
+        Length of the difference to the states of the same sound alone, in % of their length, both summed over frames.
+    """
+    changes = []
+    for length_s in seconds:
+        n = torch.tensor([round(length_s * SAMPLE_RATE)])
+        padded, unpadded = torch.where(torch.arange(len(waveform)) < n, waveform, 0.0), network
+        if network.config.speech["model_type"] == "whisper":  # its number of positions is that of its frames
+            unpadded = copy.deepcopy(network)
+            speech_encoders.crop_positions(unpadded.speech_encoder, int(network.count_frames(n)))
+        with torch.inference_mode():
+            alone = unpadded.encode_speech(waveform[None, : int(n)])[0]  # (frames, D)
+            among = network.encode_speech(padded[None], n)[0, : len(alone)]  # (frames, D)
+        changes.append(100 * ((among - alone).norm(dim=1).sum() / alone.norm(dim=1).sum()).item())
+    return changes
+
+
 def create_model(config):
     """A model ready for training: structure, and the pretrained weights that the config names.
 
@@ -295,7 +356,7 @@ def create_model(config):
     model, sources = CoAttentionModel(config), {}
     if "speech" in model.views:
         if config.speech_encoder != encoders.RANDOM:
-            pretrained = encoders.load_speech_encoder(config.speech_encoder).state_dict()
+            pretrained = speech_encoders.load_speech_encoder(config.speech_encoder).state_dict()
             ours = model.speech_encoder.state_dict()
             # SpecAugment's own weight may be missing in the file, or not be wanted here
             model.speech_encoder.load_state_dict({name: pretrained.get(name, ours[name]) for name in ours})
@@ -305,6 +366,23 @@ def create_model(config):
             model.spectrogram_encoder.features.load_state_dict(encoders.load_alexnet_weights())
         sources["cnn"] = weights_source(config.cnn_weights, model.spectrogram_encoder.features)
     model.config = replace(config, sources=sources)
+    return model
+
+
+def check_encoder(config):
+    """The model without memory for its weights, if its speech encoder can be built and loaded.
+
+    A folder's weights are read once; those of a hub id are fetched when a training begins.
+
+    Raises
+    ------
+    WeightsError, ParameterError
+        As ``create_model``.
+    """
+    with torch.device("meta"):
+        model = CoAttentionModel(resolve_structure(config))
+    if "speech" in model.views and Path(config.speech_encoder).is_dir():
+        speech_encoders.load_speech_encoder(config.speech_encoder)
     return model
 
 
@@ -318,10 +396,9 @@ def resolve_structure(config):
     """
     if config.speech_encoder == encoders.RANDOM or "speech" not in VIEW_SETS[config.views]:
         return config
-    structure = encoders.speech_config(config.speech_encoder)
-    speech = structure.to_diff_dict() | {"model_type": structure.model_type}
-    wants_mask = getattr(structure, "feat_extract_norm", "group") == "layer"
-    return replace(config, speech=speech, encoder_mask=wants_mask)
+    speech, preprocessor = speech_encoders.read_structure(config.speech_encoder)
+    wants_mask = speech_encoders.wants_mask(AutoConfig.for_model(**speech), preprocessor)
+    return replace(config, speech=speech, preprocessor=preprocessor, encoder_mask=wants_mask)
 
 
 def weights_source(name, module):

@@ -1,4 +1,4 @@
-"""The three branches: AlexNet on the spectrogram, BiLSTM on the MFCC, a speech encoder on the waveform.
+"""Two of the three branches: AlexNet on the spectrogram, BiLSTM on the MFCC. The third: ``speech_encoders``.
 
 Structure comes from a config, weights from a named source: nothing starts from random weights
 unless ``random`` is asked for.
@@ -7,16 +7,13 @@ unless ``random`` is asked for.
 import hashlib
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel
 
 from serkit.constants import SEGMENT_FRAMES
-from serkit.errors import ParameterError, WeightsError
+from serkit.errors import WeightsError
 
 RANDOM = "random"  # the source that must be asked for by name
-MASKED_FRAME = "masked_spec_embed"  # SpecAugment's stand-in for a frame; wav2vec2-base-960h has none
 ALEXNET_POOL = (6, 6)  # what adaptive pooling leaves of any picture, height x width
 
 
@@ -79,92 +76,6 @@ class MfccBiLstm(nn.Module):
         return F.relu(self.projection(self.dropout(x.flatten(1))))  # (B, hidden)
 
 
-def speech_config(source):
-    """Structure of a speech encoder from the hub or a local folder.
-
-    Returns
-    -------
-    transformers.PretrainedConfig
-
-    Raises
-    ------
-    WeightsError
-        If it can't be had, with the files to put where.
-    """
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise WeightsError(_no_speech_weights(source, error)) from error
-
-
-def load_speech_encoder(source):
-    """Pretrained speech encoder (wav2vec 2.0, HuBERT, WavLM, data2vec-audio).
-
-    Parameters
-    ----------
-    source : str
-        Hub id such as ``facebook/wav2vec2-base-960h``, or a folder with ``config.json`` and
-        ``model.safetensors``.
-
-    Returns
-    -------
-    transformers.PreTrainedModel
-
-    Raises
-    ------
-    WeightsError
-        If it can't be had, or some of its weights are missing or of another shape: transformers
-        would start those from random values.
-    """
-    try:
-        encoder, report = AutoModel.from_pretrained(source, output_loading_info=True)
-        if absent := sorted(set(report["missing_keys"]) - {MASKED_FRAME}):
-            raise ValueError(f"{len(absent)} of its weights are missing, the first is {absent[0]}")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(_no_speech_weights(source, error)) from error
-    return encoder
-
-
-def _no_speech_weights(source, error):
-    reason = str(error).strip().splitlines()[0]
-    return (
-        f"speech encoder {source!r} can't be loaded ({reason}). Without a connection, put its config.json, "
-        "preprocessor_config.json and model.safetensors into a folder and pass that folder as speech_encoder; "
-        "or ask for random weights by name: speech_encoder='random'"
-    )
-
-
-def freeze(encoder, training):
-    """Take the parts of a speech encoder out of training that ``training`` leaves out.
-
-    Parameters
-    ----------
-    encoder : transformers.PreTrainedModel
-    training : str
-        ``all``; ``transformer``: all but the convolutions; ``top_<k>``: the last ``k`` transformer
-        layers; ``frozen``: nothing.
-
-    Raises
-    ------
-    ParameterError
-        If there are fewer than ``k`` layers.
-    """
-    if training == "all":
-        return
-    # its convolutions else ask for the gradient of their input, which nobody needs
-    encoder.feature_extractor._freeze_parameters()
-    if training == "transformer":
-        return
-    encoder.requires_grad_(False)
-    if training.startswith("top_"):
-        layers, wanted = encoder.encoder.layers, int(training.removeprefix("top_"))
-        if wanted > len(layers):
-            raise ParameterError(
-                f"encoder_training={training!r}, but the speech encoder has {len(layers)} transformer layers"
-            )
-        layers[-wanted:].requires_grad_(True)
-
-
 def fingerprint(module):
     """SHA-256 over names and values of a module's weights: equal weights, equal numbers."""
     digest = hashlib.sha256()
@@ -200,30 +111,3 @@ def load_alexnet_weights():
         ) from error
     prefix = "features."
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def count_encoder_frames(num_samples, config):
-    """Frames that a convolutional speech encoder makes of ``num_samples``: 149 of 48,000 for wav2vec2-base.
-
-    Parameters
-    ----------
-    num_samples : int or torch.Tensor of int64
-    config : transformers.PretrainedConfig
-        ``conv_kernel`` and ``conv_stride`` matter.
-
-    Returns
-    -------
-    int or torch.Tensor of int64
-        A piece with any sample has at least one frame, one without samples has none.
-    """
-    if not hasattr(config, "conv_kernel"):
-        raise ParameterError(
-            f"speech encoder of type {config.model_type!r} has no convolutional front end; "
-            "use wav2vec2, hubert, wavlm or data2vec-audio"
-        )
-    frames = num_samples
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        frames = (frames - kernel) // stride + 1
-    if torch.is_tensor(num_samples):
-        return torch.where(num_samples > 0, frames.clamp_min(1), 0)
-    return max(frames, 1) if num_samples > 0 else 0

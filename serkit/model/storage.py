@@ -104,13 +104,13 @@ def describe_model(folder, *, scaler, experiment, metrics):
         Scores of its test set, as `serkit.metrics.pooled_and_fold_mean` gives them.
     """
     folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     features = CONTRACT | {
-        "recipe": asdict(named(experiment.recipe)),
+        "recipe": asdict(ModelConfig(**config).hears(named(experiment.recipe))),
         "scaler": {"minimum": scaler.minimum.tolist(), "maximum": scaler.maximum.tolist()},  # dB
         "experiment": asdict(experiment),
     }
     write_json(folder / "features.json", features)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "README.md").write_text(
         model_card(config, experiment=experiment, metrics=metrics), encoding="utf-8"
     )

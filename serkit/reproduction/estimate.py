@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 
 from serkit import folds, runs
+from serkit.errors import ParameterError, WeightsError
 from serkit.experiment import project_home
 from serkit.recipe import named
 from serkit.reproduction.jobs import threads_per_job
@@ -66,6 +67,11 @@ def estimate(todo, manifest, threads=0):
     -------
     dict of str to Cost
         By title of the step. What can't be measured is said, and counts as a notebook that only starts.
+
+    Raises
+    ------
+    WeightsError, ParameterError
+        If a speech encoder can't be built as asked.
     """
     rows, measured, costs = folds.task_rows(manifest), {}, {step.title: Cost() for step in todo}
     training = [step for step in todo if step.experiment is not None]
@@ -164,6 +170,11 @@ def measure(experiment, rows, threads=0):
             return pool.submit(_measure, experiment, some, threads).result()
     except BrokenProcessPool:
         print("it can't be measured: the process was killed, perhaps for want of memory", flush=True)
+    except (
+        ParameterError,
+        WeightsError,
+    ):  # an encoder that can't be built: the work would end with the same words
+        raise
     except Exception as error:  # the work itself will tell more, when its time comes
         print(f"it can't be measured: {error}", flush=True)
 
@@ -173,11 +184,12 @@ def _measure(experiment, rows, threads):
     import torch
 
     from serkit.features.store import build_store
-    from serkit.model.coattention import CoAttentionModel, resolve_structure
+    from serkit.model.coattention import check_encoder
     from serkit.reproduction.gpu_memory import step_memory
     from serkit.training.loop import model_config, time_steps
 
     sys.stdout = sys.stderr = io.StringIO()
+    model = check_encoder(model_config(experiment))
     on_gpu = torch.cuda.is_available()
     free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -192,8 +204,6 @@ def _measure(experiment, rows, threads):
         written = sum(path.stat().st_size for path in store.folder.rglob("*.npy"))
     growth = np.maximum(np.subtract(steps[1], steps[0]), 0) / max(sizes[1] - sizes[0], 1)
     seconds, memory = steps[1] + growth * (at_once - largest)
-    with torch.device("meta"):
-        model = CoAttentionModel(resolve_structure(model_config(experiment)))
     speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
     return {
         "segment_s": float(seconds) / at_once, "memory": float(memory), "free": free,

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from serkit import folds, runs
+from serkit.constants import VIEW_SETS
 from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.experiment import SETTINGS, Experiment, check_names, convert, project_home, shown
 
@@ -161,8 +162,11 @@ def _preparation(shared, bases, about_corpus):
         suffix, label = (f"_{by}_{selection}", f"by={by} selection={selection}") if steps else ("", "")
         parameters = shared | {"by": by, "selection": selection} | about_corpus
         steps.append(_step(PREPARATION[0], parameters, suffix, needs=needs, label=label))
-    parameters = shared | {"profile": bases[0].profile}
-    return steps + [_step(name, parameters, needs=needs) for name in PREPARATION[1:]]
+    steps += [_step(name, shared | {"profile": bases[0].profile}, needs=needs) for name in PREPARATION[1:]]
+    hearing = [base for base in bases if "speech" in VIEW_SETS[base.views]] or bases
+    if hearing[0].speech_encoder:
+        steps[-1].parameters["speech_encoder"] = hearing[0].speech_encoder
+    return steps
 
 
 def _training(shared, experiment, label):

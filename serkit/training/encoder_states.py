@@ -79,9 +79,7 @@ def build_states(store, model, accelerator):
         If the disk has no room, the file is damaged, or states don't fit into half precision.
     """
     folder = store.folder / f"encoded-{states_key(model, store.recipe)}"
-    speech = model.speech_encoder.config
-    layers = 1 if model.config.encoder_layers == "last" else speech.num_hidden_layers + 1
-    shape = (len(store), layers, model.n_encoder_frames, speech.hidden_size)
+    shape = (len(store), *model.states_shape)
     states = EncoderStates(folder / "states.npy", "float16", shape)
     size = f"encoder states of {len(store)} segments take {states.total_bytes / 1e9:.2f} GB"
     try:

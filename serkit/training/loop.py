@@ -110,6 +110,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         set_seed(experiment.seed)
         model = coattention.create_model(model_config(experiment))
         _report_start(model, accelerator, report)
+        store = store.through(model.config.hears(store.recipe))
         data = _make_datasets(experiment, store, manifest, fold, model, accelerator)
         scaler = fit_scaler(store, data["train"].rows)
         learner = make_learner(experiment, accelerator, model, scaler, len(data["train"]))
@@ -326,6 +327,7 @@ def time_steps(experiment, store, n_steps=2):
     """
     accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
     model = coattention.CoAttentionModel(coattention.resolve_structure(model_config(experiment)))
+    store = store.through(model.config.hears(store.recipe))
     rows = np.resize(np.arange(len(store)), n_steps * experiment.batch_size)
     labels = dict.fromkeys(store.utterances["utterance_id"], 0)
     states = build_states(store, model, accelerator) if experiment.reads_states else None
@@ -352,6 +354,8 @@ def _report_start(model, accelerator, report):
         revision = f", revision {source['revision']}" if source["revision"] else ""
         known = f"{source['name']} ({source['from']}{revision})"
         report(f"{branch.replace('_', ' ')}: {'RANDOM weights' if source['name'] == RANDOM else known}")
+    if "speech" in model.views:
+        report(f"speech encoder: {model.describe_encoder()}")
     report(f"{accelerator.device.type}, {accelerator.mixed_precision.replace('no', 'float32')}")
 
 

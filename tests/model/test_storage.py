@@ -16,7 +16,7 @@ from serkit.corpora import REGISTRY
 from serkit.errors import WeightsError
 from serkit.experiment import Experiment
 from serkit.features.views import SpectrogramScaler
-from serkit.model import encoders
+from serkit.model import speech_encoders
 from serkit.model.coattention import DEMO, create_model
 from serkit.model.storage import (
     from_published_state_dict,
@@ -238,7 +238,7 @@ class TestCheckpointRefused:
     @pytest.fixture(autouse=True)
     def without_storage(self, monkeypatch):
         """A refusal needs names and shapes only: no time spent on drawing 120 million weights."""
-        monkeypatch.setattr(encoders, "count_encoder_frames", lambda *_: 149)
+        monkeypatch.setattr(speech_encoders, "states_shape", lambda *_: (1, 149, 768))
         with torch.device("meta"):
             yield
 

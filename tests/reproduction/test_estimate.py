@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import toy_project
 
 from serkit import folds, runs
 from serkit.corpora.manifest import make_manifest
-from serkit.errors import RunError
+from serkit.errors import ParameterError, RunError, WeightsError
 from serkit.experiment import Experiment
 from serkit.features.store import build_store
 from serkit.recipe import CORRECTED
@@ -111,6 +112,14 @@ def test_what_can_not_be_measured_is_said(tones, capsys):
     """Sound files that are gone."""
     assert estimate.measure(DEMO, tones.assign(path="gone.wav")) is None
     assert "it can't be measured: " in capsys.readouterr().out
+
+
+def test_an_encoder_that_can_not_be_built_ends_the_plan(tones, tmp_path):
+    (tmp_path / "config.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(WeightsError, match=r"config\.json is a Git LFS pointer"):
+        estimate.measure(replace(DEMO, speech_encoder=str(tmp_path)), tones)
+    with pytest.raises(ParameterError, match="encoder_layers=3, but the speech encoder has 2 layers"):
+        estimate.measure(replace(DEMO, encoder_layers="3"), tones)
 
 
 def test_a_real_measurement(tones):

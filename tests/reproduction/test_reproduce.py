@@ -101,6 +101,16 @@ class TestPlan:
         for step in make_plan(demo_corpus):
             step.check()
 
+    def test_notebook_04_describes_the_encoder_that_is_trained(self, project, demo_corpus):
+        steps = make_plan(demo_corpus, speech_encoder="a/b")
+        assert [step.parameters.get("speech_encoder") for step in steps[:4]] == [None] * 3 + ["a/b"]
+        assert steps[4].experiment.speech_encoder == "a/b"
+        for step in steps:
+            step.check()
+        variants = [("no speech", {"views": "mfcc"}), ("speech", {"speech_encoder": "c/d"})]
+        assert make_plan(demo_corpus, variants=variants)[3].parameters["speech_encoder"] == "c/d"
+        assert "speech_encoder" not in make_plan(demo_corpus)[3].parameters
+
     def test_unknown_parameter_is_refused_before_anything_runs(self, toy, demo_corpus):
         steps = make_plan(demo_corpus)
         steps[3].parameters["spede"] = 1

@@ -23,6 +23,7 @@ TRAINING = {
     "paper": PUBLISHED_TRAINING,
     "demo": {"epochs": 10, "batch_size": 16, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
 }
+HEAD_LEARNING_RATE = 1e-3  # what learns on a frozen encoder begins from random weights, in either profile
 SEGMENTS = (1, 4096, "segments")
 RATES = (1e-8, 1.0)
 SCHEDULES = ("constant", "linear", "cosine")
@@ -80,7 +81,9 @@ class Experiment:
     micro_batch: int | None = setting(
         None, "segments per forward pass", between=SEGMENTS, none="the whole batch"
     )
-    learning_rate: float | None = setting(None, "learning rate of AdamW", between=RATES)
+    learning_rate: float | None = setting(
+        None, f"learning rate of AdamW; {HEAD_LEARNING_RATE} on a frozen encoder if not given", between=RATES
+    )
     encoder_learning_rate: float | None = setting(
         None, "learning rate of the speech encoder", between=RATES, none="like everything else"
     )
@@ -124,7 +127,11 @@ class Experiment:
 
     def __post_init__(self):
         values = {field.name: _converted(field, getattr(self, field.name)) for field in fields(self)}
+        if "speech" not in VIEW_SETS[values["views"]]:  # what is said of an encoder decides nothing then
+            values |= {name: SETTINGS[name].default for name in SETTINGS if "encoder" in name}
         usual = TRAINING[values["profile"]]
+        if values["encoder_training"] == "frozen":
+            usual = usual | {"learning_rate": HEAD_LEARNING_RATE}
         vars(self).update(values | {name: usual[name] for name in usual if values[name] is None})
         if self.fusion != "coattention" and self.views != "all":
             raise ParameterError(
@@ -157,18 +164,17 @@ class Experiment:
     @property
     def reads_states(self):
         """Whether a frozen encoder's output is computed once and read from disk from then on."""
-        return self.encoder_training == "frozen" and self.encoder_cache and "speech" in VIEW_SETS[self.views]
+        return self.encoder_training == "frozen" and self.encoder_cache
 
     @property
     def variant(self):
         """Short name of what is compared with what: recipe, selection, grouping, profile, encoder, views."""
         named = [self.recipe, self.selection, self.by, self.profile]
-        if "speech" in VIEW_SETS[self.views]:
-            if self.speech_encoder:
-                named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name))
-            named += [self.encoder_training] * (self.encoder_training != "all")
-            layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
-            named += [layers] * (layers != "last")
+        if self.speech_encoder:
+            named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name))
+        named += [self.encoder_training] * (self.encoder_training != "all")
+        layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
+        named += [layers] * (layers != "last")
         named += [self.views] * (self.views != "all") + [self.fusion] * (self.fusion != "coattention")
         return "_".join(named)
 

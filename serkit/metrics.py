@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from serkit.constants import LABELS
+from serkit.constants import CHANCE_UA, LABELS
 from serkit.errors import ParameterError
 
 REPEAT = ["variant", "seed"]  # one pass over the corpus
 UNIT = ["variant", "seed", "fold"]  # one trained model
 SCORES = ("wa", "ua", "macro_f1")
+GUESS_LOSS = float(np.log(len(LABELS)))  # cross-entropy of equal probabilities for all classes, 1.386
 
 
 def weighted_accuracy(truth, prediction, labels: Sequence[str] = LABELS) -> float:
@@ -242,6 +243,39 @@ def check_one_variant(predictions):
             f"prediction table mixes variants {variants}, expected one; filter it to one variant, "
             'or use score_table(predictions, by=["variant", ...])'
         )
+
+
+def hardly_learned(history):
+    """What there is to say of a training whose loss hardly moved, or whose accuracy stayed near chance.
+
+    Its last training loss is above 95 % of that of a guess, or its best training UA less than 5 points above chance.
+
+    Parameters
+    ----------
+    history : pd.DataFrame
+        One row per epoch: ``train_loss``, ``train_ua`` and ``learning_rate`` at least.
+
+    Returns
+    -------
+    str
+        A sentence; empty where the training learned.
+
+    Examples
+    --------
+    >>> epochs = pd.DataFrame({"train_loss": [1.39, 1.38], "train_ua": [0.24, 0.31], "learning_rate": 1e-5})
+    >>> hardly_learned(epochs).partition(";")[0]
+    'it hardly learned: last training loss 1.380 (a guess: 1.386), best training UA 31.0% (a guess: 25.0%)'
+    >>> hardly_learned(epochs.assign(train_loss=[1.39, 1.2]))
+    ''
+    """
+    loss, ua, rate = history["train_loss"].iloc[-1], history["train_ua"].max(), history["learning_rate"].max()
+    if loss <= 0.95 * GUESS_LOSS and 100 * ua >= CHANCE_UA + 5:
+        return ""
+    return (
+        f"it hardly learned: last training loss {loss:.3f} (a guess: {GUESS_LOSS:.3f}), best training UA {ua:.1%} (a "
+        f"guess: {CHANCE_UA / 100:.1%}); allow more epochs, or change learning_rate={rate:g}: what begins from random "
+        "weights wants about 1e-3, a pretrained encoder that is fine-tuned 1e-5; under a new run name"
+    )
 
 
 def utterance_probabilities(mean_log_probability):

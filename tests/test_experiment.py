@@ -162,6 +162,23 @@ def test_given_values_win_over_the_profile():
     assert Experiment(profile="paper", epochs=3).epochs == 3
 
 
+@pytest.mark.parametrize("profile", ["demo", "paper"])
+def test_a_head_on_a_frozen_encoder_learns_as_fast_in_either_profile(profile):
+    frozen = {"profile": profile, "encoder_training": "frozen"}
+    assert Experiment(**frozen).learning_rate == 1e-3
+    assert Experiment(**frozen, learning_rate=1e-5).learning_rate == 1e-5
+    usual = Experiment(profile=profile).learning_rate
+    assert Experiment(**frozen, views="spectrogram+mfcc").learning_rate == usual  # nothing is frozen in it
+
+
+def test_an_encoder_that_is_not_there_names_nothing():
+    about = {"speech_encoder": "wavlm-base", "encoder_training": "frozen", "encoder_layers": "weighted"}
+    without = Experiment(views="spectrogram+mfcc", **about)
+    assert without == Experiment(views="spectrogram+mfcc") and not without.reads_states
+    assert without.variant == "corrected_clean_session_demo_spectrogram+mfcc"
+    assert Experiment(views="mfcc+speech", **about).reads_states
+
+
 def test_every_field_changes_the_key():
     base = Experiment()
     changes = {

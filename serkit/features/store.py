@@ -43,6 +43,9 @@ FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
 SAVED_EVERY = 512  # utterances after which what is done is brought to the disk
 PORTION = 8  # utterances handed to a worker at once
 PLAN = [field.name for field in fields(SegmentPlan)]
+SHAPES = {  # of a segment's views
+    "spectrogram": (N_BINS, SEGMENT_FRAMES), "mfcc": (SEGMENT_FRAMES, N_MFCC), "waveform": (SEGMENT_SAMPLES,),
+}  # fmt: skip
 
 
 class FeatureStore:
@@ -129,13 +132,15 @@ class FeatureStore:
             )
         return np.flatnonzero(self.segments["utterance_id"].isin(wanted))
 
-    def read(self, rows):
+    def read(self, rows, views=tuple(SHAPES)):
         """The three views of some segments, in the order of ``rows``.
 
         Parameters
         ----------
         rows : sequence of int
             Segments, as `rows_of` numbers them.
+        views : sequence of str, optional
+            Those of ``spectrogram``, ``mfcc`` and ``waveform`` that are wanted; nothing else is read.
 
         Returns
         -------
@@ -149,15 +154,16 @@ class FeatureStore:
         """
         chosen = self.segments.iloc[np.asarray(rows, dtype=np.int64)]
         result = SegmentFeatures(
-            np.empty((len(chosen), N_BINS, SEGMENT_FRAMES), np.float32),
-            np.empty((len(chosen), SEGMENT_FRAMES, N_MFCC), np.float32),
-            np.empty((len(chosen), SEGMENT_SAMPLES), np.float32),
+            *(
+                np.empty((len(chosen), *SHAPES[name]), np.float32) if name in views else None
+                for name in SHAPES
+            ),
             *(chosen[name].to_numpy(copy=True) for name in ("n_frames", "num_samples", "sample_offset")),
         )
-        for utterance, here in chosen.groupby("utterance_id").indices.items():
+        for utterance, here in chosen.groupby("utterance_id").indices.items() if views else ():
             plan = SegmentPlan(*(chosen[name].to_numpy()[here] for name in PLAN))
-            cut = cut_segments(self._utterance(utterance), plan, self.recipe)
-            for view in ("spectrogram", "mfcc", "waveform"):
+            cut = cut_segments(self._utterance(utterance, views), plan, self.recipe)
+            for view in views:
                 getattr(result, view)[here] = getattr(cut, view)
         return result
 
@@ -173,15 +179,19 @@ class FeatureStore:
             first = self._row_of[segment.utterance_id]["first_frame"] + segment.frame_start
             yield self._read("spectrogram", first, segment.n_frames)
 
-    def _utterance(self, name):
-        """What was extracted of one utterance."""
-        row, levels = self._row_of[name], level_of_code(self.recipe.top_db)
-        codes = self._read("spectrogram", row["first_frame"], row["n_frames"])
-        mfcc = self._read("mfcc", row["first_frame"], row["n_frames"])
-        samples = self._read("audio", row["first_sample"], row["num_samples"])
-        if samples.dtype == np.int16:
-            samples = samples * np.float32(1 / audio.PCM16)
-        return UtteranceFeatures(levels[codes], mfcc, samples)
+    def _utterance(self, name, views):
+        """What was extracted of one utterance, as far as it is wanted."""
+        row, spectrogram, mfcc, samples = self._row_of[name], None, None, None
+        if "spectrogram" in views:
+            codes = self._read("spectrogram", row["first_frame"], row["n_frames"])
+            spectrogram = level_of_code(self.recipe.top_db)[codes]
+        if "mfcc" in views:
+            mfcc = self._read("mfcc", row["first_frame"], row["n_frames"])
+        if "waveform" in views:
+            samples = self._read("audio", row["first_sample"], row["num_samples"])
+            if samples.dtype == np.int16:
+                samples = samples * np.float32(1 / audio.PCM16)
+        return UtteranceFeatures(spectrogram, mfcc, samples)
 
     def _read(self, name, first, n):
         """``n`` rows of one array."""

@@ -56,7 +56,7 @@ class UtteranceFeatures:
 
 @dataclass(frozen=True)
 class SegmentFeatures:
-    """The three views of N segments, and how much of each is real."""
+    """The three views of N segments, and how much of each is real; a view that wasn't asked for is None."""
 
     spectrogram: np.ndarray  # (N, 200, 300) float32, dB below the utterance's peak
     mfcc: np.ndarray  # (N, 300, 40) float32
@@ -131,6 +131,7 @@ def cut_segments(utterance, plan, recipe):
     Parameters
     ----------
     utterance : UtteranceFeatures
+        What is None of it stays None.
     plan : SegmentPlan
         All segments of the utterance, or some.
     recipe : Recipe
@@ -139,20 +140,20 @@ def cut_segments(utterance, plan, recipe):
     -------
     SegmentFeatures
     """
-    waveform = utterance.waveform
-    if recipe.preemphasis_waveform:
-        waveform = preemphasise(waveform, recipe.preemphasis)
-    real = None
-    if not recipe.statistics_over_padding:
-        real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
-    frames = cut_frames(utterance.spectrogram, plan, fill=padding_level(recipe))
-    samples = cut_samples(waveform, plan)
-    return SegmentFeatures(
-        frames.transpose(0, 2, 1),
-        cut_frames(utterance.mfcc, plan, fill=0.0),
-        normalise_waveform(samples, real) if recipe.unit_variance else samples,
-        *(plan.n_frames, plan.num_samples, plan.sample_offset),
-    )
+    spectrogram, mfcc, waveform = utterance.spectrogram, utterance.mfcc, utterance.waveform
+    if spectrogram is not None:
+        spectrogram = cut_frames(spectrogram, plan, fill=padding_level(recipe)).transpose(0, 2, 1)
+    if mfcc is not None:
+        mfcc = cut_frames(mfcc, plan, fill=0.0)
+    if waveform is not None:
+        if recipe.preemphasis_waveform:
+            waveform = preemphasise(waveform, recipe.preemphasis)
+        real = None
+        if not recipe.statistics_over_padding:
+            real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
+        waveform = cut_samples(waveform, plan)
+        waveform = normalise_waveform(waveform, real) if recipe.unit_variance else waveform
+    return SegmentFeatures(spectrogram, mfcc, waveform, plan.n_frames, plan.num_samples, plan.sample_offset)
 
 
 def padding_level(recipe):

@@ -9,6 +9,7 @@ from .coattention import (
     check_encoder,
     create_model,
     padding_effect,
+    read_speech_encoder,
     resolve_structure,
     weigh_frames,
     weights_source,

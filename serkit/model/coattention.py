@@ -48,6 +48,12 @@ class ModelConfig:
     fusion: str = "coattention"  # how the views become one vector, see weigh_frames
     sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
+    @property
+    def names_encoder(self):
+        """Whether a saved model names its speech encoder and holds none of its weights: it is frozen, not random."""
+        frozen = self.encoder_training == "frozen" and "speech" in VIEW_SETS[self.views]
+        return frozen and self.speech_encoder != encoders.RANDOM
+
     def transformers_config(self):
         """The speech encoder's structure with SpecAugment and LayerDrop set as said here.
 
@@ -61,6 +67,8 @@ class ModelConfig:
             "mask_time_prob": self.mask_time_prob,
             "mask_time_length": self.mask_time_length,
         }
+        if self.encoder_training == "frozen":  # it masks nothing: no random stand-in for a masked frame
+            changes |= {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
         return AutoConfig.for_model(**self.speech | changes)
 
     def hears(self, recipe):
@@ -134,6 +142,9 @@ class CoAttentionModel(nn.Module):
             if config.encoder_layers == "weighted":
                 # of every layer and of what enters the first one; equal at the beginning
                 self.layer_weights = nn.Parameter(torch.zeros(n_layers))
+            if config.encoder_training == "frozen":  # of every feature, filled in by fit_states
+                self.register_buffer("states_mean", torch.zeros(n_layers, width))
+                self.register_buffer("states_std", torch.ones(n_layers, width))
             if guides and config.fusion in GUIDED:
                 self.coattention = nn.Linear(len(guides) * hidden, self.n_encoder_frames)
             self.speech_projection = nn.Linear(width, hidden)
@@ -223,8 +234,15 @@ class CoAttentionModel(nn.Module):
             return speech_encoders.read_states(self.speech_encoder, inputs, self.config.encoder_layers)
 
     def mix_layers(self, states):
-        """One layer of many, shape (B, T', D): the only one, or the learned weighted sum."""
+        """One layer of many, shape (B, T', D): the only one, or the learned weighted sum.
+
+        Those of a frozen encoder are standardised first, each layer by itself. In encoders that normalise before
+        their layers (Whisper, WavLM-large) a few features are far larger than all others, and all far from zero:
+        a sum over frames would pass on little else.
+        """
         states = states.float()
+        if self.config.encoder_training == "frozen":
+            states = (states - self.states_mean[:, None]) / self.states_std[:, None]  # (B, L, T', D)
         if self.config.encoder_layers != "weighted":
             return states[:, 0]  # (B, T', D)
         share = torch.softmax(self.layer_weights, dim=0)  # (L,)
@@ -248,6 +266,16 @@ class CoAttentionModel(nn.Module):
         frames = self.count_frames(num_samples)  # (B,)
         frame = torch.arange(self.n_encoder_frames, device=num_samples.device)
         return (frame < frames[:, None]).float()
+
+    def saved_state(self):
+        """What of the weights a file must hold: not those of a frozen encoder that can be read where they came from."""
+        left_out = "speech_encoder." if self.config.names_encoder else ()
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(left_out)}
+
+    def load_saved_state(self, state):
+        """Take over what ``saved_state`` gave; what it left out stays as it is."""
+        ours = self.state_dict()
+        self.load_state_dict({name: ours[name] for name in ours.keys() - self.saved_state().keys()} | state)
 
     def describe_encoder(self):
         """What the speech encoder hears and gives, in a line."""
@@ -356,10 +384,7 @@ def create_model(config):
     model, sources = CoAttentionModel(config), {}
     if "speech" in model.views:
         if config.speech_encoder != encoders.RANDOM:
-            pretrained = speech_encoders.load_speech_encoder(config.speech_encoder).state_dict()
-            ours = model.speech_encoder.state_dict()
-            # SpecAugment's own weight may be missing in the file, or not be wanted here
-            model.speech_encoder.load_state_dict({name: pretrained.get(name, ours[name]) for name in ours})
+            read_speech_encoder(model)
         sources["speech_encoder"] = weights_source(config.speech_encoder, model.speech_encoder)
     if "spectrogram" in model.views:
         if config.cnn_weights != encoders.RANDOM:
@@ -367,6 +392,20 @@ def create_model(config):
         sources["cnn"] = weights_source(config.cnn_weights, model.spectrogram_encoder.features)
     model.config = replace(config, sources=sources)
     return model
+
+
+def read_speech_encoder(model):
+    """Fill a model's speech encoder with the weights that its config names.
+
+    Raises
+    ------
+    WeightsError
+        If they can't be had.
+    """
+    pretrained = speech_encoders.load_speech_encoder(model.config.speech_encoder).state_dict()
+    ours = model.speech_encoder.state_dict()
+    # SpecAugment's own weight may be missing in the file, or not be wanted here
+    model.speech_encoder.load_state_dict({name: pretrained.get(name, ours[name]) for name in ours})
 
 
 def check_encoder(config):

@@ -24,7 +24,8 @@ from serkit.experiment import show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
-from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig
+from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
+from serkit.model.encoders import fingerprint
 from serkit.recipe import Recipe, named
 from serkit.runs import leak_notice, write_json
 
@@ -65,11 +66,16 @@ class ModelFolder:
     experiment: dict  # parameters of the training run: corpus, fold, seed, ...
 
 
-def save_model(model, folder):
-    """Write ``config.json`` and ``model.safetensors``."""
+def save_model(model, folder, *, whole=False):
+    """Write ``config.json`` and ``model.safetensors``.
+
+    A frozen pretrained encoder is the same in every fold: the config names it and its SHA-256, and `load_model`
+    reads it where it came from. ``whole=True`` writes its weights as well, for a model to be handed on.
+    """
     folder = Path(folder)
     write_json(folder / "config.json", asdict(model.config))
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    state = model.state_dict() if whole else model.saved_state()
+    weights = {name: value.contiguous() for name, value in state.items()}
     with replacing(folder / "model.safetensors") as partial:
         partial.write_bytes(to_bytes(weights))
 
@@ -80,14 +86,35 @@ def load_model(folder):
     Raises
     ------
     WeightsError
-        If a file is missing or damaged, or the two don't fit together; said of the file at fault.
+        If a file is missing or damaged, or the two don't fit together; said of the file at fault. If the
+        encoder that they name is gone, or is another one by now.
     """
     with _reading(folder, "config.json") as path:
         settings = json.loads(path.read_text(encoding="utf-8"))
         model = CoAttentionModel(ModelConfig(**settings | {"cnn_channels": tuple(settings["cnn_channels"])}))
     with _reading(folder, "model.safetensors") as path:
-        model.load_state_dict(load_file(path))
+        weights = load_file(path)
+        model.load_saved_state(weights)
+    if model.config.names_encoder and not any(name.startswith("speech_encoder.") for name in weights):
+        _read_named_encoder(model, Path(folder) / "config.json")
     return model.eval()
+
+
+def _read_named_encoder(model, path):
+    """The frozen encoder from where it came from, if it is still the one that was trained on."""
+    source, sha256 = model.config.speech_encoder, model.config.sources["speech_encoder"]["sha256"]
+    about = f"{show_path(path)}: the model was trained on the speech encoder {source!r}, which"
+    cure = 'put that one back, or write the folder where it lies now into this file as "speech_encoder"'
+    try:
+        read_speech_encoder(model)
+        is_same = fingerprint(model.speech_encoder) == sha256
+    except RuntimeError:  # of another shape
+        is_same = False
+    except WeightsError as error:
+        reason = str(error.__cause__).strip().splitlines()[0]
+        raise WeightsError(f"{about} can't be read ({reason}); {cure}") from error
+    if not is_same:
+        raise WeightsError(f"{about} is another one by now, expected SHA-256 {sha256[:12]}...; {cure}")
 
 
 def describe_model(folder, *, scaler, experiment, metrics):

@@ -385,4 +385,17 @@ def _remarks(run, parameters, corpus, folds, partial=False):
         if partial or lost:
             missing = f"; missing: {', '.join(lost)}" if lost else ""
             remarks.append(f"{variant}: scores are of folds {', '.join(tested)} only{missing}.")
+        remarks += _weak_trainings(run, variant)
     return remarks
+
+
+def _weak_trainings(run, variant):
+    """Of a variant's trainings, those that hardly learned."""
+    try:
+        trainings = figures.read_histories(run, variant).groupby(["fold", "seed"])
+        said = {name: metrics.hardly_learned(history) for name, history in trainings}
+    except (OSError, ValueError, KeyError):  # a damaged history: said of the figure that can't be drawn
+        return []
+    weak = [(f"fold {fold}, seed {seed}", text) for (fold, seed), text in said.items() if text]
+    count = f"WARNING: {variant}: {len(weak)} of {len(said)} trainings hardly learned"
+    return [f"{count}; {weak[0][0]}: {weak[0][1]}."] if weak else []

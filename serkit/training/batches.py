@@ -29,14 +29,14 @@ class SegmentDataset(Dataset):
         What a frozen speech encoder makes of every segment; batches then hold it in place of the
         waveform.
     views : str, optional
-        What the model sees, a key of ``VIEW_SETS``: batches hold nothing else.
+        What the model sees, a key of ``VIEW_SETS``: nothing else is read.
     """
 
     def __init__(self, store, rows, label_of, states=None, views="all"):
         self.store = store
         self.rows = rows
         self.states = states
-        self.unseen = [TENSORS[view] for view in VIEW_SETS["all"] if view not in VIEW_SETS[views]]
+        self.views = [TENSORS[view] for view in VIEW_SETS[views] if view != "speech" or states is None]
         utterances = store.segments["utterance_id"].to_numpy()[rows]
         self.labels = np.array([label_of[utterance] for utterance in utterances], dtype=np.int64)
 
@@ -44,18 +44,16 @@ class SegmentDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, places):
-        batch = segment_batch(self.store.read(self.rows[places]))
+        batch = segment_batch(self.store.read(self.rows[places], self.views))
         if self.states is not None:
-            del batch["waveform"]
             batch["states"] = torch.from_numpy(self.states.take(self.rows[places]))
-        for name in self.unseen:
-            batch.pop(name, None)
         return batch | {"label": torch.from_numpy(self.labels[places])}
 
 
 def segment_batch(features):
-    """Segments as CPU tensors: the three views and ``num_samples``, as ``model_inputs`` takes them."""
-    return {name: torch.from_numpy(getattr(features, name)) for name in (*TENSORS.values(), "num_samples")}
+    """Segments as CPU tensors: the views there are and ``num_samples``, as ``model_inputs`` takes them."""
+    arrays = {name: getattr(features, name) for name in (*TENSORS.values(), "num_samples")}
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
 
 
 def load_batches(dataset, batch_size, shuffle_seed=None, *, on_gpu=False):

@@ -62,15 +62,21 @@ class Progress:
 
 
 def _parts(learner):
-    """What of a learner moves on with every step; the accelerator's scaler is there with fp16 only."""
-    parts = {"model": learner.model, "optimizer": learner.optimizer, "scheduler": learner.scheduler}
+    """What moves on with every step beside the model; the accelerator's scaler is there with fp16 only."""
+    parts = {"optimizer": learner.optimizer, "scheduler": learner.scheduler}
     loss_scaler = learner.accelerator.scaler
     return parts | {"loss_scale": loss_scaler} if loss_scaler else parts
+
+
+def _named_encoder(config):
+    """SHA-256 of the speech encoder that a checkpoint names and doesn't hold; None if it holds it."""
+    return config.sources["speech_encoder"]["sha256"] if config.names_encoder else None
 
 
 def save_checkpoint(folder, learner, progress):
     """Write the state after an epoch; that of the epoch before stays until this one is whole."""
     states = {name: part.state_dict() for name, part in _parts(learner).items()}
+    states |= {"model": learner.model.saved_state(), "encoder": _named_encoder(learner.model.config)}
     with replacing(Path(folder) / CHECKPOINT) as partial, open(partial, "wb") as file:
         torch.save(states | {"progress": asdict(progress)}, file)
 
@@ -81,13 +87,16 @@ def load_checkpoint(folder, learner):
     Raises
     ------
     RunError
-        If the file is damaged or belongs to another model.
+        If the file is damaged, belongs to another model, or the frozen speech encoder is another one by now.
     """
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
         return Progress()
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)
+        if states["encoder"] != _named_encoder(learner.model.config):
+            raise ValueError("its speech encoder was another one")
+        learner.model.load_saved_state(states["model"])
         for name, part in _parts(learner).items():
             part.load_state_dict(states[name])
         return Progress(**states["progress"])

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import numpy as np
 import torch
 from filelock import FileLock
+from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from serkit.errors import StoreError
@@ -20,7 +21,7 @@ from serkit.experiment import show_path
 from serkit.features.rows import Progress, RowFile
 from serkit.model.encoders import fingerprint
 from serkit.runs import write_json
-from serkit.training.batches import segment_batch
+from serkit.training.batches import model_inputs, segment_batch
 
 BATCH = 8  # segments at once: enough to fill a CPU's cores, and little memory
 SAVED_EVERY = 16  # batches after which what is done is brought to the disk
@@ -108,10 +109,7 @@ def _compute(store, model, file, accelerator):
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
     try:
         for count, rows in enumerate(tqdm(batches, "encoder", mininterval=2), start=1):
-            batch = segment_batch(store.read(rows))
-            num_samples = batch["num_samples"].to(device) if store.recipe.mask_padding else None
-            with accelerator.autocast():
-                states = model.speech_states(batch["waveform"].to(device), num_samples).float().cpu().numpy()
+            states = _encode(store, model, rows, accelerator)
             largest = np.abs(states).max()
             if not largest <= HALF_MAX:  # NaN too
                 raise StoreError(
@@ -125,3 +123,47 @@ def _compute(store, model, file, accelerator):
                 progress.save()
     finally:
         progress.save()
+
+
+def _encode(store, model, rows, accelerator):
+    """Hidden states of a few segments, shape (B, L, T', D), float32."""
+    batch = segment_batch(store.read(rows, ["waveform"]))
+    inputs = model_inputs(batch, None, store.recipe, accelerator.device)
+    with accelerator.autocast():
+        states = model.speech_states(inputs["waveform"], inputs["num_samples"])
+    return states.float().cpu().numpy()
+
+
+@torch.inference_mode()
+def fit_states(model, dataset, accelerator):
+    """Fill in ``states_mean`` and ``states_std`` of a model with a frozen encoder, in one pass over its training set.
+
+    Parameters
+    ----------
+    model : CoAttentionModel
+    dataset : SegmentDataset
+        Training segments of the fold. Without kept states, the encoder is run once more.
+    accelerator : accelerate.Accelerator
+        As in ``build_states``.
+
+    Notes
+    -----
+    Mean and deviation of every feature over all frames, summed in float64. Padding takes part if the recipe
+    says so (D5). A feature that never varies is divided by one.
+    """
+    model = model.to(accelerator.device).eval()
+    store, scaler = dataset.store, StandardScaler()
+    num_samples = torch.tensor(store.segments["num_samples"].to_numpy())
+    for start in tqdm(range(0, len(dataset), BATCH), "standardising", mininterval=2, leave=False):
+        rows = dataset.rows[start : start + BATCH]
+        states = dataset.states.take(rows) if dataset.states else _encode(store, model, rows, accelerator)
+        frames = states.transpose(0, 2, 1, 3).reshape(len(rows), states.shape[2], -1)  # (B, T', L * D)
+        real = np.full(frames.shape[:2], store.recipe.statistics_over_padding)
+        if not real.all():
+            real = model.frame_mask(num_samples[rows].to(accelerator.device)).cpu().numpy() > 0
+            real = real if store.recipe.waveform_padding == "after" else real[:, ::-1]
+        if real.any():
+            scaler.partial_fit(frames[real].astype(np.float64))
+    shape = model.states_mean.shape
+    model.states_mean.copy_(torch.from_numpy(scaler.mean_).view(shape))
+    model.states_std.copy_(torch.from_numpy(scaler.scale_).view(shape))

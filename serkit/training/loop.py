@@ -35,12 +35,12 @@ from serkit.experiment import Experiment
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
-from serkit.metrics import pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
+from serkit.metrics import hardly_learned, pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
 from serkit.model import coattention, storage
 from serkit.model.encoders import RANDOM
 from serkit.training import checkpoints, scoring
 from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs
-from serkit.training.encoder_states import build_states
+from serkit.training.encoder_states import build_states, fit_states
 
 LINE_S = 60.0  # s between lines inside a long epoch
 MB = 1e6
@@ -109,9 +109,11 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
         set_seed(experiment.seed)
         model = coattention.create_model(model_config(experiment))
-        _report_start(model, accelerator, report)
+        _report_start(experiment, model, accelerator, report)
         store = store.through(model.config.hears(store.recipe))
         data = _make_datasets(experiment, store, manifest, fold, model, accelerator)
+        if experiment.encoder_training == "frozen":
+            fit_states(model, data["train"], accelerator)
         scaler = fit_scaler(store, data["train"].rows)
         learner = make_learner(experiment, accelerator, model, scaler, len(data["train"]))
 
@@ -137,6 +139,8 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         best = storage.load_model(folder / "model").to(accelerator.device)
         scored = _predict(learner, best, data, ["validation", "test"])
         _write_result(folder, learner, manifest, progress, scored)
+        if warning := hardly_learned(pd.DataFrame(progress.history)):
+            report(f"WARNING: {warning}")
     return read_result(folder)
 
 
@@ -348,8 +352,8 @@ def _claim(folder, experiment, manifest):
         runs.write_json(path, record | runs.provenance())
 
 
-def _report_start(model, accelerator, report):
-    """Where weights come from, and what computes: random ones are never taken in silence."""
+def _report_start(experiment, model, accelerator, report):
+    """Where weights come from, what computes, and how fast it learns: random ones are never taken in silence."""
     for branch, source in model.config.sources.items():
         revision = f", revision {source['revision']}" if source["revision"] else ""
         known = f"{source['name']} ({source['from']}{revision})"
@@ -357,6 +361,9 @@ def _report_start(model, accelerator, report):
     if "speech" in model.views:
         report(f"speech encoder: {model.describe_encoder()}")
     report(f"{accelerator.device.type}, {accelerator.mixed_precision.replace('no', 'float32')}")
+    frozen, own = experiment.encoder_training == "frozen", experiment.encoder_learning_rate
+    encoder = ", speech encoder frozen" if frozen else f", of the speech encoder {own:g}" if own else ""
+    report(f"learning rate {experiment.learning_rate:g}{encoder}")
 
 
 def _make_datasets(experiment, store, manifest, fold, model, accelerator):

@@ -45,7 +45,13 @@ def write_folds(project, table, corpus, run="trial", planned=(), **changes):
         parameters |= {"fold": fold, "seed": int(seed)} | changes
         record = {"parameters": parameters} | ({"folds": planned} if planned else {})
         (folder / "experiment.json").write_text(json.dumps(record))
-        history = {"epoch": [1, 2], "train_ua": [0.3, 0.5], "validation_ua": [0.3, 0.4]}
+        history = {
+            "epoch": [1, 2],
+            "train_loss": [1.3, 1.0],
+            "train_ua": [0.3, 0.5],
+            "validation_ua": [0.3, 0.4],
+        }
+        history["learning_rate"] = [1e-3, 1e-3]
         pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
         (folder / "metrics.json").write_text('{"best_epoch": 2}')
         (folder / "DONE").write_text("x")
@@ -284,6 +290,19 @@ class TestPrintedAtTheEndOfARun:
         )
         assert "only" not in printed
         assert not (project / "figures").exists()
+
+    def test_a_training_that_hardly_learned_is_named(self, project, capsys):
+        write_run(project, "demo", "clean", range(1, 6))
+        report.print_scores("trial")
+        assert "hardly learned" not in capsys.readouterr().out
+        path = project / "runs/trial" / CLEAN / "fold=3/seed=1/history.csv"
+        pd.read_csv(path).assign(train_loss=1.38).to_csv(path, index=False)
+        report.print_scores("trial")
+        said = f"WARNING: {CLEAN}: 1 of 5 trainings hardly learned; fold 3, seed 1: it hardly learned: last training loss 1.380"
+        assert said in capsys.readouterr().out
+        path.write_text("epoch,train_lo\n1,1.4\n")  # cut short
+        report.print_scores("trial")
+        assert "hardly learned" not in capsys.readouterr().out
 
     def test_a_part_of_one(self, project, capsys):
         write_run(project, "iemocap", "published", [1, 2], recipe="published", planned=[1, 2, 3])

@@ -76,6 +76,15 @@ def test_run_folder_holds_what_the_contract_says(tones, trained):
     )
 
 
+def test_a_training_that_hardly_learned_says_so_last(tones, tmp_path):
+    lines = []
+    train(tones, tmp_path / "slow", lines, epochs=1, learning_rate=1e-7)
+    assert "learning rate 1e-07" in lines
+    assert (
+        lines[-1].startswith("WARNING: it hardly learned: last training loss 1.") and "=1e-07: " in lines[-1]
+    )
+
+
 def test_utterance_score_is_the_mean_log_probability_of_its_segments(tones, trained):
     """Recomputed segment by segment with the saved model, without any batching."""
     import torch
@@ -115,8 +124,9 @@ def test_vectors_are_those_of_the_test_utterances(trained):
 
 def test_learns_tones_of_unseen_speakers(tones, tmp_path):
     """Four pitches are easy: far above the 25 % of guessing after a dozen epochs."""
-    result = train(tones, tmp_path, epochs=15, batch_size=4)
+    result = train(tones, tmp_path, lines := [], epochs=15, batch_size=4)
     assert result.metrics["ua_pooled"] >= 0.7
+    assert not any("hardly learned" in line for line in lines)
 
 
 def test_same_seed_same_numbers_and_another_seed_others(tones, trained, tmp_path):

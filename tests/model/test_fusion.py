@@ -51,7 +51,9 @@ class TestWeights:
         weights = weigh_frames(scores, self.MASK, "normalised")
         torch.testing.assert_close(weights[0], torch.tensor([1 / 3, 1 / 3, 1 / 3, 0.0]))
         weights[:, 0].sum().backward()
-        torch.testing.assert_close(scores.grad[1], torch.tensor([3 / 16, -1 / 16, 0.0, 0.0]))  # of a / (a + b)
+        torch.testing.assert_close(
+            scores.grad[1], torch.tensor([3 / 16, -1 / 16, 0.0, 0.0])
+        )  # of a / (a + b)
         assert not scores.grad[0].any()
 
     def test_softmax(self):

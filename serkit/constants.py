@@ -44,7 +44,8 @@ VIEW_SETS = {
     "spectrogram+speech": ("spectrogram", "speech"),
     "mfcc+speech": ("mfcc", "speech"),
 }  # what a model may see: all is the paper's; speech is the waveform through wav2vec 2.0
-FUSIONS = ("coattention", "softmax", "mean", "gated")  # how views become one; the first is the paper's
+FUSIONS = ("coattention", "normalised", "softmax", "mean", "gated")  # of views; the first is the paper's
+GUIDED = FUSIONS[:3]  # in which other views decide about the frames of speech
 CORPORA = ("demo", "emodb", "iemocap", "ravdess")  # that serkit.corpora.load can read [D]
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]

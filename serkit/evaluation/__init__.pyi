@@ -1,4 +1,5 @@
-from . import claims, comparison, intervals, predictions
+from . import attention, claims, comparison, intervals, predictions
+from .attention import attention_tables, look_into
 from .claims import paper_comparison, read_literature, verdict
 from .comparison import (
     Comparison,

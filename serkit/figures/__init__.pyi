@@ -59,6 +59,8 @@ from .signals import (
     plot_coattention,
     plot_mfcc,
     plot_spectrogram,
+    plot_stems,
     plot_timeline,
     plot_waveform,
+    stem_height,
 )

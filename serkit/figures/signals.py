@@ -8,15 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SILENCE_DBFS
+from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
 from serkit.errors import ParameterError
-from serkit.figures.saving import BLUE, EMOTION_COLOURS, VERMILLION, legend_above
+from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, legend_above
 
 MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
 WAV2VEC_HOP = 320  # samples = 20 ms between speech encoder frames
 WAV2VEC_WIDTH = 400  # samples = 25 ms that one frame looks at
-MAX_PANELS = 10  # segments drawn, 30 s; about the longest turn of IEMOCAP
+MAX_PANELS = 10  # segments drawn, 30 s, about the longest turn of IEMOCAP; or folds
 PANEL_IN = 1.85  # inch, height of a row of panels
+STEM_IN = 0.9  # inch, height of a row of stems
 MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed line
 STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
 PROBABILITIES = [f"p_{label}" for label in LABELS]
@@ -199,6 +200,49 @@ def plot_attention(attention, figure: Figure) -> Figure:
     for ax in panels.flat[len(rows) :]:
         ax.set_axis_off()
     return figure
+
+
+def stem_height(n_folds):
+    """Height in inches of a figure, both columns wide, with a row of stems for each fold.
+
+    Examples
+    --------
+    >>> stem_height(5), stem_height(24)
+    (5.25, 9.75)
+    """
+    return round(0.75 + STEM_IN * min(n_folds, MAX_PANELS), 2)
+
+
+def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
+    """Co-attention weights of folds and of single segments as stems, a row for each fold, all on one scale.
+
+    Grey rises with the share of segments in which a frame is padding.
+
+    Parameters
+    ----------
+    stems : pd.DataFrame
+        From :func:`serkit.evaluation.attention.attention_stems`; the first 10 folds are drawn.
+    ax : Axes
+        Gives its place to the panels; of a figure as :func:`stem_height` says.
+    """
+    folds = list(stems.groupby("fold", sort=False))[:MAX_PANELS]
+    grid = ax.get_subplotspec().subgridspec(len(folds), folds[0][1]["panel"].nunique())
+    panels = grid.subplots(sharex=True, sharey=True, squeeze=False)
+    ax.set_axis_off()
+    for line, (_, rows) in zip(panels, folds, strict=True):
+        for panel, (title, part) in zip(line, rows.groupby("panel", sort=False), strict=True):
+            edges = np.linspace(0, SEGMENT_S, len(part) + 1)
+            shade = {"fill": True, "color": "0.88", "transform": panel.get_xaxis_transform()}
+            panel.stairs(part["padding"], edges, label="padding", **shade)
+            spread = {"color": ORANGE, "linewidth": 0.9, "label": "10th to 90th percentile"}
+            panel.vlines(part["time_s"], part["low"], part["high"], **spread)
+            panel.vlines(part["time_s"], 0, part["weight"], color=BLUE, linewidth=0.6, label="weight")
+            panel.set_title(title, fontsize=7, pad=2)
+    panel.set(xlim=(0, SEGMENT_S), ylim=(0, 1.05 * stems[["weight", "high"]].max().max() or 1.0))
+    ax.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    ax.figure.supxlabel("time in the segment (s)", fontsize=8)
+    ax.figure.supylabel("co-attention weight", fontsize=8)
+    return ax
 
 
 def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:

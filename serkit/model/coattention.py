@@ -15,10 +15,16 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.utils import ModelOutput
 
-from serkit.constants import LABELS, N_MFCC, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
+from serkit.constants import (
+    GUIDED,
+    LABELS,
+    N_MFCC,
+    SAMPLE_RATE,
+    SEGMENT_SAMPLES,
+    SPEECH_ENCODER,
+    VIEW_SETS,
+)
 from serkit.model import encoders, speech_encoders
-
-GUIDED = ("coattention", "softmax")  # fusions in which other views decide about the frames of speech
 
 
 @dataclass(frozen=True)
@@ -182,16 +188,42 @@ class CoAttentionModel(nn.Module):
         -------
         CoAttentionOutput
         """
-        vectors, weights, speech = [], None, None  # vectors: (B, hidden) for each view
-        if "spectrogram" in self.views:
-            vectors.append(self.spectrogram_encoder(spectrogram))
-        if "mfcc" in self.views:
-            vectors.append(self.mfcc_encoder(mfcc))
+        guides = self.guide_vectors(spectrogram, mfcc)  # (B, hidden) each
+        frames = weights = None
         if "speech" in self.views:
             if states is None:
                 states = self.speech_states(waveform, num_samples)  # (B, L, T', D)
             frames = self.mix_layers(states)  # (B, T', D)
-            weights = self.frame_weights(vectors, frames, num_samples)  # (B, T')
+            weights = self.frame_weights(guides, frames, num_samples)  # (B, T')
+        return self.classify(guides, frames, weights)
+
+    def guide_vectors(self, spectrogram, mfcc):
+        """What the views other than speech are to the fusion: a vector of shape (B, hidden) for each."""
+        guides = []
+        if "spectrogram" in self.views:
+            guides.append(self.spectrogram_encoder(spectrogram))
+        if "mfcc" in self.views:
+            guides.append(self.mfcc_encoder(mfcc))
+        return guides
+
+    def classify(self, guides, frames=None, weights=None):
+        """Weigh the frames of speech, join the views, and classify: the part behind the encoders.
+
+        Parameters
+        ----------
+        guides : list of torch.Tensor, shape (B, hidden)
+            From ``guide_vectors``.
+        frames : torch.Tensor, shape (B, T', D), optional
+            From ``mix_layers``; none without speech.
+        weights : torch.Tensor, shape (B, T'), optional
+            From ``frame_weights``, or any others, to see what the answer would be with those.
+
+        Returns
+        -------
+        CoAttentionOutput
+        """
+        vectors, speech = list(guides), None
+        if frames is not None:
             speech = torch.bmm(weights[:, None].to(frames.dtype), frames)[:, 0]  # (B, D)
             speech = F.relu(self.speech_projection(self.dropout(speech)))  # (B, hidden)
             vectors.append(speech)
@@ -300,7 +332,8 @@ def weigh_frames(scores, mask, fusion):
     """Weight of every frame of speech; padding gets none.
 
     ``coattention``, as published: scores pass a ReLU. Weights do not add up to anything, and all of
-    them can be zero. ``softmax``: the same scores made positive with sum one. ``mean`` and ``gated``: all
+    them can be zero. ``normalised``: the same weights divided by their sum; where all are zero, all
+    frames count alike. ``softmax``: the scores made positive with sum one. ``mean`` and ``gated``: all
     frames count alike; with ``gated`` every number of the joined vector is then multiplied by a gate
     between 0 and 1 that depends on all of them. Without speech there is nothing to weigh, without
     another view nothing that could: the vectors there are stand side by side.
@@ -323,11 +356,20 @@ def weigh_frames(scores, mask, fusion):
     >>> scores, mask = torch.tensor([[-1.0, 2.0, 2.0, 5.0]]), torch.tensor([[1.0, 1.0, 1.0, 0.0]])
     >>> weigh_frames(scores, mask, "coattention").tolist()
     [[0.0, 2.0, 2.0, 0.0]]
+    >>> weigh_frames(scores, mask, "normalised").tolist()
+    [[0.0, 0.5, 0.5, 0.0]]
     >>> (6 * weigh_frames(None, mask, "mean")).round().tolist()
     [[2.0, 2.0, 2.0, 0.0]]
     """
-    if scores is not None and fusion == "coattention":
-        return F.relu(scores) * mask
+    if scores is not None and fusion in ("coattention", "normalised"):
+        weights = F.relu(scores) * mask
+        if fusion == "coattention":
+            return weights
+        total = weights.sum(dim=1, keepdim=True)
+        shares = weights / total.clamp_min(
+            torch.finfo(total.dtype).tiny
+        )  # a NaN here would reach the gradient
+        return torch.where(total > 0, shares, weigh_frames(None, mask, fusion))
     real = torch.where(mask.sum(dim=1, keepdim=True) > 0, mask, torch.ones_like(mask)) > 0
     flat = torch.zeros_like(mask) if scores is None else scores
     return torch.softmax(flat.masked_fill(~real, float("-inf")), dim=1)

@@ -18,6 +18,7 @@ from serkit.figures.curves import MAX_POINTS
 from serkit.reproduction.page import read_catalogue, write_catalogue, write_page
 
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
+OVER_SPEAKERS = "with 95 % intervals over speakers"
 MAX_PAIRS = 6  # differences of variants, the first ones by name
 
 
@@ -204,11 +205,14 @@ def write_report(run, others=(), partial=False):
     predictions, folds = checked_predictions(run, partial)
     parameters, corpus = made_with(run, predictions)
     items = run_tables(run, predictions, folds, parameters, others)
-    items += run_figures(run, predictions, folds, parameters)
     facts = [
         f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
         *_remarks(run, parameters, corpus, folds, partial),
+        *(evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters),
     ]
+    items += run_figures(
+        run, predictions, folds, parameters
+    )  # of the co-attention what was measured just now
     print(f"run {run}\n" + "\n".join(facts) + "\n")
     not_made = {}
     for item in items:
@@ -294,7 +298,6 @@ def _of_variant(run, variant, table, folds, parameters):
     tested = table[table["split"] == "test"]
     n_folds = tested["fold"].nunique()
     manifest = runs.find_manifest(parameters.get("corpus"))
-    over_speakers = "with 95 % intervals over speakers"
     vectors = (
         f"t-SNE of the fused vectors of the network of each fold for itself, seed {tested['seed'].min()}, at most "
         f"{MAX_POINTS // n_folds} test utterances a fold, at even steps"
@@ -312,7 +315,7 @@ def _of_variant(run, variant, table, folds, parameters):
          lambda: figures.speaker_confusions(table, folds),
          lambda ax: figures.plot_speaker_confusions(table, ax, folds=folds),
          (2, figures.speaker_grid(tested["speaker"].nunique())[2])),
-        ("recall_intervals", f"Recall of each class {over_speakers}",
+        ("recall_intervals", f"Recall of each class {OVER_SPEAKERS}",
          lambda: evaluation.class_recall(table, folds=folds),
          lambda ax: figures.plot_recall_intervals(table, ax, folds=folds)),
         ("reliability", "Share of right answers by confidence",
@@ -324,11 +327,33 @@ def _of_variant(run, variant, table, folds, parameters):
          lambda ax: figures.plot_fold_points(points(), ax), figures.fold_grid(n_folds)[2:]),
         ("embedding_speaker", f"{vectors}, by speaker", points,
          lambda ax: figures.plot_fold_points(points(), ax, by="speaker"), figures.fold_grid(n_folds)[2:]),
-        ("duration_accuracy", f"Share of right utterances by duration {over_speakers}",
+        ("duration_accuracy", f"Share of right utterances by duration {OVER_SPEAKERS}",
          lambda: figures.duration_accuracy(table, manifest, folds=folds),
          lambda ax: figures.plot_duration_accuracy(table, manifest, ax, folds=folds), (2, 2.4)),
     ]  # fmt: skip
-    return items if manifest is not None else items[:-1]
+    items = items if manifest is not None else items[:-1]
+    measured = [(folder / runs.ATTENTION).is_file() for folder in runs.find_folds(run, variant)]
+    return [*items, *_of_attention(run, variant, folds)] if measured and all(measured) else items
+
+
+def _of_attention(run, variant, folds):
+    """As :func:`_of_variant`: what was measured of the co-attention."""
+
+    @cache
+    def tables():
+        return evaluation.attention_tables(run, variant, folds)
+
+    return [
+        ("attention", "Co-attention weights of test segments, r with the fold's mean; in % frames never used, weight on "
+         "silence (frames 40 dB below the loudest) and on padding beside their share of frames, segments without "
+         "weight; effective number of frames (participation ratio), lengths of the joined vectors",
+         lambda: tables()[0], None, None, 2),
+        ("attention_worth", f"UA in % with the weights of each segment and with others in their place, {OVER_SPEAKERS}",
+         lambda: tables()[1]),
+        ("attention_weights", "Co-attention weights, all on one scale, lowest seed: mean of each fold, the segment "
+         "whose correlation r with it is the median, and that with the lowest r", lambda: tables()[2],
+         lambda ax: figures.plot_stems(tables()[2], ax), (2, figures.stem_height(len(folds)))),
+    ]  # fmt: skip
 
 
 def _differences(predictions, folds):

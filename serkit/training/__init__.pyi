@@ -25,6 +25,7 @@ from .loop import (
 )
 from .scoring import (
     make_accelerator,
+    mean_over_segments,
     predict,
     prediction_table,
     resolve_precision,

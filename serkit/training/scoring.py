@@ -58,7 +58,11 @@ def predict(accelerator, model, dataset, scaler, batch_size):
     table = pd.DataFrame(scores.astype(np.float64), columns=names)
     table["loss"] = -scores[np.arange(len(scores)), dataset.labels]
     table["truth"] = dataset.labels
-    utterances = dataset.store.segments["utterance_id"].to_numpy()[dataset.rows]
+    return mean_over_segments(table, dataset.store.segments["utterance_id"].to_numpy()[dataset.rows])
+
+
+def mean_over_segments(table, utterances):
+    """Scores of utterances from those of their segments; ``utterances`` names the one that each row is of."""
     return table.groupby(utterances, sort=False).mean().astype({"truth": int}).rename_axis("utterance_id")
 
 

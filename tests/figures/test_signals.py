@@ -30,6 +30,29 @@ def covered(patch):
     return edges[chosen[0]], edges[chosen[-1] + 1]
 
 
+def test_stems_share_one_scale_and_padding_is_shaded(ax):
+    """Two folds of two frames: a mean whose last frame is padding in every second segment, and a segment."""
+    rows = [
+        (fold, panel, time_s, weight, high, padding)
+        for fold, top in (("1", 4.0), ("2", 1.0))
+        for panel, high in ((f"fold {fold}: mean of 8 segments", 2 * top), ("typical: r = 0.50", top))
+        for time_s, weight, padding in ((0.75, top, 0.0), (2.25, 0.0, 0.5))
+    ]
+    stems = pd.DataFrame(rows, columns=["fold", "panel", "time_s", "weight", "high", "padding"]).assign(
+        low=0.0
+    )
+    figures.plot_stems(stems, ax)
+    panels = ax.figure.axes[1:]
+    titles = [panel.get_title() for panel in panels]
+    assert titles[::2] == ["fold 1: mean of 8 segments", "fold 2: mean of 8 segments"]
+    for panel in panels:
+        assert panel.get_ylim() == pytest.approx((0, 1.05 * 8)) and panel.get_xlim() == (0, 3)
+        np.testing.assert_allclose(panel.patches[0].get_data().values, [0, 0.5])
+    first = panels[0].collections[1].get_segments()
+    np.testing.assert_allclose(first, [[[0.75, 0], [0.75, 4]], [[2.25, 0], [2.25, 0]]])
+    assert figures.stem_height(10) == figures.stem_height(24)
+
+
 class TestSignals:
     def test_spectrogram_axes(self, ax):
         spectrogram = np.linspace(-80, 0, 200 * 300).reshape(200, 300)

@@ -43,6 +43,19 @@ class TestWeights:
     def test_coattention_is_what_the_paper_does(self):
         assert weigh_frames(self.SCORES, self.MASK, "coattention").tolist() == [[1.0, 3.0, 0.0, 0.0]]
 
+    def test_normalised_is_the_same_with_sum_one(self):
+        assert weigh_frames(self.SCORES, self.MASK, "normalised").tolist() == [[0.25, 0.75, 0.0, 0.0]]
+
+    def test_normalised_without_any_weight_is_the_mean_and_learns_without_nan(self):
+        scores = torch.tensor([[-1.0, -3.0, -2.0, 9.0], [1.0, 3.0, -2.0, 9.0]], requires_grad=True)
+        weights = weigh_frames(scores, self.MASK, "normalised")
+        torch.testing.assert_close(weights[0], torch.tensor([1 / 3, 1 / 3, 1 / 3, 0.0]))
+        weights[:, 0].sum().backward()
+        torch.testing.assert_close(
+            scores.grad[1], torch.tensor([3 / 16, -1 / 16, 0.0, 0.0])
+        )  # of a / (a + b)
+        assert not scores.grad[0].any()
+
     def test_softmax(self):
         total = np.exp([1, 3, -2]).sum()
         expected = [np.e / total, np.e**3 / total, np.e**-2 / total, 0.0]
@@ -52,9 +65,9 @@ class TestWeights:
     def test_without_scores_all_real_frames_count_alike(self, fusion):
         assert weigh_frames(None, self.MASK, fusion)[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
 
-    @pytest.mark.parametrize("fusion", ["softmax", "mean", "gated"])
+    @pytest.mark.parametrize("fusion", ["normalised", "softmax", "mean", "gated"])
     def test_a_row_without_speech_stays_a_number(self, fusion):
-        scores = self.SCORES if fusion == "softmax" else None
+        scores = self.SCORES if fusion in ("normalised", "softmax") else None
         weights = weigh_frames(scores, torch.zeros(1, 4), fusion)
         assert weights.sum().item() == pytest.approx(1.0)
 
@@ -123,6 +136,7 @@ class TestFusion:
         with torch.no_grad():
             for fusion, moves in (
                 ("coattention", True),
+                ("normalised", True),
                 ("softmax", True),
                 ("mean", False),
                 ("gated", False),
@@ -132,6 +146,20 @@ class TestFusion:
                 assert torch.equal(*weights) != moves, fusion
                 if fusion != "coattention":
                     torch.testing.assert_close(weights[0].sum(dim=1), torch.ones(2))
+
+    def test_other_weights_can_be_put_in_place(self, inputs):
+        """The parts that forward is made of; with weights of zero only the bias of the projection is left."""
+        network = make_model()
+        with torch.no_grad():
+            whole = network(**inputs)
+            guides = network.guide_vectors(inputs["spectrogram"], inputs["mfcc"])
+            frames = network.encode_speech(inputs["waveform"], inputs["num_samples"])
+            assert torch.equal(network.classify(guides, frames, whole.coattention).logits, whole.logits)
+            other = network.classify(guides, frames, torch.zeros_like(whole.coattention))
+            torch.testing.assert_close(
+                other.speech_projection[0], torch.relu(network.speech_projection.bias), rtol=0, atol=0
+            )
+            assert not torch.equal(other.logits, whole.logits)
 
     def test_an_open_gate_changes_nothing(self, inputs):
         gated, mean = make_model(fusion="gated"), make_model(fusion="mean")
@@ -159,7 +187,7 @@ class TestExperiment:
     def test_unknown(self):
         with pytest.raises(ParameterError, match=r"views='prosody', expected one of all, spectrogram"):
             Experiment(views="prosody")
-        with pytest.raises(ParameterError, match=r"fusion='concat', expected one of coattention, softmax"):
+        with pytest.raises(ParameterError, match=r"fusion='concat', expected one of coattention, normalised"):
             Experiment(fusion="concat")
 
     def test_fusions_are_compared_on_all_views(self):

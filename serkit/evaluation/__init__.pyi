@@ -1,4 +1,5 @@
-from . import claims, comparison, intervals, predictions
+from . import baselines, claims, comparison, intervals, predictions
+from .baselines import baseline_table, below_baseline, make_baselines
 from .claims import paper_comparison, read_literature, verdict
 from .comparison import (
     Comparison,

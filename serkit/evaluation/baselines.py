@@ -289,11 +289,11 @@ def below_baseline(table):
     for row in table.to_dict("records"):
         points, low, high = row["difference"]
         if points < 0:
-            chance = ", which may be chance" if not high < 0 else ""
             interval = f" [{low:+.1f}, {high:+.1f}]" if low <= high else ""
+            interval += ", which may be chance" if high >= 0 else ""
             sentences.append(
                 f"WARNING: {row['variant']}: UA {row['UA'].value:.1f} is below its baseline {row['baseline']}, "
-                f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}{chance}. A linear classifier reads "
+                f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}. A linear classifier reads "
                 "more from the same folds; look at learning_rate and the number of epochs before anything larger."
             )
     return sentences

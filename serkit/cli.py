@@ -84,9 +84,7 @@ class Report:
     names: Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
     run: str = "demo"  # another way to name the run
     partial: bool = False  # report on the folds there are, although some are missing
-    baselines: bool = (
-        False  # also baselines that take minutes: eGeMAPS, and the probe of encoders that were fine-tuned
-    )
+    baselines: bool = False  # make those that take minutes too: eGeMAPS, the probe of a fine-tuned encoder
 
     def __call__(self):
         from serkit.reproduction.report import write_report

@@ -68,7 +68,7 @@ def make_baselines(run, variant, everything=False):
             todo = {folder: what for folder, what in experiments.items() if _read(folder, name) is None}
             if todo:
                 _make(name, todo)
-        except SerkitError as error:
+        except (SerkitError, OSError) as error:
             faults.append(f"{variant}: no baseline {name}: {error}")
     return faults
 

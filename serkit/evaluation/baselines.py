@@ -84,10 +84,9 @@ def _read(folder, name):
         made = runs.read_table(_path(folder, name), "")
     except RunError:
         return None
-    rows = [
-        table[about].sort_values(about, ignore_index=True) for table in (made, runs.read_predictions(folder))
-    ]
-    return made if rows[0].equals(rows[1]) else None
+    tables = made, runs.read_predictions(folder)
+    rows = [set(table[about].itertuples(index=False, name=None)) for table in tables]
+    return made if rows[0] == rows[1] else None
 
 
 def _make(name, experiments):

@@ -25,20 +25,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from tqdm.auto import tqdm
 
-from serkit import runs
+from serkit import features, runs, training
 from serkit.constants import LABELS, SAMPLE_RATE, VIEW_SETS
 from serkit.errors import RunError, SerkitError
 from serkit.evaluation.intervals import MIN_CLUSTERS, RESAMPLES, SEED, Estimate, clustered_interval
 from serkit.evaluation.predictions import scored_rows
-from serkit.features import audio
-from serkit.features.store import FeatureStore, store_key
 from serkit.files import replacing
 from serkit.folds import find_fold, make_folds, task_rows
 from serkit.model.coattention import create_model
 from serkit.model.encoders import RANDOM
 from serkit.model.storage import open_model_folder
-from serkit.training.encoder_states import build_states
-from serkit.training.scoring import make_accelerator, prediction_table
 
 PROBE, EGEMAPS = "probe", "egemaps"
 CLASSIFIERS = {PROBE: LogisticRegression(max_iter=1000), EGEMAPS: LinearSVC(random_state=0, max_iter=10_000)}
@@ -60,13 +56,12 @@ def make_baselines(run, variant, everything=False):
     list of str
         A sentence for each baseline that can't be made.
     """
-    experiments = {folder: runs.read_experiment(folder) for folder in runs.finished_folders(run, variant)}
-    first, faults = next(iter(experiments.values())), []
+    folders, faults = runs.finished_folders(run, variant), []
+    first = runs.read_experiment(folders[0])
     heard = first.reads_states or (everything and "speech" in VIEW_SETS[first.views])
     for name in [PROBE] * heard + [EGEMAPS] * everything:
         try:
-            todo = {folder: what for folder, what in experiments.items() if _read(folder, name) is None}
-            if todo:
+            if todo := [folder for folder in folders if _read(folder, name) is None]:
                 _make(name, todo)
         except (SerkitError, OSError) as error:
             faults.append(f"{variant}: no baseline {name}: {error}")
@@ -78,43 +73,39 @@ def _path(folder, name):
 
 
 def _read(folder, name):
-    """A baseline of a fold; None if there is none that can be read, of the utterances that were predicted."""
-    about = ["split", "utterance_id", "truth"]
+    """A baseline of a fold; None if there is none that can be read, of the utterances that were tested."""
+    predictions = runs.read_predictions(folder)
     try:
         made = runs.read_table(_path(folder, name), "")
     except RunError:
         return None
-    tables = made, runs.read_predictions(folder)
-    rows = [set(table[about].itertuples(index=False, name=None)) for table in tables]
-    return made if rows[0] == rows[1] else None
+    tested = predictions.loc[predictions["split"] == "test"], made
+    rows, expected = (set(zip(table["utterance_id"], table["truth"], strict=True)) for table in tested)
+    return made if rows == expected else None
 
 
-def _make(name, experiments):
+def _make(name, folders):
     """Write a baseline into folders of one variant."""
-    any_run = runs.Run("", next(iter(experiments.values())), root=None, device="")
-    manifest = runs.open_manifest(any_run)
+    run = runs.Run("", runs.read_experiment(folders[0]), root=None, device="")
+    manifest, values = runs.open_manifest(run), {}
     label_of = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index)
-    for seed in sorted({experiment.seed for experiment in experiments.values()}):
-        of_seed = {folder: what for folder, what in experiments.items() if what.seed == seed}
-        values = _values(name, next(iter(of_seed)), any_run, manifest)
-        for folder, experiment in of_seed.items():
-            fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
-            scored = classify(values, label_of, fold, CLASSIFIERS[name])
-            table = prediction_table(scored, manifest, experiment)
-            with replacing(_path(folder, name)) as partial:
-                table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
+    for folder in folders:
+        experiment = runs.read_experiment(folder)
+        if experiment.seed not in values:  # random weights are others for each
+            values[experiment.seed] = _values(name, folder, run, manifest)
+        fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
+        scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name])
+        table = training.prediction_table({"test": scored}, manifest, experiment)
+        with replacing(_path(folder, name)) as partial:
+            table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
 
 
 def _values(name, folder, run, manifest):
     """What a baseline sees: a row for each segment or utterance, indexed by the utterance's id."""
-    if name == EGEMAPS:
-        return egemaps(_open_store(run, manifest, run.recipe), manifest)
     opened = open_model_folder(folder / "model")
-    return mean_states(_open_store(run, manifest, opened.recipe), source_model(opened))
-
-
-def _open_store(run, manifest, recipe):
-    return FeatureStore(run.processed / store_key(manifest, recipe), recipe)
+    at = run.processed / features.store_key(manifest, opened.recipe)
+    store = features.FeatureStore(at, opened.recipe)
+    return egemaps(store, manifest) if name == EGEMAPS else mean_states(store, source_model(opened))
 
 
 def source_model(opened):
@@ -149,7 +140,7 @@ def mean_states(store, model):
     pd.DataFrame, shape (N, D)
         Index: utterance of each segment. Padding takes part where the recipe lets it (D1).
     """
-    states = build_states(store, model, make_accelerator("auto"))
+    states = training.build_states(store, model, training.make_accelerator("auto"))
     model, parts = model.cpu().eval(), []
     num_samples = torch.tensor(store.segments["num_samples"].to_numpy())
     for rows in np.array_split(np.arange(len(store)), -(-len(store) // BATCH)):
@@ -189,7 +180,8 @@ def egemaps(store, manifest):
     names = store.utterances["utterance_id"]
     paths = manifest.set_index("utterance_id")["path"].loc[names]
     parts = [
-        smile.process_signal(audio.read(sound), SAMPLE_RATE) for sound in tqdm(paths, EGEMAPS, mininterval=2)
+        smile.process_signal(features.audio.read(sound), SAMPLE_RATE)
+        for sound in tqdm(paths, EGEMAPS, mininterval=2)
     ]
     table = pd.concat(parts).fillna(0.0).set_index(pd.Index(names))
     with replacing(path) as partial:
@@ -198,7 +190,7 @@ def egemaps(store, manifest):
 
 
 def classify(values, label_of, fold, classifier):
-    """Fit a linear classifier on the training utterances of a fold, and score the others.
+    """Fit a linear classifier on the training utterances of a fold, and score those to be tested.
 
     Parameters
     ----------
@@ -212,19 +204,14 @@ def classify(values, label_of, fold, classifier):
 
     Returns
     -------
-    dict of str to pd.DataFrame
-        Of ``validation``, if there is any, and ``test``: as :func:`serkit.training.scoring.prediction_table` takes it.
+    pd.DataFrame
+        As :func:`serkit.training.scoring.prediction_table` takes it.
     """
-    label, scored = label_of.loc[values.index].to_numpy(), {}
-    train = values.index.isin(fold.train)
-    fitted = make_pipeline(StandardScaler(), classifier).fit(values.to_numpy()[train], label[train])
-    for split in ("validation", "test"):
-        rows = values.index.isin(getattr(fold, split))
-        if rows.any():
-            scores = pd.DataFrame(fitted.decision_function(values.to_numpy()[rows]), columns=LABELS)
-            means = scores.assign(truth=label[rows]).groupby(values.index[rows], sort=False).mean()
-            scored[split] = means.astype({"truth": int})
-    return scored
+    label = label_of.loc[values.index].to_numpy()
+    train, test = (values.index.isin(utterances) for utterances in (fold.train, fold.test))
+    fitted = make_pipeline(StandardScaler(), classifier).fit(values[train], label[train])
+    scores = pd.DataFrame(fitted.decision_function(values[test]), columns=LABELS).assign(truth=label[test])
+    return scores.groupby(values.index[test], sort=False).mean().astype({"truth": int})
 
 
 def baseline_table(run, predictions, folds):
@@ -287,9 +274,9 @@ def below_baseline(table):
     sentences = []
     for row in table.to_dict("records"):
         points, low, high = row["difference"]
+        interval = f" [{low:+.1f}, {high:+.1f}]" if low <= high else ""
+        interval += ", which may be chance" if high >= 0 else ""
         if points < 0:
-            interval = f" [{low:+.1f}, {high:+.1f}]" if low <= high else ""
-            interval += ", which may be chance" if high >= 0 else ""
             sentences.append(
                 f"WARNING: {row['variant']}: UA {row['UA'].value:.1f} is below its baseline {row['baseline']}, "
                 f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}. A linear classifier reads "

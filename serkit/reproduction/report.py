@@ -277,14 +277,13 @@ def run_tables(run, predictions, folds, parameters, others=()):
     baselines = evaluation.baseline_table(run, predictions, folds)
     items = [
         Item("scores_by_variant", scores, lambda: score_intervals(predictions, folds), about),
-        Item("baselines", f"{BASELINES}: {protocols}.", lambda: baselines, about),
         Item("paper_comparison", claims, lambda: comparison, about | beside, decimals=2),
         Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2),
         Item("variant_differences", pairs, lambda: _differences(predictions, folds), about, decimals=4),
     ]
-    left_out = {"variant_differences"} if len(tables) == 1 else set()
-    left_out |= {"baselines"} if baselines.empty else set()
-    return [item for item in items if item.stem not in left_out]
+    if len(baselines):
+        items.insert(1, Item("baselines", f"{BASELINES}: {protocols}.", lambda: baselines, about))
+    return items if len(tables) > 1 else items[:-1]
 
 
 def run_figures(run, predictions, folds, parameters):

@@ -14,6 +14,7 @@ from serkit import runs
 from serkit.constants import LABELS
 from serkit.evaluation import baselines, check_predictions
 from serkit.experiment import Experiment
+from serkit.features.store import FeatureStore
 from serkit.folds import Fold
 from serkit.model.encoders import fingerprint
 from serkit.model.storage import open_model_folder
@@ -60,16 +61,16 @@ class TestClassify:
         values = self.values(**corners, x=[1, 1], y=[8, 8])
         values = pd.concat([values, self.values(x=[0, 9])])  # a second segment, of another class
         scored = baselines.classify(values, self.LABEL, self.FOLD, LogisticRegression())
-        assert list(scored) == ["test"] and scored["test"].index.tolist() == ["x", "y"]
+        assert scored.index.tolist() == ["x", "y"]
         centred = (values.to_numpy(float) - 4.5) / 4.5  # mean and deviation of the training corners
         fitted = LogisticRegression().fit(centred[:4], [0, 1, 2, 3])
         np.testing.assert_allclose(
-            scored["test"].loc["x", list(LABELS)],
+            scored.loc["x", list(LABELS)],
             fitted.decision_function(centred[[4, 6]]).mean(axis=0),
             atol=1e-9,
         )
-        assert scored["test"]["truth"].tolist() == [0, 3]
-        assert scored["test"].loc["y", list(LABELS)].argmax() == 3
+        assert scored["truth"].tolist() == [0, 3]
+        assert scored.loc["y", list(LABELS)].argmax() == 3
 
     def test_what_is_not_training_changes_no_score_of_the_others(self):
         corners = {"a": [0, 0], "b": [0, 9], "c": [9, 0], "d": [9, 9]}
@@ -79,14 +80,15 @@ class TestClassify:
             )
             for y in ([8, 8], [1e6, -1e6])
         )
-        assert first["test"].loc["x"].equals(second["test"].loc["x"])
+        assert first.loc["x"].equals(second.loc["x"])
 
 
 class TestProbe:
     def test_frames_of_padding_have_no_part_in_the_mean(self, project):
         folder = project[0].folder("trial")
-        opened, run = open_model_folder(folder / "model"), runs.Run("", project[0], None, "")
-        store = baselines._open_store(run, runs.open_manifest(run), opened.recipe)
+        opened = open_model_folder(folder / "model")
+        [store] = runs.processed_folder("demo").glob("*/store.json")
+        store = FeatureStore(store.parent, opened.recipe)
         means = baselines.mean_states(store, opened.model)
         states = build_states(store, opened.model, make_accelerator("auto"))
         features = batches.segment_batch(store.read(np.arange(len(store))))

@@ -84,12 +84,13 @@ class Report:
     names: Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
     run: str = "demo"  # another way to name the run
     partial: bool = False  # report on the folds there are, although some are missing
+    baselines: bool = False  # make those that take minutes too: eGeMAPS, the probe of a fine-tuned encoder
 
     def __call__(self):
         from serkit.reproduction.report import write_report
 
         name, *others = map(runs.check_run_name, self.names or (self.run,))
-        write_report(name, others, self.partial)
+        write_report(name, others, self.partial, self.baselines)
         return 0
 
 

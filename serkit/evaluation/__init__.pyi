@@ -1,5 +1,6 @@
-from . import attention, claims, comparison, intervals, predictions
+from . import attention, baselines, claims, comparison, intervals, predictions
 from .attention import attention_tables, look_into
+from .baselines import baseline_table, below_baseline, make_baselines
 from .claims import paper_comparison, read_literature, verdict
 from .comparison import (
     Comparison,

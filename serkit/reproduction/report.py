@@ -20,6 +20,12 @@ from serkit.reproduction.page import read_catalogue, write_catalogue, write_page
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
 OVER_SPEAKERS = "with 95 % intervals over speakers"
 MAX_PAIRS = 6  # differences of variants, the first ones by name
+BASELINES = (
+    "Beside each variant what a linear classifier reaches, in %, mean over folds, with 95 % intervals over speakers; "
+    "difference: UA of the variant minus that of the baseline, points. probe: logistic regression on the states of the "
+    "speech encoder that training began with, averaged over each segment; egemaps: linear SVM on 88 acoustic descriptors "
+    "of each utterance (eGeMAPSv02). Standardised over training utterances, C = 1, nothing tuned"
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ def print_scores(run):
     print(figures.table_markdown(score_intervals(predictions, folds), decimals=1), flush=True)
 
 
-def write_report(run, others=(), partial=False):
+def write_report(run, others=(), partial=False, baselines=False):
     """Check a run, print its scores and verdicts, and save tables, figures, catalogue and page.
 
     Parameters
@@ -190,6 +196,8 @@ def write_report(run, others=(), partial=False):
         Further runs that stand beside the paper, such as that of the published protocol.
     partial : bool
         See :func:`checked_predictions`; every caption says how many folds it is about.
+    baselines : bool
+        Whether baselines that take longer are made too, see :func:`serkit.evaluation.make_baselines`.
 
     Returns
     -------
@@ -204,15 +212,17 @@ def write_report(run, others=(), partial=False):
     """
     predictions, folds = checked_predictions(run, partial)
     parameters, corpus = made_with(run, predictions)
-    items = run_tables(run, predictions, folds, parameters, others)
     facts = [
         f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
         *_remarks(run, parameters, corpus, folds, partial),
         *(evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters),
     ]
-    items += run_figures(
-        run, predictions, folds, parameters
-    )  # of the co-attention what was measured just now
+    for variant in parameters:
+        facts += evaluation.make_baselines(run, variant, baselines)
+    items = run_tables(run, predictions, folds, parameters, others)
+    for item in items:
+        facts += evaluation.below_baseline(item.numbers()) if item.stem == "baselines" else []
+    items += run_figures(run, predictions, folds, parameters)
     print(f"run {run}\n" + "\n".join(facts) + "\n")
     not_made = {}
     for item in items:
@@ -266,12 +276,15 @@ def run_tables(run, predictions, folds, parameters, others=()):
     claims = f"WA and UA in %, mean over folds, with 95 % intervals over speakers; corpus {corpus}. {RULE}"
     pairs = f"Differences of UA as fractions at common seeds, p corrected for all pairs (Holm): {protocols}."
     literature = evaluation.read_literature()[LITERATURE_COLUMNS]
+    baselines = evaluation.baseline_table(run, predictions, folds)
     items = [
         Item("scores_by_variant", scores, lambda: score_intervals(predictions, folds), about),
         Item("paper_comparison", claims, lambda: comparison, about | beside, decimals=2),
         Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2),
         Item("variant_differences", pairs, lambda: _differences(predictions, folds), about, decimals=4),
     ]
+    if len(baselines):
+        items.insert(1, Item("baselines", f"{BASELINES}: {protocols}.", lambda: baselines, about))
     return items if len(tables) > 1 else items[:-1]
 
 

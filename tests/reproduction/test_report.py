@@ -314,6 +314,28 @@ class TestPrintedAtTheEndOfARun:
         )  # two speakers: no interval
 
 
+def test_baselines_stand_beside_a_variant_and_if_it_lies_below_it_is_told(project, capsys, no_figures):
+    about = tables.manifest()
+    write_folds(project, tables.predict(about, "session", right=0.5), "demo")
+    predictions, folds = report.checked_predictions("trial")
+    items = report.run_tables("trial", predictions, folds, *report.made_with("trial", predictions)[:1])
+    assert "baselines" not in [item.stem for item in items]
+    for fold, rows in tables.predict(about, "session", right=0.9).groupby("fold"):
+        path = project / "runs/trial" / CLEAN / f"fold={fold}/seed=111/baseline_probe.parquet"
+        rows.assign(variant=f"{CLEAN}_probe").to_parquet(path)
+    page = report.write_report("trial")
+    printed = capsys.readouterr().out
+    warning = re.search(
+        rf"WARNING: {CLEAN}: UA (\S+) is below its baseline probe, (\S+): (\S+) points \[", printed
+    )
+    own, other, difference = map(float, warning.groups())
+    assert own < 60 and other > 80 and difference == pytest.approx(own - other, abs=0.11)
+    assert warning[0] in page.read_text()
+    table = pd.read_csv(project / "figures/trial/baselines.csv")
+    assert table["variant"].tolist() == [CLEAN] and f"{table['UA of baseline'][0]:.1f}" == warning[2]
+    assert table["difference_high"][0] < 0
+
+
 def test_a_leaking_variant_is_marked_in_print_and_in_the_files(project, capsys, no_figures):
     write_run(project, "iemocap", "published", [1], recipe="published")
     report.write_report("trial")

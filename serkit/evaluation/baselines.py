@@ -1,0 +1,285 @@
+"""What a linear classifier reaches on the folds of a run: the least that a network has to beat.
+
+``probe``: the states of the speech encoder that a training began with, averaged over the frames of each segment, and
+logistic regression. ``egemaps``: 88 acoustic descriptors of each utterance [1]_ and a linear SVM. Both are fitted on
+values standardised over the training utterances, with scikit-learn's C = 1: nothing is tuned, so that validation
+utterances have no part in it. Scores of segments become that of an utterance as a network's do.
+
+Predictions are kept beside each finished fold; all tables follow from these files.
+
+References
+----------
+.. [1] Eyben et al.: The Geneva Minimalistic Acoustic Parameter Set (GeMAPS) for Voice Research and Affective
+   Computing, IEEE Transactions on Affective Computing 7, 2016. Version 02, as openSMILE computes it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate.utils import set_seed
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from tqdm.auto import tqdm
+
+from serkit import features, runs, training
+from serkit.constants import LABELS, SAMPLE_RATE, VIEW_SETS
+from serkit.errors import RunError, SerkitError
+from serkit.evaluation.intervals import MIN_CLUSTERS, RESAMPLES, SEED, Estimate, clustered_interval
+from serkit.evaluation.predictions import scored_rows
+from serkit.files import replacing
+from serkit.folds import find_fold, make_folds, task_rows
+from serkit.model.coattention import create_model
+from serkit.model.encoders import RANDOM
+from serkit.model.storage import open_model_folder
+
+PROBE, EGEMAPS = "probe", "egemaps"
+CLASSIFIERS = {PROBE: LogisticRegression(max_iter=1000), EGEMAPS: LinearSVC(random_state=0, max_iter=10_000)}
+BATCH = 64  # segments read at once
+
+
+def make_baselines(run, variant, everything=False):
+    """Write the baselines of a variant's finished folds where they are not there yet.
+
+    Parameters
+    ----------
+    run, variant : str
+    everything : bool, optional
+        Also what takes longer: ``egemaps``, and the probe of an encoder whose states are not kept. By default only
+        the probe of a frozen encoder is made.
+
+    Returns
+    -------
+    list of str
+        A sentence for each baseline that can't be made.
+    """
+    folders, faults = runs.finished_folders(run, variant), []
+    first = runs.read_experiment(folders[0])
+    heard = first.reads_states or (everything and "speech" in VIEW_SETS[first.views])
+    for name in [PROBE] * heard + [EGEMAPS] * everything:
+        try:
+            if todo := [folder for folder in folders if _read(folder, name) is None]:
+                _make(name, todo)
+        except (SerkitError, OSError) as error:
+            faults.append(f"{variant}: no baseline {name}: {error}")
+    return faults
+
+
+def _path(folder, name):
+    return folder / f"baseline_{name}.parquet"
+
+
+def _read(folder, name):
+    """A baseline of a fold; None if there is none that can be read, of the utterances that were tested."""
+    predictions = runs.read_predictions(folder)
+    try:
+        made = runs.read_table(_path(folder, name), "")
+    except RunError:
+        return None
+    tested = predictions.loc[predictions["split"] == "test"], made
+    rows, expected = (set(zip(table["utterance_id"], table["truth"], strict=True)) for table in tested)
+    return made if rows == expected else None
+
+
+def _make(name, folders):
+    """Write a baseline into folders of one variant."""
+    run = runs.Run("", runs.read_experiment(folders[0]), root=None, device="")
+    manifest, values = runs.open_manifest(run), {}
+    label_of = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index)
+    for folder in folders:
+        experiment = runs.read_experiment(folder)
+        if experiment.seed not in values:  # random weights are others for each
+            values[experiment.seed] = _values(name, folder, run, manifest)
+        fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
+        scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name])
+        table = training.prediction_table({"test": scored}, manifest, experiment)
+        with replacing(_path(folder, name)) as partial:
+            table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
+
+
+def _values(name, folder, run, manifest):
+    """What a baseline sees: a row for each segment or utterance, indexed by the utterance's id."""
+    opened = open_model_folder(folder / "model")
+    at = run.processed / features.store_key(manifest, opened.recipe)
+    store = features.FeatureStore(at, opened.recipe)
+    return egemaps(store, manifest) if name == EGEMAPS else mean_states(store, source_model(opened))
+
+
+def source_model(opened):
+    """The model of a fold with the speech encoder that its training began with.
+
+    Parameters
+    ----------
+    opened : ModelFolder
+        A frozen encoder is as it was. Of others the source is read again; random weights are drawn with the seed of
+        the training.
+    """
+    if opened.model.config.encoder_training == "frozen":
+        return opened.model
+    set_seed(opened.experiment["seed"])
+    return create_model(
+        replace(opened.model.config, encoder_training="frozen", cnn_weights=RANDOM, sources={})
+    )
+
+
+@torch.inference_mode()
+def mean_states(store, model):
+    """States of a speech encoder averaged over the frames of each segment, in one pass over those on disk.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    model : CoAttentionModel
+        Of several layers the last one is taken.
+
+    Returns
+    -------
+    pd.DataFrame, shape (N, D)
+        Index: utterance of each segment. Padding takes part where the recipe lets it (D1).
+    """
+    states = training.build_states(store, model, training.make_accelerator("auto"))
+    model, parts = model.cpu().eval(), []
+    num_samples = torch.tensor(store.segments["num_samples"].to_numpy())
+    for rows in np.array_split(np.arange(len(store)), -(-len(store) // BATCH)):
+        frames = torch.from_numpy(states.take(rows)[:, -1]).float()  # (B, T', D)
+        weights = model.frame_weights([], frames, num_samples[rows] if store.recipe.mask_padding else None)
+        parts.append(torch.bmm(weights[:, None], frames)[:, 0])  # (B, D)
+    return pd.DataFrame(torch.cat(parts).numpy(), store.segments["utterance_id"])
+
+
+def egemaps(store, manifest):
+    """Functionals of eGeMAPSv02, computed once for a feature store and kept in its folder.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    manifest : pd.DataFrame
+        Says where the sound of its utterances lies.
+
+    Returns
+    -------
+    pd.DataFrame, shape (number of utterances, 88)
+        Index: utterance. What openSMILE can't tell of a very short one is 0.
+
+    Raises
+    ------
+    RunError, AudioError
+        If opensmile is not installed, or a sound can't be read.
+    """
+    path = store.folder / "egemaps.parquet"
+    if path.is_file():
+        return runs.read_table(path, "delete it: it is made again")
+    try:
+        import opensmile
+    except ImportError as error:
+        raise RunError("opensmile is not installed; install it with `pip install opensmile`") from error
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+    names = store.utterances["utterance_id"]
+    paths = manifest.set_index("utterance_id")["path"].loc[names]
+    parts = [
+        smile.process_signal(features.audio.read(sound), SAMPLE_RATE)
+        for sound in tqdm(paths, EGEMAPS, mininterval=2)
+    ]
+    table = pd.concat(parts).fillna(0.0).set_index(pd.Index(names))
+    with replacing(path) as partial:
+        table.to_parquet(partial)
+    return table
+
+
+def classify(values, label_of, fold, classifier):
+    """Fit a linear classifier on the training utterances of a fold, and score those to be tested.
+
+    Parameters
+    ----------
+    values : pd.DataFrame
+        One row for each segment or utterance, indexed by the utterance's id.
+    label_of : pd.Series of int
+        Class of each utterance.
+    fold : Fold
+    classifier : sklearn classifier
+        With a ``decision_function``, whose softmax is taken for probabilities: that of an SVM is not calibrated.
+
+    Returns
+    -------
+    pd.DataFrame
+        As :func:`serkit.training.scoring.prediction_table` takes it.
+    """
+    label = label_of.loc[values.index].to_numpy()
+    train, test = (values.index.isin(utterances) for utterances in (fold.train, fold.test))
+    fitted = make_pipeline(StandardScaler(), classifier).fit(values[train], label[train])
+    scores = pd.DataFrame(fitted.decision_function(values[test]), columns=LABELS).assign(truth=label[test])
+    return scores.groupby(values.index[test], sort=False).mean().astype({"truth": int})
+
+
+def baseline_table(run, predictions, folds):
+    """Each variant beside the baselines that all its finished folds have.
+
+    Parameters
+    ----------
+    run : str
+    predictions : pd.DataFrame
+        Of all its variants.
+    folds : dict of str to list of str
+        Of each variant.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``variant, baseline, UA, UA of baseline, WA of baseline`` (%, mean over folds) and ``difference`` (points of
+        UA, variant minus baseline), with 95 % intervals over speakers from five speakers on. Empty without baselines.
+
+    Raises
+    ------
+    RunError, ParameterError, FoldError
+        As :func:`serkit.evaluation.check_predictions`.
+    """
+    records = []
+    for variant, table in predictions.groupby("variant"):
+        for name in CLASSIFIERS:
+            made = [_read(folder, name) for folder in runs.find_folds(run, variant)]
+            if any(part is None for part in made):
+                continue
+            rows, baseline = (scored_rows(part, folds[variant]) for part in (table, pd.concat(made)))
+            records.append({
+                "variant": variant, "baseline": name, "UA": _percent("ua", rows),
+                "UA of baseline": _percent("ua", baseline), "WA of baseline": _percent("wa", baseline),
+                "difference": _percent("ua", rows, baseline),
+            })  # fmt: skip
+    return pd.DataFrame(records)
+
+
+def _percent(score, *tables):
+    """Score of one table, or the difference of two, in percent."""
+    cluster = "speaker" if tables[0]["speaker"].nunique() >= MIN_CLUSTERS else None
+    interval = clustered_interval(tables, score, "fold_mean", cluster, True, 0.95, RESAMPLES, SEED)
+    ends = (interval.low, interval.high) if cluster else ()
+    return Estimate(*(100 * value for value in (interval.estimate, *ends)))
+
+
+def below_baseline(table):
+    """A sentence for each variant that lies below one of its baselines.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From :func:`baseline_table`.
+
+    Returns
+    -------
+    list of str
+    """
+    sentences = []
+    for row in table.to_dict("records"):
+        points, low, high = row["difference"]
+        interval = f" [{low:+.1f}, {high:+.1f}]" if low <= high else ""
+        interval += ", which may be chance" if high >= 0 else ""
+        if points < 0:
+            sentences.append(
+                f"WARNING: {row['variant']}: UA {row['UA'].value:.1f} is below its baseline {row['baseline']}, "
+                f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}. A linear classifier reads "
+                "more from the same folds; look at learning_rate and the number of epochs before anything larger."
+            )
+    return sentences

@@ -269,7 +269,7 @@ def hardly_learned(history):
     ''
     """
     loss, ua, rate = history["train_loss"].iloc[-1], history["train_ua"].max(), history["learning_rate"].max()
-    if loss <= 0.95 * GUESS_LOSS and 100 * ua >= CHANCE_UA + 5:
+    if not (loss > 0.95 * GUESS_LOSS or 100 * ua < CHANCE_UA + 5):
         return ""
     return (
         f"it hardly learned: last training loss {loss:.3f} (a guess: {GUESS_LOSS:.3f}), best training UA {ua:.1%} (a "

@@ -322,7 +322,7 @@ def test_baselines_stand_beside_a_variant_and_if_it_lies_below_it_is_told(projec
     assert "baselines" not in [item.stem for item in items]
     for fold, rows in tables.predict(about, "session", right=0.9).groupby("fold"):
         path = project / "runs/trial" / CLEAN / f"fold={fold}/seed=111/baseline_probe.parquet"
-        rows.assign(variant=f"{CLEAN}_probe").to_parquet(path)
+        rows[rows["split"] == "test"].assign(variant=f"{CLEAN}_probe").to_parquet(path)
     page = report.write_report("trial")
     printed = capsys.readouterr().out
     warning = re.search(

@@ -25,6 +25,7 @@ from .intervals import (
     bootstrap_interval,
     class_recall,
     expected_calibration_error,
+    percent,
     reliability_table,
     subset_accuracy,
     summary_table,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from serkit import runs
 from serkit.constants import GUIDED, HOP_LENGTH, LABELS, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
 from serkit.errors import SerkitError
-from serkit.evaluation.intervals import MIN_CLUSTERS, RESAMPLES, SEED, Estimate, clustered_interval
+from serkit.evaluation.intervals import MIN_CLUSTERS, SEED, Estimate, percent
 from serkit.evaluation.predictions import scored_rows
 from serkit.features.store import FeatureStore, store_key
 from serkit.files import replacing
@@ -341,18 +341,10 @@ def worth_table(swapped, folds=None):
     tables = {name: scored_rows(rows, folds) for name, rows in swapped.groupby("weights", sort=False)}
     own, records = tables[OWN], []
     for name, rows in tables.items():
-        difference = Estimate(np.nan) if name == OWN else _ua(rows, own)
+        difference = Estimate(np.nan) if name == OWN else percent(rows, own)
         changed = 100 * (rows["prediction"] != own["prediction"]).mean()
-        records.append({"weights": name, "UA": _ua(rows), "difference": difference, "changed": changed})
+        records.append({"weights": name, "UA": percent(rows), "difference": difference, "changed": changed})
     return pd.DataFrame(records)
-
-
-def _ua(*rows):
-    """UA of one table, or the difference of two, in percent."""
-    cluster = "speaker" if rows[0]["speaker"].nunique() >= MIN_CLUSTERS else None
-    interval = clustered_interval(rows, "ua", "fold_mean", cluster, True, 0.95, RESAMPLES, SEED)
-    ends = (interval.low, interval.high) if cluster else ()
-    return Estimate(*(100 * value for value in (interval.estimate, *ends)))
 
 
 def attention_text(table, worth):

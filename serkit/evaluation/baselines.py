@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 from serkit import features, runs, training
 from serkit.constants import LABELS, SAMPLE_RATE, VIEW_SETS
 from serkit.errors import RunError, SerkitError
-from serkit.evaluation.intervals import MIN_CLUSTERS, RESAMPLES, SEED, Estimate, clustered_interval
+from serkit.evaluation.intervals import percent
 from serkit.evaluation.predictions import scored_rows
 from serkit.files import replacing
 from serkit.folds import find_fold, make_folds, task_rows
@@ -211,7 +211,7 @@ def classify(values, label_of, fold, classifier):
     train, test = (values.index.isin(utterances) for utterances in (fold.train, fold.test))
     fitted = make_pipeline(StandardScaler(), classifier).fit(values[train], label[train])
     scores = pd.DataFrame(fitted.decision_function(values[test]), columns=LABELS).assign(truth=label[test])
-    return scores.groupby(values.index[test], sort=False).mean().astype({"truth": int})
+    return training.mean_over_segments(scores, values.index[test])
 
 
 def baseline_table(run, predictions, folds):
@@ -244,19 +244,11 @@ def baseline_table(run, predictions, folds):
                 continue
             rows, baseline = (scored_rows(part, folds[variant]) for part in (table, pd.concat(made)))
             records.append({
-                "variant": variant, "baseline": name, "UA": _percent("ua", rows),
-                "UA of baseline": _percent("ua", baseline), "WA of baseline": _percent("wa", baseline),
-                "difference": _percent("ua", rows, baseline),
+                "variant": variant, "baseline": name, "UA": percent(rows),
+                "UA of baseline": percent(baseline), "WA of baseline": percent(baseline, score="wa"),
+                "difference": percent(rows, baseline),
             })  # fmt: skip
     return pd.DataFrame(records)
-
-
-def _percent(score, *tables):
-    """Score of one table, or the difference of two, in percent."""
-    cluster = "speaker" if tables[0]["speaker"].nunique() >= MIN_CLUSTERS else None
-    interval = clustered_interval(tables, score, "fold_mean", cluster, True, 0.95, RESAMPLES, SEED)
-    ends = (interval.low, interval.high) if cluster else ()
-    return Estimate(*(100 * value for value in (interval.estimate, *ends)))
 
 
 def below_baseline(table):

@@ -212,6 +212,26 @@ def _score(weights, counts):
     return first - second[0] if second else first
 
 
+def percent(*tables, score="ua"):
+    """Fold mean of a score in percent, or that of one table minus that of another, with its 95 % interval over speakers.
+
+    Parameters
+    ----------
+    *tables : pd.DataFrame
+        One or two, as in :func:`clustered_interval`.
+    score : {"ua", "wa", "macro_f1"}
+
+    Returns
+    -------
+    Estimate
+        Without interval for fewer than 5 speakers.
+    """
+    cluster = "speaker" if tables[0]["speaker"].nunique() >= MIN_CLUSTERS else None
+    interval = clustered_interval(tables, score, "fold_mean", cluster, True, 0.95, RESAMPLES, SEED)
+    ends = (interval.low, interval.high) if cluster else ()
+    return Estimate(*(100 * value for value in (interval.estimate, *ends)))
+
+
 def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     """Share of right utterances in each subset, between which values it lies, and on how much it rests.
 

@@ -267,11 +267,12 @@ def below_baseline(table):
     for row in table.to_dict("records"):
         points, low, high = row["difference"]
         interval = f" [{low:+.1f}, {high:+.1f}]" if low <= high else ""
-        interval += ", which may be chance" if high >= 0 else ""
+        warning, advice = "WARNING: ", "look at learning_rate and the number of epochs before anything larger"
+        if high >= 0:
+            warning, advice = "", "the interval holds 0, so neither is shown to be better"
         if points < 0:
             sentences.append(
-                f"WARNING: {row['variant']}: UA {row['UA'].value:.1f} is below its baseline {row['baseline']}, "
-                f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}. A linear classifier reads "
-                "more from the same folds; look at learning_rate and the number of epochs before anything larger."
+                f"{warning}{row['variant']}: UA {row['UA'].value:.1f} is below its baseline {row['baseline']}, "
+                f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}; {advice}."
             )
     return sentences

@@ -21,7 +21,7 @@ from serkit.files import replacing
 from serkit.model.storage import open_model_folder
 from serkit.training import scoring
 from serkit.training.batches import model_inputs, segment_batch
-from serkit.training.encoder_states import build_states
+from serkit.training.encoder_states import build_states, encode, real_frames
 
 SILENCE_DB = -40.0  # dB below the loudest frame of the segment; what is below counts as silence
 BATCH = 16  # segments at once
@@ -74,9 +74,7 @@ def measure_fold(folder):
         If model, manifest or feature store are missing or damaged.
     """
     experiment, opened = runs.read_experiment(folder), open_model_folder(folder / "model")
-    run = runs.Run("", experiment, root=None, device="")  # knows where features of its corpus lie
-    at = run.processed / store_key(runs.open_manifest(run), opened.recipe)
-    store, predictions = FeatureStore(at, opened.recipe), runs.read_predictions(folder)
+    store, predictions = open_store(experiment, opened.recipe), runs.read_predictions(folder)
     tested = predictions[predictions["split"] == "test"]
     rows = store.rows_of(tested["utterance_id"])
     print(f"{runs.show_path(folder)}: looking into the co-attention of {len(rows)} segments, once")
@@ -93,6 +91,18 @@ def measure_fold(folder):
     for name, table in ((runs.SWAPPED, pd.concat(swapped)), (runs.ATTENTION, segments)):
         with replacing(folder / name) as partial:
             table.to_parquet(partial, index=False)
+
+
+def open_store(experiment, recipe):
+    """The features that a finished training was made with, seen through the recipe of its model folder.
+
+    Raises
+    ------
+    RunError, StoreError
+        If manifest or feature store of the corpus are not on this machine.
+    """
+    run = runs.Run("", experiment, root=None, device="")  # knows where features of its corpus lie
+    return FeatureStore(run.processed / store_key(runs.open_manifest(run), recipe), recipe)
 
 
 @torch.inference_mode()
@@ -123,19 +133,15 @@ def weigh_segments(model, scaler, store, rows, accelerator, states=None):
     model = model.to(device).eval()
     batches = np.array_split(np.arange(len(rows)), -(-len(rows) // BATCH))
 
-    def read(places):
-        features = store.read(rows[places])
-        return features, model_inputs(segment_batch(features), scaler, recipe, device)
-
     guides, own, real, levels = [], [], [], []
     for places in batches:  # the speech encoder has no part in the weights
-        features, inputs = read(places)
+        features = store.read(rows[places])
+        inputs = model_inputs(segment_batch(features), scaler, recipe, device)
         with accelerator.autocast():
             guides.append(model.guide_vectors(inputs["spectrogram"], inputs["mfcc"]))
             frames = torch.zeros(len(places), model.n_encoder_frames, 1, device=device)
             own.append(model.frame_weights(guides[-1], frames, inputs["num_samples"]).float().cpu().numpy())
-        mask = model.frame_mask(torch.from_numpy(features.num_samples).to(device)).cpu().numpy() > 0
-        real.append(mask[:, ::-1] if recipe.waveform_padding == "before" else mask)
+        real.append(real_frames(model, torch.from_numpy(features.num_samples), recipe))
         levels.append(frame_levels(features.waveform, real[-1]))
     own, real = np.concatenate(own), np.concatenate(real)
     allowed = real if recipe.mask_padding else np.ones_like(real)
@@ -143,13 +149,9 @@ def weigh_segments(model, scaler, store, rows, accelerator, states=None):
 
     scores, lengths = {name: [] for name in weights}, []
     for places, vectors in zip(batches, guides, strict=True):
+        layers = states.take(rows[places]) if states else encode(store, model, rows[places], accelerator)
         with accelerator.autocast():
-            if states is None:
-                _, inputs = read(places)
-                layers = model.speech_states(inputs["waveform"], inputs["num_samples"])
-            else:
-                layers = torch.from_numpy(states.take(rows[places])).to(device)
-            frames = model.mix_layers(layers)
+            frames = model.mix_layers(torch.from_numpy(layers).to(device))
             for name, values in weights.items():
                 output = model.classify(vectors, frames, torch.from_numpy(values[places]).to(device))
                 scores[name].append(F.log_softmax(output.logits.float(), dim=1).cpu().numpy())

@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from serkit import features, runs, training
 from serkit.constants import LABELS, SAMPLE_RATE, VIEW_SETS
 from serkit.errors import RunError, SerkitError
+from serkit.evaluation.attention import open_store
 from serkit.evaluation.intervals import percent
 from serkit.evaluation.predictions import scored_rows
 from serkit.files import replacing
@@ -92,7 +93,7 @@ def _make(name, folders):
     for folder in folders:
         experiment = runs.read_experiment(folder)
         if experiment.seed not in values:  # random weights are others for each
-            values[experiment.seed] = _values(name, folder, run, manifest)
+            values[experiment.seed] = _values(name, folder, manifest)
         fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
         scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name])
         table = training.prediction_table({"test": scored}, manifest, experiment)
@@ -100,11 +101,10 @@ def _make(name, folders):
             table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
 
 
-def _values(name, folder, run, manifest):
+def _values(name, folder, manifest):
     """What a baseline sees: a row for each segment or utterance, indexed by the utterance's id."""
     opened = open_model_folder(folder / "model")
-    at = run.processed / features.store_key(manifest, opened.recipe)
-    store = features.FeatureStore(at, opened.recipe)
+    store = open_store(runs.read_experiment(folder), opened.recipe)
     return egemaps(store, manifest) if name == EGEMAPS else mean_states(store, source_model(opened))
 
 

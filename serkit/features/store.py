@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -306,9 +306,7 @@ def _build(rows, recipe, folder, workers, skip_broken):
         "audio_type": audio_type,
         "skipped": {table["utterance_id"][row]: fault for row, fault in broken.items()},
         "complete": True,
-        "checksums": dict(
-            zip(names, ThreadPoolExecutor().map(checksum, [folder / name for name in names]), strict=True)
-        ),
+        "checksums": {name: checksum(folder / name) for name in names},
     }
     with replacing(folder / "store.json") as partial_record:
         partial_record.write_text(json.dumps(record, indent=2) + "\n")

@@ -9,7 +9,7 @@ from .checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from .encoder_states import EncoderStates, build_states, fit_states, states_key
+from .encoder_states import EncoderStates, build_states, encode, fit_states, real_frames, states_key
 from .loop import (
     FoldResult,
     Learner,

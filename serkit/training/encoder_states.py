@@ -109,7 +109,7 @@ def _compute(store, model, file, accelerator):
     batches = [todo[start : start + BATCH] for start in range(0, len(todo), BATCH)]
     try:
         for count, rows in enumerate(tqdm(batches, "encoder", mininterval=2), start=1):
-            states = _encode(store, model, rows, accelerator)
+            states = encode(store, model, rows, accelerator)
             largest = np.abs(states).max()
             if not largest <= HALF_MAX:  # NaN too
                 raise StoreError(
@@ -125,13 +125,29 @@ def _compute(store, model, file, accelerator):
         progress.save()
 
 
-def _encode(store, model, rows, accelerator):
-    """Hidden states of a few segments, shape (B, L, T', D), float32."""
+def encode(store, model, rows, accelerator):
+    """Hidden states of a few segments of a store, shape (B, L, T', D), float32; the model is on the device already."""
     batch = segment_batch(store.read(rows, ["waveform"]))
     inputs = model_inputs(batch, None, store.recipe, accelerator.device)
     with accelerator.autocast():
         states = model.speech_states(inputs["waveform"], inputs["num_samples"])
     return states.float().cpu().numpy()
+
+
+def real_frames(model, num_samples, recipe):
+    """Whether each frame of the speech encoder holds speech and not padding, wherever that stands; bool, shape (B, T').
+
+    Parameters
+    ----------
+    model : CoAttentionModel
+    num_samples : torch.Tensor of int64, shape (B,)
+        Real samples of each segment.
+    recipe : Recipe
+        How its waveforms are padded (D1).
+    """
+    device = next(model.parameters()).device
+    real = model.frame_mask(num_samples.to(device)).cpu().numpy() > 0
+    return real if recipe.waveform_padding == "after" else real[:, ::-1]
 
 
 @torch.inference_mode()
@@ -156,12 +172,11 @@ def fit_states(model, dataset, accelerator):
     num_samples = torch.tensor(store.segments["num_samples"].to_numpy())
     for start in tqdm(range(0, len(dataset), BATCH), "standardising", mininterval=2, leave=False):
         rows = dataset.rows[start : start + BATCH]
-        states = dataset.states.take(rows) if dataset.states else _encode(store, model, rows, accelerator)
+        states = dataset.states.take(rows) if dataset.states else encode(store, model, rows, accelerator)
         frames = states.transpose(0, 2, 1, 3).reshape(len(rows), states.shape[2], -1)  # (B, T', L * D)
         real = np.full(frames.shape[:2], store.recipe.statistics_over_padding)
         if not real.all():
-            real = model.frame_mask(num_samples[rows].to(accelerator.device)).cpu().numpy() > 0
-            real = real if store.recipe.waveform_padding == "after" else real[:, ::-1]
+            real = real_frames(model, num_samples[rows], store.recipe)
         if real.any():
             scaler.partial_fit(frames[real].astype(np.float64))
     shape = model.states_mean.shape

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from serkit import evaluation, runs
 from serkit.evaluation import attention
-from serkit.features.store import build_store
+from serkit.features.store import SHAPES, build_store
 from serkit.features.views import SegmentFeatures, SpectrogramScaler
 from serkit.model.coattention import DEMO, CoAttentionModel
 from serkit.recipe import CORRECTED, PUBLISHED
@@ -61,8 +61,9 @@ def sounds(recipe=CORRECTED, num_samples=48_000):
     )  # fmt: skip
     segments = pd.DataFrame({"utterance_id": [f"u{number}" for number in range(N)], "segment": 0})
 
-    def read(rows):
-        return SegmentFeatures(*(value[rows] for value in vars(features).values()))
+    def read(rows, views=tuple(SHAPES)):
+        wanted = {name: name in views or name not in SHAPES for name in vars(features)}
+        return SegmentFeatures(*(vars(features)[name][rows] if wanted[name] else None for name in wanted))
 
     return SimpleNamespace(segments=segments, recipe=recipe, read=read)
 

@@ -4,6 +4,7 @@ A step of the real loop is taken on tensors that have a shape and a type but no 
 they would fill are counted. What CUDA and its libraries take for themselves is not among them.
 """
 
+import gc
 import weakref
 from contextlib import nullcontext
 from dataclasses import replace
@@ -103,6 +104,7 @@ def step_memory(experiment):
     """
     with FakeTensorMode(), LikeGpu(), Bytes() as count:
         learner, batch = prepare_step(experiment)
+        gc.collect()  # else the peak depends on when Python last looked for garbage
         train_step(learner, batch, named(experiment.recipe), np.ones(len(LABELS)))
     return count.peak
 

@@ -27,6 +27,7 @@ from .saving import (
     legend_above,
     paper_style,
     readable_on,
+    save,
     save_figure,
     save_table,
     table_csv,

@@ -25,7 +25,7 @@ from tabulate import tabulate
 import serkit
 from serkit.errors import ParameterError, RunError
 from serkit.evaluation import Estimate
-from serkit.experiment import project_home
+from serkit.experiment import project_home, show_path
 from serkit.files import replacing
 from serkit.runs import check_run_name, current_commit, leak_notice
 
@@ -73,6 +73,10 @@ LATEX_SPECIAL = str.maketrans({
 AS_WIDE_AS_THE_PAGE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # at most
 P_DIGITS = 3  # decimals that a probability shows at least
 COLUMN_CHARACTERS = 48  # about what fits one column of 3.4 in; a wider table goes over both
+SPEECH_OF = {  # said in every caption, as figures travel without their notebook
+    "demo": "Synthetic speech (demo corpus).", "ravdess": "Acted speech (RAVDESS).", "emodb": "Acted speech (EmoDB).",
+    "iemocap": "Acted dialogues (IEMOCAP).",
+}  # fmt: skip
 
 
 def paper_style(columns: int = 1, height: float = 2.4):
@@ -203,6 +207,41 @@ def save_table(table, stem, *, run, caption, root=None, parameters=None, decimal
     latex = _latex(lines, align, record["caption"], stem)
     files = {"csv": table_csv(table), "md": markdown.encode(), "tex": latex.encode()}
     return _write(path, record, files)
+
+
+def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
+    """Save a notebook's figure or table in one call, and print where it went.
+
+    Parameters
+    ----------
+    run : Run
+        What ``start_run`` returned; its corpus is named in the caption.
+    stem, caption : str
+        As in :func:`save_figure`.
+    content : matplotlib Figure or pd.DataFrame
+    data : pd.DataFrame, optional
+        The numbers of a figure.
+    decimals : int
+        Of a table, see :func:`save_table`.
+    **parameters
+        What it was made with, beside corpus and recipe.
+
+    Raises
+    ------
+    ParameterError, RunError
+        As :func:`save_figure`.
+    """
+    settings, speech = run.experiment, SPEECH_OF[run.experiment.corpus]
+    about = {
+        "run": run.name,
+        "caption": f"{caption} {speech}",
+        "parameters": {"corpus": settings.corpus, "recipe": settings.recipe, **parameters},
+    }
+    if isinstance(content, pd.DataFrame):
+        written = save_table(content, stem, decimals=decimals, **about)
+    else:
+        written = save_figure(content, stem, data=data, **about)
+    print(f"saved {show_path(written[0].with_suffix(''))} {' '.join(path.suffix for path in written)}")
 
 
 def digest_of(predictions: pd.DataFrame) -> str:

@@ -359,3 +359,22 @@ class TestEstimate:
         assert list(back.columns) == ["run", "UA", "UA_low", "UA_high"]
         assert back.loc[0, ["UA", "UA_low", "UA_high"]].tolist() == [64.123, 58.0, 70.16]
         assert back.loc[1, ["UA_low", "UA_high"]].isna().all() and np.isnan(back.loc[2, "UA"])
+
+
+class TestSaveInOneCall:
+    @pytest.fixture
+    def run(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("serkit.figures.saving.project_home", lambda: tmp_path)
+        return runs.start_run("mine", corpus="ravdess", recipe="published+D2")
+
+    def test_the_caption_says_whose_speech_it_is(self, run, tmp_path, capsys):
+        figures.save(run, "scores", DATA, "Scores of two runs.")
+        record = json.loads((tmp_path / "figures/mine/scores.json").read_text())
+        assert record["caption"] == "Scores of two runs. Acted speech (RAVDESS)."
+        assert record["parameters"] == {"corpus": "ravdess", "recipe": "published+D2"}
+        assert capsys.readouterr().out.splitlines()[-1].endswith("figures/mine/scores .csv .md .tex .json")
+
+    def test_a_figure_with_its_numbers_and_further_parameters(self, run, tmp_path):
+        figures.save(run, "line", Figure(), "A line.", data=DATA, n_fft=800)
+        assert (tmp_path / "figures/mine/line.csv").read_bytes() == figures.table_csv(DATA)
+        assert json.loads((tmp_path / "figures/mine/line.json").read_text())["parameters"]["n_fft"] == 800

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import soundfile
 import soxr
+from IPython import get_ipython
 from IPython.display import Audio, display
+from ipywidgets import FloatSlider, IntSlider, interactive
 from matplotlib.axes import Axes
 
 from serkit import corpora, figures, runs
 from serkit.constants import LABELS, MIN_SAMPLES, SAMPLE_RATE
-from serkit.errors import CorpusError, ParameterError, RunError
+from serkit.errors import CorpusError, ParameterError, RunError, check_range
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
 from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION
@@ -71,6 +73,42 @@ def picture(figure, alt):
     plt.close(figure)
     data = base64.b64encode(file.getvalue()).decode()
     return f'<img alt="{escape(alt)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+
+
+def sliders(draw, **ranges):
+    """Draw a picture once; in a notebook page with a slider for each of its parameters, which draws it again.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes the parameters by name, and draws and shows. papermill calls it once, with the values given here.
+    **ranges : tuple of (value, lowest, highest, step)
+        For each parameter; whole numbers give a slider of whole numbers.
+
+    Raises
+    ------
+    ParameterError
+        If a value is outside its range.
+    """
+    for name, (value, lowest, highest, _) in ranges.items():
+        check_range(name, value, lowest, highest)
+    if not is_live():
+        draw(**{name: value for name, (value, *_) in ranges.items()})
+        return
+    made = {}
+    for name, (value, lowest, highest, step) in ranges.items():
+        slider = IntSlider if isinstance(step, int) else FloatSlider
+        made[name] = slider(
+            value, min=lowest, max=highest, step=step, continuous_update=False, description=name
+        )
+    display(interactive(draw, **made).add_class("serkit-sliders"))
+
+
+def is_live():
+    """Whether the cell being run was sent by a notebook page (which names the cell) and not by a program."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent() if kernel else {}
+    return "cellId" in (request.get("metadata") or {})
 
 
 def segment_table(segments):

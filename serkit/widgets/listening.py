@@ -6,7 +6,6 @@ from html import escape
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
-from IPython import get_ipython
 from IPython.display import display
 from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Select, VBox
 
@@ -15,7 +14,7 @@ from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, SerkitError
 from serkit.evaluation.predictions import PROBABILITIES
 from serkit.predict import open_predictor
-from serkit.widgets.lecture import picture, player, segment_table
+from serkit.widgets.lecture import is_live, picture, player, segment_table
 
 ALL = "all"  # no choice made
 MOST = 20  # players in a summary
@@ -230,13 +229,6 @@ class ListeningView:
             self.message.value = _said(f"marked: {len(table)}, written to {runs.show_path(written[0])}")
         except SerkitError as error:
             self.message.value = _said(str(error))
-
-
-def is_live():
-    """Whether the cell being run was sent by a notebook page (which names the cell) and not by a program."""
-    kernel = getattr(get_ipython(), "kernel", None)
-    request = kernel.get_parent() if kernel else {}
-    return "cellId" in (request.get("metadata") or {})
 
 
 def load_utterances(run, variant=""):

@@ -1,7 +1,6 @@
 """The notebooks' anatomy, and all of them run on the demo corpus as a user would."""
 
 import ast
-import itertools
 import re
 import shutil
 from pathlib import Path
@@ -85,11 +84,12 @@ class TestAnatomy:
                 assert value == getattr(default, name), name
 
     def test_cells_are_short_and_explained(self, notebook):
-        assert len(notebook.cells) <= 40
-        kinds = [cell.cell_type for cell in notebook.cells]
-        assert all(a != "code" or b != "code" for a, b in itertools.pairwise(kinds[4:]))
+        """Cut by meaning: a step and its picture may be two cells; a page of code is none."""
+        kinds = "".join(cell.cell_type[0] for cell in notebook.cells[4:])
+        assert "cccc" not in kinds
         for cell in code_cells(notebook):
-            assert len(cell.source.splitlines()) <= 20, cell.source
+            assert len(cell.source.splitlines()) <= 24, cell.source
+            assert max(map(len, cell.source.splitlines())) <= 100, cell.source  # what a page of 1100 pixels shows
 
     def test_no_logic_no_installing_no_absolute_path(self, notebook):
         for cell in code_cells(notebook):
@@ -99,7 +99,7 @@ class TestAnatomy:
             for node in ast.walk(ast.parse(cell.source)):
                 assert not isinstance(node, ast.ClassDef)
                 if isinstance(node, ast.FunctionDef):
-                    assert node.end_lineno - node.lineno < 5
+                    assert node.end_lineno - node.lineno < 12  # what a slider draws
 
     def test_outputs_are_stripped(self, notebook):
         for cell in code_cells(notebook):

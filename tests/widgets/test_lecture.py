@@ -246,3 +246,48 @@ class TestSamples:
     def test_spoiled_silence_is_silence(self):
         for content in lecture.spoil(np.zeros(16_000, np.float32)).values():
             assert not soundfile.read(io.BytesIO(content))[0].any()
+
+
+class TestSliders:
+    @pytest.fixture
+    def live(self, monkeypatch):
+        monkeypatch.setattr(lecture, "is_live", lambda: True)
+        shown = []
+        monkeypatch.setattr(lecture, "display", shown.append)
+        return shown
+
+    def test_a_program_gets_the_picture_of_the_parameters(self):
+        drawn = []
+        lecture.sliders(
+            lambda **values: drawn.append(values), n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1)
+        )
+        assert drawn == [{"n_mfcc": 40, "short_s": 2.0}]
+
+    def test_a_moved_slider_draws_again(self, live):
+        drawn = []
+
+        def draw(n_mfcc, short_s):
+            drawn.append((n_mfcc, short_s))
+
+        lecture.sliders(draw, n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1))
+        n_mfcc, short_s = live[0].children[:2]
+        n_mfcc.value, short_s.value = 13, 1.5
+        assert drawn[-1] == (13, 1.5)
+        assert (n_mfcc.min, n_mfcc.max, short_s.step) == (5, 60, 0.1)
+
+    def test_a_parameter_outside_of_its_range(self):
+        with pytest.raises(ParameterError, match=r"click_s=2.5, expected a number from 0.1 to 2"):
+            lecture.sliders(lambda **values: None, click_s=(2.5, 0.1, 2.0, 0.1))
+
+    @pytest.mark.parametrize(("metadata", "live"), [({}, False), ({"cellId": "x"}, True), (None, False)])
+    def test_who_runs_the_cell(self, monkeypatch, metadata, live):
+        class Kernel:
+            def get_parent(self):
+                return {"metadata": metadata}
+
+        shell = type("Shell", (), {"kernel": Kernel()})
+        monkeypatch.setattr(lecture, "get_ipython", lambda: shell)
+        assert lecture.is_live() == live
+
+    def test_outside_of_a_kernel_nobody_clicks(self):
+        assert not lecture.is_live()

@@ -342,19 +342,6 @@ class TestShow:
         ):
             Listening("demo", mistakes=mistakes)
 
-    @pytest.mark.parametrize(("metadata", "live"), [({}, False), ({"cellId": "x"}, True), (None, False)])
-    def test_who_runs_the_cell(self, monkeypatch, metadata, live):
-        class Kernel:
-            def get_parent(self):
-                return {"metadata": metadata}
-
-        shell = type("Shell", (), {"kernel": Kernel()})
-        monkeypatch.setattr(listening, "get_ipython", lambda: shell)
-        assert listening.is_live() == live
-
-    def test_outside_of_a_kernel_nobody_clicks(self):
-        assert not listening.is_live()
-
 
 def test_thousands_of_utterances_answer_within_a_second(home):
     """As many as IEMOCAP's four classes hold; the view itself takes hundredths of a second."""

@@ -5,13 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HOME = Path(__file__).parents[1]
-ONE_BY_ONE = ThreadPoolExecutor(max_workers=1)  # git's index is changed by one process at a time
+# git's index is changed by one process at a time
+ONE_BY_ONE = ThreadPoolExecutor(max_workers=1)
 
 
 def tidy(os_path, model, **_):
     """Called by the server after each save; it waits for nothing."""
     if model["type"] == "notebook":
-        ONE_BY_ONE.submit(subprocess.run, ["make", "--silent", "tidy"], cwd=HOME, capture_output=True)
+        ONE_BY_ONE.submit(
+            subprocess.run, ["make", "--silent", "tidy"], cwd=HOME, capture_output=True
+        )
 
 
 get_config().FileContentsManager.post_save_hook = tidy  # noqa: F821

@@ -304,7 +304,8 @@ def _power_spectra(waveform, window, n_fft, hop_length, edge):
     frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)[: 1 + len(waveform) // hop_length]
     window = pad(window, (0, n_fft - len(window)))
     for block in frames.split(BLOCK):
-        squares = torch.fft.rfft(block * window).numpy().view(padded.dtype)  # real and imaginary parts in turn
+        # real and imaginary parts in turn
+        squares = torch.fft.rfft(block * window).numpy().view(padded.dtype)
         squares *= squares
         yield squares[:, ::2] + squares[:, 1::2]
 

@@ -48,7 +48,7 @@ class Person:
             if kind == "stream":
                 printed += content["text"]
             elif kind == "error":
-                fault = f"{content['ename']}: {content['evalue']}"
+                fault, self.shown = f"{content['ename']}: {content['evalue']}", content["traceback"]
             elif kind == "status" and content["execution_state"] == "idle":
                 return printed, fault
         raise TimeoutError(f"cell {cell} takes more than {TIMEOUT_S} s: {printed}")
@@ -100,7 +100,9 @@ def test_stepping_through_05(project):
         folder = project / "runs/stepped/corrected_clean_session_demo/fold=1/seed=111"
         checkpoint = folder / runs.CHECKPOINT
         printed, fault = person.run("train", interrupt_when=checkpoint.exists)
-        assert fault.startswith("KeyboardInterrupt: stopped; ") and fault.endswith("run again to go on")
+        assert fault.startswith("Stopped: stopped; everything up to epoch ")
+        (sentence,) = person.shown  # in place of a traceback
+        assert sentence.startswith("stopped; ") and sentence.endswith(": run again to go on")
         assert checkpoint.exists() and not (folder / runs.DONE).exists()
         printed, fault = person.run("train")
         assert fault is None and "resumed after epoch" in printed

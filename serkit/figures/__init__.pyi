@@ -26,7 +26,6 @@ from .saving import (
     latex_caption,
     legend_above,
     paper_style,
-    protocol_in_words,
     readable_on,
     save,
     save_figure,

@@ -18,7 +18,9 @@ SPLIT_COLOURS = {"train": BLUE, "validation": VERMILLION}
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
 SEED = 20220522  # of the t-SNE; any number: with it the points are the same in each call
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
-PERPLEXITY = 30.0  # neighbours that count, about; a third of the utterances where there are fewer than 90
+PERPLEXITY = (
+    30.0  # neighbours that count, about; of fewer than 240 utterances an eighth: more would string them up
+)
 ABOUT = ["fold", "seed", "utterance_id", "speaker", "truth"]
 
 
@@ -199,7 +201,7 @@ def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
             )
         rows = rows.sort_values("utterance_id").iloc[np.linspace(0, len(rows) - 1, share).round().astype(int)]
         values = rows.drop(columns=ABOUT).to_numpy()
-        points = project(values, perplexity=min(PERPLEXITY, share / 3), seed=seed)
+        points = project(values, perplexity=min(PERPLEXITY, max(8.0, share / 8), share / 3), seed=seed)
         points = (points - points.min(axis=0)) / np.ptp(points, axis=0)
         parts.append(rows[ABOUT].assign(x=points[:, 0], y=points[:, 1]))
     return pd.concat(parts, ignore_index=True)
@@ -235,9 +237,13 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     ParameterError
         If speakers are asked for and a fold tests only one or more than 6.
     """
-    down, across, *_ = fold_grid(points["fold"].nunique())
-    panels = ax.get_subplotspec().subgridspec(down, across).subplots(squeeze=False)
-    for empty in (ax, *panels.flat[points["fold"].nunique() :]):
+    down, across, _, height = fold_grid(points["fold"].nunique())
+    ax.set_axis_off()
+    ax.figure.set_layout_engine("none")  # panels lie in the same places whatever the legends say
+    place = {"left": 0.005, "right": 0.995, "top": 1 - 0.18 / height, "bottom": 0.25 / height}
+    grid = ax.figure.add_gridspec(down, across, **place, wspace=0.03, hspace=0.35)
+    panels = grid.subplots(squeeze=False)
+    for empty in panels.flat[points["fold"].nunique() :]:
         empty.set_axis_off()
     for panel, (fold, rows) in zip(panels.flat, points.groupby("fold"), strict=False):
         names, colours = LABELS, [EMOTION_COLOURS[label] for label in LABELS]
@@ -255,9 +261,13 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
         panel.set(xticks=[], yticks=[], aspect="equal", title=f"fold {fold}, n = {len(rows)}")
         panel.spines[:].set(visible=True, color="0.6")
         if by == "speaker":
-            panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handletextpad=0)
+            panel.legend(
+                loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handletextpad=0, borderaxespad=0.3
+            )
     if by == "truth":
-        ax.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(LABELS))
+        ax.figure.legend(
+            *panel.get_legend_handles_labels(), loc="lower center", ncols=len(LABELS), borderaxespad=0.3
+        )
     return ax
 
 

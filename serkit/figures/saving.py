@@ -25,6 +25,7 @@ from tabulate import tabulate
 import serkit
 from serkit.errors import ParameterError, RunError
 from serkit.evaluation import Estimate
+from serkit.evaluation.predictions import SPEAKERS_OF
 from serkit.experiment import project_home, show_path
 from serkit.files import replacing
 from serkit.runs import check_run_name, current_commit, leak_notice
@@ -77,19 +78,6 @@ SPEECH_OF = {  # said in every caption, as figures travel without their notebook
     "demo": "Synthetic speech (demo corpus).", "ravdess": "Acted speech (RAVDESS).", "emodb": "Acted speech (EmoDB).",
     "iemocap": "Acted dialogues (IEMOCAP).",
 }  # fmt: skip
-SPEAKERS_OF = {
-    "demo": "synthetic speakers", "ravdess": "RAVDESS actors", "emodb": "EmoDB actors", "iemocap": "IEMOCAP speakers",
-}  # fmt: skip
-SELECTION_IN_WORDS = {
-    "clean": "checkpoint chosen on other speakers", "published": "checkpoint chosen on the test speakers",
-    "last": "last epoch kept",
-}  # fmt: skip
-VIEWS_IN_WORDS = {"spectrogram": "spectrogram", "mfcc": "MFCC", "speech": "waveform"}
-FUSION_IN_WORDS = {
-    "normalised": "co-attention weights that sum to one", "softmax": "softmax co-attention weights",
-    "mean": "mean over frames in place of co-attention", "gated": "gated fusion",
-}  # fmt: skip
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def paper_style(columns: int = 1, height: float = 2.4):
@@ -222,83 +210,13 @@ def save_table(table, stem, *, run, caption, root=None, parameters=None, decimal
     return _write(path, record, files)
 
 
-def protocol_in_words(settings, predictions, planned=None):
-    """Whom, how many and how: the part of a caption that begins "over ...".
-
-    Parameters
-    ----------
-    settings : mapping
-        Of the experiment, such as :func:`serkit.runs.shared_parameters` gives them; what is not there (because
-        variants differ in it) is not said, nor what is as in a default run.
-    predictions : pd.DataFrame
-        Prediction table; test rows count.
-    planned : sequence of str, optional
-        Names of all folds of the protocol, from :func:`serkit.runs.planned_folds`: says whether these are all.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> rows = pd.DataFrame({"split": "test", "fold": ["1", "2"], "seed": 111, "utterance_id": ["a", "b"],
-    ...                      "speaker": ["1F", "2M"]})
-    >>> settings = {"corpus": "demo", "by": "session", "recipe": "corrected", "selection": "clean"}
-    >>> protocol_in_words(settings, rows, ["1", "2"])  # doctest: +NORMALIZE_WHITESPACE
-    'both leave-one-session-out folds (2 utterances of 2 synthetic speakers; corrected features, checkpoint chosen
-    on other speakers)'
-    >>> protocol_in_words({"corpus": "iemocap"}, rows[:1], ["1", "2"])
-    'fold 1 of two folds (1 utterance of 1 IEMOCAP speaker)'
-    """
-    test = predictions[predictions["split"] == "test"]
-    names = sorted(test["fold"].astype(str).unique())
-    n_folds, by = len(planned or names), f"leave-one-{settings['by']}-out " if "by" in settings else ""
-    folds = f"{_number(n_folds)} {by}fold{'s' * (n_folds > 1)}"
-    if planned and len(names) == n_folds:
-        folds = f"all {folds}".replace("all two", "both")
-    elif planned:
-        few = f"fold{'s' * (len(names) > 1)} {', '.join(names)}"
-        folds = f"{few if len(names) <= 5 else _number(len(names))} of {folds}"
-    parts = (("utterance_id", "utterances"), ("speaker", SPEAKERS_OF[settings["corpus"]]), ("seed", "seeds"))
-    utterances, speakers, seeds = (_count(test[column].nunique(), word) for column, word in parts)
-    who = f"{utterances} of {speakers}" + f", {seeds}" * (test["seed"].nunique() > 1)
-    return f"{folds} ({'; '.join(filter(None, [who, _how(settings)]))})"
-
-
-def _how(settings):
-    """Recipe, selection and model in words; of the model only what is not as in a default run."""
-    base, *changes = re.split("(?=[+-]D)", settings.get("recipe", ""))
-    views, encoder = settings.get("views", "all"), settings.get("speech_encoder")
-    learns, layer = settings.get("encoder_training", "all"), settings.get("encoder_layers", "last")
-    words = [
-        base and f"{base} features",
-        *(f"{change[1:]} {'mended' if change[0] == '+' else 'as published'}" for change in changes),
-        views != "all" and f"{' and '.join(VIEWS_IN_WORDS[view] for view in views.split('+'))} only",
-        settings.get("profile") == "paper" and "the paper's model",
-        encoder and f"speech encoder {Path(encoder).name}",
-        learns != "all" and f"encoder training: {learns}",
-        layer != "last" and (f"layer {layer}" if layer.isdigit() else f"{layer} sum of layers"),
-        FUSION_IN_WORDS.get(settings.get("fusion")),
-        SELECTION_IN_WORDS.get(settings.get("selection")),
-    ]
-    return ", ".join(filter(None, words))
-
-
-def _number(n):
-    return NUMBERS[n] if n < len(NUMBERS) else f"{n:,}"
-
-
-def _count(n, plural):
-    return f"{n:,} {plural if n != 1 else plural[:-1]}"
-
-
 def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
     """Save a notebook's figure or table in one call, and print where it went.
 
     Parameters
     ----------
     run : Run
-        What ``start_run`` returned; its corpus is named in the caption, unless :func:`protocol_in_words` did.
+        What ``start_run`` returned; its corpus is named in the caption, unless :func:`serkit.evaluation.protocol_in_words` did.
     stem, caption : str
         As in :func:`save_figure`.
     content : matplotlib Figure or pd.DataFrame

@@ -98,15 +98,25 @@ class TestSignals:
         weights[10] = 2.0
         figures.plot_coattention(weights, ax, sample_rate=16_000, waveform=np.zeros(48_000))
         front = ax.figure.axes[-1]
-        seconds, drawn = front.lines[0].get_data()
+        stems = np.array(front.collections[0].get_segments())  # (frames, ends, x and y)
         # frame 10 looks at samples 3200 to 3600
-        assert seconds[np.argmax(drawn)] == pytest.approx(3400 / 16_000)
-        assert len(drawn) == 149
+        assert stems[10].ravel() == pytest.approx([3400 / 16_000, 0, 3400 / 16_000, 2])
+        assert len(stems) == 149 and (stems[:, 1, 1] > 0).sum() == 1
 
     def test_coattention_over_spectrogram(self, ax):
         spectrogram = np.zeros((200, 300))
         figures.plot_coattention(np.ones(149), ax, spectrogram_db=spectrogram, n_fft=800, **FRAMES)
         assert ax.images[0].get_extent()[1] == pytest.approx(2.995)
+        assert (ax.get_xlim(), ax.get_ylim()) == ((0, 3.0), (0, 4.0))  # so that the last ticks are drawn
+        assert not ax.texts
+
+    def test_panels_that_are_compared_share_a_scale_and_padding_is_shaded(self, ax):
+        figures.plot_coattention(
+            np.ones(149), ax, sample_rate=16_000, waveform=np.zeros(48_000), valid_s=1.2, top=10.0
+        )
+        assert ax.figure.axes[-1].get_ylim() == (0, 10.5)
+        shade = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+        assert (shade.x0, shade.x1) == pytest.approx((1.2, 3.0)) and ax.texts[0].get_text() == "padding"
 
     def test_errors(self, ax):
         with pytest.raises(ParameterError, match="give exactly one"):

@@ -236,13 +236,13 @@ def percent(*tables, score="ua"):
 def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     """Share of right utterances in each subset, between which values it lies, and on how much it rests.
 
-        Intervals of shares must work near 0 and 100 %, where that of :func:`bootstrap_interval` may reach from one end
-        to the other because of a single speaker. These are Wilson's [1]_ with the error over speakers, see
-        :func:`share_limits`. Simulated coverage of 95 % intervals in percent, lowest and highest for shares of 50, 70,
-        80, 90, 95 and 98 % (4,000 tables each, binomial standard error 0.3; ``tests/benchmarks/interval_coverage.py
-        --shares`` computes it); speakers' log-odds have the standard deviation on top:
+    Intervals of shares must work near 0 and 100 %, where that of :func:`bootstrap_interval` may reach from one end
+    to the other because of a single speaker. These are Wilson's [1]_ with the error over speakers, see
+    :func:`share_limits`. Simulated coverage of 95 % intervals in percent, lowest and highest for shares of 50, 70,
+    80, 90, 95 and 98 % (4,000 tables each, binomial standard error 0.3; ``tests/benchmarks/interval_coverage.py
+    --shares`` computes it); speakers' log-odds have the standard deviation on top:
 
-        ==============================  ==========  ==========  ==========  ==========
+    ==============================  ==========  ==========  ==========  ==========
     speakers, utterances of each    0           0.4         0.8         1.2
     ==============================  ==========  ==========  ==========  ==========
     10, about 110 (IEMOCAP)         96.9–97.5   94.4–96.5   93.0–94.6   90.0–95.0
@@ -254,33 +254,33 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     It is too narrow only where speakers differ greatly and most of them are near 100 %: then those few who are not
     may be missing from a sample.
 
-        Parameters
-        ----------
-        predictions : pd.DataFrame
-            Prediction table of one variant; test rows of all seeds count.
-        subsets : pd.Series, or str
-            Subset of each utterance, indexed by utterance id; or a column of the predictions. Of a
-            categorical series, categories without utterances keep their row.
-        level : float, 0.5 to 0.999
-        folds : sequence of str or of Fold, optional
-            See :func:`serkit.evaluation.predictions.check_predictions`.
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    subsets : pd.Series, or str
+        Subset of each utterance, indexed by utterance id; or a column of the predictions. Of a
+        categorical series, categories without utterances keep their row.
+    level : float, 0.5 to 0.999
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.predictions.check_predictions`.
 
-        Returns
-        -------
-        pd.DataFrame
-            One row per subset: ``subset, n_utterances, n_speakers, accuracy, low, high`` (fractions). In
-            a subset of fewer than 5 speakers, ``low`` and ``high`` are NaN: nothing can be said.
+    Returns
+    -------
+    pd.DataFrame
+        One row per subset: ``subset, n_utterances, n_speakers, accuracy, low, high`` (fractions). In
+        a subset of fewer than 5 speakers, ``low`` and ``high`` are NaN: nothing can be said.
 
-        Raises
-        ------
-        ParameterError
-            If a tested utterance is in no subset.
-        RunError, FoldError
-            As :func:`serkit.evaluation.predictions.check_predictions`.
+    Raises
+    ------
+    ParameterError
+        If a tested utterance is in no subset.
+    RunError, FoldError
+        As :func:`serkit.evaluation.predictions.check_predictions`.
 
-        References
-        ----------
-        .. [1] Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
+    References
+    ----------
+    .. [1] Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
     """
     check_range("level", level, 0.5, 0.999)
     rows = scored_rows(predictions, folds)

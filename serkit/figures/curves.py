@@ -213,11 +213,11 @@ def fold_grid(n_folds):
     Examples
     --------
     >>> fold_grid(5), fold_grid(10)
-    ((1, 5, 2, 2.0), (2, 5, 2, 3.7))
+    ((1, 5, 2, 1.85), (2, 5, 2, 3.65))
     """
     across = min(n_folds, 5)
     down = -(-n_folds // across)
-    return down, across, 1 if across <= 2 else 2, round(0.3 + 1.7 * down, 2)
+    return down, across, 1 if across <= 2 else 2, round(0.05 + 1.8 * down, 2)
 
 
 def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
@@ -241,7 +241,7 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     ax.set_axis_off()
     ax.figure.set_layout_engine("none")  # panels lie in the same places whatever the legends say
     place = {"left": 0.005, "right": 0.995, "top": 1 - 0.18 / height, "bottom": 0.25 / height}
-    grid = ax.figure.add_gridspec(down, across, **place, wspace=0.03, hspace=0.35)
+    grid = ax.figure.add_gridspec(down, across, **place, wspace=0.03, hspace=0.29)
     panels = grid.subplots(squeeze=False)
     for empty in panels.flat[points["fold"].nunique() :]:
         empty.set_axis_off()

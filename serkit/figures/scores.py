@@ -495,7 +495,7 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
             continue
         x = last + 0.09 * place * max(last, 5)
         label = f"{words}: {value.value:.1f} %"
-        ax.plot(x, value.value, marker, color=colour, label=label, **DOT)
+        ax.plot(x, value.value, marker, color=colour, label=label, zorder=4, **DOT)
         reported[x] = value
     ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
     _whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))
@@ -503,7 +503,7 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
     ax.axvline(last + 0.04 * max(last, 5), color="0.8", linewidth=0.8)
     ax.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
     ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)", **PERCENT)
-    ax.xaxis.set_label_coords(0.4, -0.12)  # below the epochs
+    ax.xaxis.set_label_coords(0.37, -0.15)  # below the epochs
     return legend_above(ax, columns=2)
 
 

@@ -228,7 +228,7 @@ def stem_height(n_folds):
 
 
 def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
-    """Co-attention weights of folds and of single segments as stems, a row for each fold, all on one scale.
+    """Co-attention weights of folds and of single segments as stems: a row for each fold, with one scale.
 
     Grey rises with the share of segments in which a frame is padding.
 
@@ -241,7 +241,7 @@ def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
     """
     folds = list(stems.groupby("fold", sort=False))[:MAX_PANELS]
     grid = ax.get_subplotspec().subgridspec(len(folds), folds[0][1]["panel"].nunique())
-    panels = grid.subplots(sharex=True, sharey=True, squeeze=False)
+    panels = grid.subplots(sharex=True, sharey="row", squeeze=False)
     ax.set_axis_off()
     for line, (_, rows) in zip(panels, folds, strict=True):
         for panel, (title, part) in zip(line, rows.groupby("panel", sort=False), strict=True):
@@ -252,7 +252,7 @@ def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
             panel.vlines(part["time_s"], part["low"], part["high"], **spread)
             panel.vlines(part["time_s"], 0, part["weight"], color=BLUE, linewidth=0.6, label="weight")
             panel.set_title(title, fontsize=7, pad=2)
-    panel.set(xlim=(0, SEGMENT_S), ylim=(0, 1.05 * stems[["weight", "high"]].max().max() or 1.0))
+        panel.set(xlim=(0, SEGMENT_S), ylim=(0, 1.05 * rows[["weight", "high"]].max().max() or 1.0))
     ax.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     ax.figure.supxlabel("time in the segment (s)", fontsize=8)
     ax.figure.supylabel("co-attention weight", fontsize=8)

@@ -30,7 +30,7 @@ def covered(patch):
     return edges[chosen[0]], edges[chosen[-1] + 1]
 
 
-def test_stems_share_one_scale_and_padding_is_shaded(ax):
+def test_stems_of_a_fold_share_a_scale_and_padding_is_shaded(ax):
     """Two folds of two frames: a mean whose last frame is padding in every second segment, and a segment."""
     rows = [
         (fold, panel, time_s, weight, high, padding)
@@ -45,8 +45,8 @@ def test_stems_share_one_scale_and_padding_is_shaded(ax):
     panels = ax.figure.axes[1:]
     titles = [panel.get_title() for panel in panels]
     assert titles[::2] == ["fold 1: mean of 8 segments", "fold 2: mean of 8 segments"]
-    for panel in panels:
-        assert panel.get_ylim() == pytest.approx((0, 1.05 * 8)) and panel.get_xlim() == (0, 3)
+    for panel, top in zip(panels, (8, 8, 2, 2), strict=True):
+        assert panel.get_ylim() == pytest.approx((0, 1.05 * top)) and panel.get_xlim() == (0, 3)
         np.testing.assert_allclose(panel.patches[0].get_data().values, [0, 0.5])
     first = panels[0].collections[1].get_segments()
     np.testing.assert_allclose(first, [[[0.75, 0], [0.75, 4]], [[2.25, 0], [2.25, 0]]])

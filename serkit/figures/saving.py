@@ -82,10 +82,6 @@ ABBREVIATIONS = {"wa": "WA", "ua": "UA", "mfcc": "MFCC"}  # in all other heads o
 THIN_SPACE = "\u202f"  # in whole numbers of five digits and more; it doesn't break
 P_DIGITS = 3  # decimals that a probability shows at least
 COLUMN_CHARACTERS = 48  # about what fits one column of 3.4 in; a wider table goes over both
-SPEECH_OF = {  # said in every caption, as figures travel without their notebook
-    "demo": "Synthetic speech (demo corpus).", "ravdess": "Acted speech (RAVDESS).", "emodb": "Acted speech (EmoDB).",
-    "iemocap": "Acted dialogues (IEMOCAP).",
-}  # fmt: skip
 
 
 def paper_style(columns: int = 1, height: float = 2.4):
@@ -240,11 +236,10 @@ def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
     ParameterError, RunError
         As :func:`save_figure`.
     """
-    settings = run.experiment
-    speech = "" if SPEAKERS_OF[settings.corpus] in caption else SPEECH_OF[settings.corpus]
+    settings, speakers = run.experiment, SPEAKERS_OF[run.experiment.corpus]
     about = {
         "run": run.name,
-        "caption": f"{caption} {speech}",
+        "caption": caption if speakers in caption else f"{caption} Speech of {speakers}.",
         "parameters": {"corpus": settings.corpus, "recipe": settings.recipe, **parameters},
     }
     if isinstance(content, pd.DataFrame):

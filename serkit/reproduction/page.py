@@ -15,7 +15,7 @@ from serkit.figures import DIGEST, write_file
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING, ANALYSIS = "05_train_coattention", "06_confusion_matrix"
 SCORES, ABOUT_WEIGHTS, MORE = "Scores and verdict", "What the co-attention does", "More"
-STORY = {  # section -> beginnings of the stems in it, in the order of the story
+STORY = {  # section -> beginnings of the stems in it, in the order of the story; the first that fits counts
     SCORES: ("scores_by_variant", "paper_comparison", "baselines", "variant_differences"),
     "The corpus": ("corpus",),
     "The three views": ("mfcc", "spectrogram", "wav2vec2"),
@@ -29,9 +29,6 @@ STORY = {  # section -> beginnings of the stems in it, in the order of the story
     "Context": ("literature",),
     MORE: ("",),
 }  # fmt: skip
-PLACES = {
-    beginning: (section, place) for section, names in STORY.items() for place, beginning in enumerate(names)
-}
 EMBEDDED = re.compile(r"data:(image/png|audio/wav);base64,([A-Za-z0-9+/=]+)")
 COLOURS = 64  # of an embedded picture
 OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")  # end of a stem
@@ -94,13 +91,13 @@ def read_catalogue(run, *, digests, not_made=None):
 
 
 def _place(stem):
-    """Section of the story that a stem belongs to, and its place there; the longest beginning counts.
+    """Section of the story that a stem belongs to, and its place there.
 
-    >>> [section for section, *_ in map(_place, ("scores", "scores_by_variant", "mine"))]
-    [4, 0, 9]
+    >>> [list(STORY)[_place(stem)[0]] for stem in ("scores", "scores_by_variant", "mine")]
+    ['Results on unseen speakers', 'Scores and verdict', 'More']
     """
-    section, place = PLACES[max((name for name in PLACES if stem.startswith(name)), key=len)]
-    return list(STORY).index(section), place, stem
+    places = ((i, j, name) for i, names in enumerate(STORY.values()) for j, name in enumerate(names))
+    return next((i, j, stem) for i, j, name in places if stem.startswith(name))
 
 
 def _section(entry):
@@ -245,10 +242,8 @@ def _smaller(match):
             soundfile.write(out, sound, rate, format="MP3")
             kind = "audio/mpeg"
         else:
-            picture = Image.open(content).convert("RGBA")
-            paper = Image.new("RGBA", picture.size, "white")
-            flat = Image.alpha_composite(paper, picture).convert("RGB")
-            flat.quantize(COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+            picture = Image.open(content).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+            picture.save(out, "PNG", optimize=True)
     except (OSError, RuntimeError, ValueError):  # cut short, or a rate that MP3 doesn't know
         return match[0]
     return f"data:{kind};base64,{base64.b64encode(out.getvalue()).decode()}"

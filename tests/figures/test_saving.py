@@ -385,7 +385,7 @@ class TestSaveInOneCall:
     def test_the_caption_says_whose_speech_it_is(self, run, tmp_path, capsys):
         figures.save(run, "scores", DATA, "Scores of two runs.")
         record = json.loads((tmp_path / "figures/mine/scores.json").read_text())
-        assert record["caption"] == "Scores of two runs. Acted speech (RAVDESS)."
+        assert record["caption"] == "Scores of two runs. Speech of RAVDESS actors."
         assert record["parameters"] == {"corpus": "ravdess", "recipe": "published+D2"}
         assert capsys.readouterr().out.splitlines()[-1].endswith("figures/mine/scores .csv .md .tex .json")
 

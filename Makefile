@@ -23,7 +23,7 @@ STRIP = $(BIN)/nbstripout --keep-id --unix-newlines --drop-empty-cells --extra-k
   "$(EDITORS:%=metadata.language_info.%) $(addprefix cell.metadata.,execution editable slideshow vscode)"
 KERNEL = sed -E "s/^(   \"display_name\": \")[^\"]*/\1Python 3 (ipykernel)/"
 
-.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign benchmark gpu-check notebooks lint lock clean
+.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign benchmark gpu-check notebooks system lint lock clean
 
 setup: $(STAMP) tidy
 
@@ -83,6 +83,10 @@ notebooks: setup
 	$(STRIP) notebooks/*.ipynb
 	$(BIN)/ruff check notebooks
 	$(BIN)/ruff format notebooks
+
+# the picture of the whole system at the top of README.md
+system: setup
+	$(BIN)/python -c "from serkit import figures; print(figures.system_svg(), end='')" > figures/system.svg
 
 lint: setup
 	$(BIN)/ruff check .

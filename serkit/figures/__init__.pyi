@@ -1,4 +1,4 @@
-from . import curves, saving, scores, signals
+from . import curves, saving, scores, signals, system
 from .curves import (
     fold_grid,
     fold_points,
@@ -21,6 +21,7 @@ from .saving import (
     TEXT_IN,
     UNDATED,
     VERMILLION,
+    VIEW_COLOURS,
     colours_of,
     digest_of,
     latex_caption,
@@ -65,3 +66,4 @@ from .signals import (
     plot_waveform,
     stem_height,
 )
+from .system import show_system, system_svg

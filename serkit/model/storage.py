@@ -18,14 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from serkit.constants import CHANCE_UA, LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
+from serkit.constants import CHANCE_UA, LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
 from serkit.errors import WeightsError
 from serkit.experiment import show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
-from serkit.model.encoders import fingerprint
+from serkit.model.encoders import RANDOM, fingerprint
 from serkit.recipe import Recipe, named
 from serkit.runs import leak_notice, write_json
 
@@ -227,7 +227,7 @@ def model_card(config, *, experiment, metrics):
         library_name="serkit",
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "co-attention"],
-        base_model=SPEECH_ENCODER if experiment.profile == "paper" else None,
+        base_model=_hub_id(config, experiment),
         model_name=name,
         eval_results=[
             EvalResult(*tested, kind, round(percent[key], 2), metric_name=f"{key.upper()} (%)")
@@ -241,6 +241,13 @@ def model_card(config, *, experiment, metrics):
         leak=leak_notice({"selection": experiment.selection}),
     )  # fmt: skip
     return f"{card}\n"
+
+
+def _hub_id(config, experiment):
+    """The pretrained encoder's name on the hub; None for random weights, a local folder, or a model that has none."""
+    encoder = config["speech_encoder"]
+    absent = "speech" not in VIEW_SETS[experiment.views] or encoder == RANDOM or Path(encoder).is_dir()
+    return None if absent else encoder
 
 
 def load_published(path):

@@ -142,6 +142,16 @@ class TestCard:
         paper = self.card(dataclasses.replace(DEMO, speech_encoder="a/b", cnn_weights="imagenet"))
         assert "`a/b`" in paper and "**random**" not in paper
 
+    def test_the_base_model_is_the_encoder_that_was_used(self, tmp_path):
+        def base(encoder, **settings):
+            card = self.card(dataclasses.replace(DEMO, speech_encoder=encoder), **settings)
+            return yaml.safe_load(card.split("---\n")[1]).get("base_model")
+
+        assert base("openai/whisper-base", profile="paper") == "openai/whisper-base"
+        assert base("openai/whisper-base") == "openai/whisper-base"
+        assert base("openai/whisper-base", views="mfcc") is None
+        assert base("random") is None and base(str(tmp_path)) is None  # the hub knows neither
+
     def test_only_iemocap_with_the_papers_network_speaks_about_the_paper(self):
         silent = "say nothing about the paper"
         assert silent in self.card(corpus="ravdess") and silent in self.card(corpus="demo", profile="paper")

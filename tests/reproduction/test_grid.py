@@ -262,6 +262,15 @@ class TestCommandLine:
         )
         assert (second, changed["corpus"], Path(changed["root"]).name) == ("other", "demo", "b")
 
+    def test_folders_are_those_of_where_one_is(self, asked, tmp_path, monkeypatch):
+        """Notebooks run in the project; what isn't a folder here is an id of the hub."""
+        (tmp_path / "here/my-encoder").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "here")
+        for name in ("my-encoder", "openai/whisper-base"):
+            cli.Reproduce(speech_encoder=name)()
+        given = [settings["speech_encoder"] for _, settings in asked]
+        assert given == [str(tmp_path / "here/my-encoder"), "openai/whisper-base"]
+
     def test_a_run_is_called_like_its_grid(self, asked, write):
         cli.Reproduce(grid=str(write("[[variant]]")))()
         assert asked[0][0] == "trial" and "recipe" not in asked[0][1]

@@ -22,9 +22,9 @@ from serkit.runs import DONE
 HOME = Path(__file__).parents[2]
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 COMMON = {"run", "corpus", "root", "recipe"}
-OWN = {  # corpus and recipe are those of the model, of the variant or of all variants
-    "06_confusion_matrix": {"run", "corpus", "root", "variant"},
-    "07_ablations": {"run", "corpus", "root"},
+OWN = {  # corpus and recipe are those of the model, the variant or all variants, as their records say
+    "06_confusion_matrix": {"run", "variant", "partial"},
+    "07_ablations": {"run", "score"},
     "08_predict": {"run", "model", "recording", "device"},
 }
 INSTALLING = re.compile(r"^\s*[!%]|subprocess|os\.system", re.MULTILINE)

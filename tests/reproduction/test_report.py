@@ -202,7 +202,9 @@ class TestRefused:
         write_run(project, "demo", "last", [1, 2], by="speaker")
         for path in (project / "runs").rglob("experiment.json"):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": [1, 2, 3]}))
-        with pytest.raises(RunError, match=r"fold 3 is missing, found 1, 2; .*partial = True in notebook 06.*--partial"):
+        with pytest.raises(
+            RunError, match=r"fold 3 is missing, found 1, 2; .*partial = True in notebook 06.*--partial"
+        ):
             report.checked_predictions("trial")
         assert report.checked_predictions("trial", partial=True)[1] == {
             "corrected_last_speaker_paper": ["1", "2"]

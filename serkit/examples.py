@@ -81,6 +81,7 @@ def unpack():
     records = json.loads(table.attrs.pop("records"))
     table = table.astype(dict.fromkeys(NAMED, str) | {"epoch": int})
     shares = table[SHARES[:-1]].astype(int)
+    table.insert(table.columns.get_loc(SHARES[-2]) + 1, SHARES[-1], 0.0)
     table[SHARES] = shares.assign(rest=(STEPS - shares.sum(axis=1)).clip(lower=0)).to_numpy() / STEPS
     for (variant, seed, fold), rows in table.groupby(UNIT):
         folder = target / variant / f"fold={fold}" / f"seed={seed}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from serkit.corpora import acted, demo, iemocap
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, check_choice
 from serkit.runs import corpus_root
 
 REGISTRY = {
@@ -36,11 +36,12 @@ def load(name, root=None, *, check="strict"):
     Raises
     ------
     ParameterError
-        If there is no such corpus.
+        If there is no such corpus, or ``check`` is neither.
     CorpusError
         If what lies at ``root`` is missing, incomplete or broken.
     """
     if name not in REGISTRY:
         raise ParameterError(f"corpus={name!r}, expected one of {', '.join(sorted(REGISTRY))}")
+    check_choice("check", check, ("strict", "report"))
     options = {"check": check} if name in CHECKED else {}
     return REGISTRY[name](Path(root) if root else corpus_root(name), **options)

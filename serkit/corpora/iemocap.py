@@ -9,7 +9,7 @@ import pandas as pd
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
 from serkit.corpora.manifest import make_manifest
 from serkit.corpora.sound_files import find_folder, list_sounds, name_some, read_headers, visible
-from serkit.errors import CorpusError, ParameterError
+from serkit.errors import CorpusError, check_choice
 from serkit.folds import task_rows
 
 SESSIONS = ("1", "2", "3", "4", "5")
@@ -67,8 +67,7 @@ def load(root, *, check="strict"):
     CorpusError
         If there is no session at ``root``; with ``strict`` also on anything named above.
     """
-    if check not in ("strict", "report"):
-        raise ParameterError(f"check={check!r}, expected 'strict' or 'report'")
+    check_choice("check", check, ("strict", "report"))
     manifest, problems = _read_sessions(root, "iemocap", partial=check == "report")
     counts = count_table(manifest)
     if check == "report":

@@ -31,7 +31,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
-from serkit.errors import AudioError, CorpusError, StoreError
+from serkit.errors import AudioError, CorpusError, StoreError, check_choice
 from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
 from serkit.features.segments import SegmentPlan, plan_segments
@@ -253,6 +253,7 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
     StoreError
         If the disk is full or the folder can't be written.
     """
+    check_choice("skip_broken", skip_broken, (True, False))
     folder = Path(root) / store_key(manifest, recipe)
     try:
         if not _read_record(folder):

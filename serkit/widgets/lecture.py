@@ -85,6 +85,10 @@ def sliders(draw, **ranges):
     **ranges : tuple of (value, lowest, highest, step)
         For each parameter; whole numbers give a slider of whole numbers.
 
+    Returns
+    -------
+    What ``draw`` returned for the values given here, such as the figure.
+
     Raises
     ------
     ParameterError
@@ -93,15 +97,16 @@ def sliders(draw, **ranges):
     for name, (value, lowest, highest, _) in ranges.items():
         check_range(name, value, lowest, highest)
     if not is_live():
-        draw(**{name: value for name, (value, *_) in ranges.items()})
-        return
+        return draw(**{name: value for name, (value, *_) in ranges.items()})
     made = {}
     for name, (value, lowest, highest, step) in ranges.items():
         slider = IntSlider if isinstance(step, int) else FloatSlider
         made[name] = slider(
             value, min=lowest, max=highest, step=step, continuous_update=False, description=name
         )
-    display(interactive(draw, **made).add_class("serkit-sliders"))
+    panel = interactive(draw, **made)  # has drawn once when it is made
+    display(panel.add_class("serkit-sliders"))
+    return panel.result
 
 
 def is_live():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from trees import cut, noise, wav_bytes, write_iemocap_tree
 
+from serkit import corpora
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS
 from serkit.corpora import iemocap
 from serkit.errors import CorpusError, ParameterError
@@ -264,8 +265,10 @@ def test_report_prints_the_table_and_goes_on(tree, capsys):
 
 
 def test_other_checks_are_refused(tree):
-    with pytest.raises(ParameterError, match=r"check='lax', expected 'strict' or 'report'"):
+    with pytest.raises(ParameterError, match=r"check='lax', expected one of strict, report"):
         iemocap.load(tree, check="lax")
+    with pytest.raises(ParameterError, match=r"check='lax', expected one of strict, report"):
+        corpora.load("demo", tree, check="lax")  # whatever the corpus, and before it is read
 
 
 # The real release's index: ids, tags and lengths, no sound

@@ -20,7 +20,7 @@ from trees import noise, wav_bytes
 
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
-from serkit.errors import CorpusError, StoreError
+from serkit.errors import CorpusError, ParameterError, StoreError
 from serkit.features import audio, store
 from serkit.features.rows import Progress, RowFile, encode_level, level_of_code
 from serkit.features.store import FeatureStore, build_store, check_store, store_key
@@ -385,6 +385,10 @@ class TestBrokenSound:
         path.write_bytes(wav_bytes(noise(100_000)))
         with pytest.raises(CorpusError, match=r"a\.wav: 100000 samples at 16 kHz, 16000 by the manifest"):
             build_store(corpus, PUBLISHED, tmp_path / "stores")
+
+    def test_skipping_is_yes_or_no(self, tmp_path, corpus):
+        with pytest.raises(ParameterError, match=r"skip_broken='yes', expected one of True, False"):
+            build_store(corpus, PUBLISHED, tmp_path / "stores", skip_broken="yes")
 
     def test_skipped_and_recorded(self, tmp_path, corpus, monkeypatch, capsys):
         path_of = dict(zip(corpus["utterance_id"], corpus["path"], strict=True))

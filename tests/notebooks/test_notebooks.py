@@ -209,8 +209,6 @@ class TestGuard:
 class TestTwice:
     """Notebooks 01 to 04 run from top to bottom, and once more in the same kernel."""
 
-    CHANGING = "estimate"  # the cell whose output is a measured time
-
     @pytest.fixture
     def project(self, tmp_path, demo_corpus):
         shutil.copytree(HOME / "notebooks", tmp_path / "notebooks")
@@ -224,7 +222,7 @@ class TestTwice:
             (cell.id, output.get("text"), output.get("data"))
             for cell in code_cells(notebook)
             for output in cell.outputs
-            if cell.id != self.CHANGING and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
         ]  # fmt: skip
 
     @pytest.mark.notebooks

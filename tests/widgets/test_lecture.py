@@ -258,9 +258,12 @@ class TestSliders:
 
     def test_a_program_gets_the_picture_of_the_parameters(self):
         drawn = []
-        lecture.sliders(
-            lambda **values: drawn.append(values), n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1)
-        )
+
+        def draw(**values):
+            drawn.append(values)
+            return len(drawn)
+
+        assert lecture.sliders(draw, n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1)) == 1
         assert drawn == [{"n_mfcc": 40, "short_s": 2.0}]
 
     def test_a_moved_slider_draws_again(self, live):
@@ -268,8 +271,10 @@ class TestSliders:
 
         def draw(n_mfcc, short_s):
             drawn.append((n_mfcc, short_s))
+            return drawn[-1]
 
-        lecture.sliders(draw, n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1))
+        first = lecture.sliders(draw, n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1))
+        assert first == (40, 2.0)
         n_mfcc, short_s = live[0].children[:2]
         n_mfcc.value, short_s.value = 13, 1.5
         assert drawn[-1] == (13, 1.5)

@@ -60,6 +60,7 @@ from .signals import (
     plot_attention,
     plot_coattention,
     plot_mfcc,
+    plot_mfcc_panels,
     plot_spectrogram,
     plot_stems,
     plot_timeline,

@@ -27,8 +27,9 @@ A_DAY_S = 86_400  # over which the time left is reckoned: jobs take minutes to h
 
 
 def reproduce(
-    run, *, corpus, root="", check="strict", dry_run=False, jobs=1, scheduler="", grid=None, **settings
-):
+    run, *, corpus, root="", check="strict", skip_broken=False, dry_run=False, jobs=1, scheduler="", grid=None,
+    **settings,
+):  # fmt: skip
     """Plan, show, run.
 
     The corpus is read first, so that what is wrong with it is said before anything runs.
@@ -36,7 +37,7 @@ def reproduce(
     Parameters
     ----------
     run : str
-    corpus, root, check : str
+    corpus, root, check, skip_broken
         As :func:`serkit.reproduction.plan.make_plan` takes them.
     dry_run : bool, optional
         Stop after the plan.
@@ -59,8 +60,10 @@ def reproduce(
     if grid is not None:
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
         print(f"grid {runs.show_path(grid.path)}: {grid.title}")
-    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), check=check)
-    steps = make_plan(run, manifest, corpus=corpus, root=root, check=check, **settings)
+    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), check=check, skip_broken=skip_broken)
+    steps = make_plan(
+        run, manifest, corpus=corpus, root=root, check=check, skip_broken=skip_broken, **settings
+    )
     costs = estimate(unfinished(steps), manifest, threads_per_job(jobs) if jobs > 1 else 0)
     print_plan(steps, costs, jobs)
     if dry_run:

@@ -29,7 +29,9 @@ class TestStartRun:
         with pytest.raises(ParameterError, match=r"'sed' is not a setting, did you mean 'seed'\?"):
             runs.start_run("trial", corpus="demo", sed=3)
 
-    @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "-x", "übung", "a\n", "a" * 65, "a=b", 3.5, None])
+    @pytest.mark.parametrize(
+        "name", ["", "a/b", "..", "a b", "-x", "übung", "a\n", "a" * 65, "a=b", 3.5, None]
+    )
     def test_run_name_must_be_a_folder_name(self, project, name):
         for use in (
             runs.check_run_name,
@@ -139,7 +141,9 @@ def test_libraries_are_quiet_although_they_were_imported_before(monkeypatch):
 
 def test_started_outside_of_the_project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RunError, match=r"is not inside the project folder: no notebooks/01_prepare_corpus.ipynb"):
+    with pytest.raises(
+        RunError, match=r"is not inside the project folder: no notebooks/01_prepare_corpus.ipynb"
+    ):
         runs.start_run("demo", corpus="demo")
     with pytest.raises(RunError, match="papermill --cwd"):
         cli.Reproduce(dry_run=True)()

@@ -127,7 +127,7 @@ def test_a_config_that_nobody_wrote(copy, change, sentence):
 def test_a_structure_that_can_hear_nothing(copy):
     edit(copy / "config.json", speech=DEMO.speech | {"num_attention_heads": 0})
     with pytest.raises(
-        WeightsError, match="type 'wav2vec2' can't hear 3 s of sound .*; use one of wav2vec2, hubert"
+        WeightsError, match=r"type 'wav2vec2' can't hear 3 s of sound .*; use one of wav2vec2, hubert"
     ):
         open_model_folder(copy)
 

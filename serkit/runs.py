@@ -15,7 +15,7 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError, explain_names
-from serkit.experiment import Experiment, project_home, show_path, shown
+from serkit.experiment import Experiment, declared, project_home, require_project, show_path, shown
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
@@ -48,6 +48,7 @@ def check_run_name(name):
     >>> check_run_name("iemocap-paper_2")
     'iemocap-paper_2'
     """
+    name = str(name) if type(name) is int else name  # papermill makes a number of 2024
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
         raise ParameterError(
             f"run={shown(name)}, expected at most 64 letters (a to z), digits, - and _, not beginning with -: "
@@ -115,8 +116,10 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     ParameterError
         On a setting that does not exist or is out of range.
     """
+    require_project()
     run = check_run_name(getattr(run, "name", run))  # a cell that is run twice hands back the Run it made
     experiment = Experiment.of({"corpus": corpus} | parameters)
+    declared(sys._getframe(1).f_globals)  # the others, which later cells of the notebook will read
     quiet_libraries()
     explain_names(project_home() / "notebooks" / f"{notebook}.ipynb")
     result = Run(run, experiment, corpus_root(corpus, root), device_name())

@@ -8,13 +8,27 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
-from serkit import runs
+from serkit import metrics, runs
 from serkit.constants import CHANCE_UA, LABELS
-from serkit.errors import ParameterError, RunError
-from serkit.evaluation import scored_rows
-from serkit.figures.saving import BLUE, EMOTION_COLOURS, GREEN, GREY, ORANGE, VERMILLION, legend_above
+from serkit.errors import ParameterError, RunError, SerkitError
+from serkit.evaluation import Estimate, apply_rule, epoch_scores, percent, scored_rows
+from serkit.figures.saving import (
+    BLUE,
+    EMOTION_COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    SPLIT_COLOURS,
+    VERMILLION,
+    legend_above,
+)
+from serkit.figures.scores import CHANCE, DOT, PERCENT, draw_whiskers
 
-SPLIT_COLOURS = {"train": BLUE, "validation": VERMILLION}
+RULES = {  # of choosing a checkpoint: words, colour, marker
+    "published": ("best on the test speakers", VERMILLION, "D"),
+    "clean": ("best on other speakers", GREEN, "s"),
+    "last": ("last epoch", GREY, "o"),
+}
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
 SEED = 20220522  # of the t-SNE; any number: with it the points are the same in each call
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
@@ -85,6 +99,42 @@ def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)" if what == "loss" else f"{what.upper()} (%)")
     return legend_above(ax, columns=2 if trainings else None)
+
+
+def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
+    """Mean test score after every epoch; beside it what each rule of choosing an epoch would have reported.
+
+    Each rule has its 95 % interval over speakers. The published one looks at the tested speakers: in every fold it
+    takes the epoch of highest WA + UA there.
+
+    Parameters
+    ----------
+    epochs : pd.DataFrame
+        Of one variant, as :func:`serkit.evaluation.load_epochs` gives it.
+    ax : Axes
+    score : {"ua", "wa"}
+    """
+    scores = epoch_scores(epochs)
+    tested = scores[scores["split"] == "test"].set_index([*metrics.UNIT, "epoch"])[score]
+    course = 100 * tested.groupby("epoch").mean()
+    last, reported = course.index.max(), {}
+    for place, (rule, (words, colour, marker)) in enumerate(RULES.items(), 1):
+        try:
+            value = percent(scored_rows(apply_rule(epochs, rule)), score=score)
+        except SerkitError:  # no validation speakers were kept
+            continue
+        x = last + 0.09 * place * max(last, 5)
+        label = f"{words}: {value.value:.1f} %"
+        ax.plot(x, value.value, marker, color=colour, label=label, zorder=4, **DOT)
+        reported[x] = value
+    ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
+    draw_whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))
+    ax.axhline(CHANCE_UA, **CHANCE)
+    ax.axvline(last + 0.04 * max(last, 5), color="0.8", linewidth=0.8)
+    ax.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
+    ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)", **PERCENT)
+    ax.xaxis.set_label_coords(0.37, -0.15)  # below the epochs
+    return legend_above(ax, columns=2)
 
 
 def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):

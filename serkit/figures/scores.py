@@ -7,29 +7,35 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from serkit import metrics
 from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
-from serkit.errors import ParameterError, SerkitError
+from serkit.errors import ParameterError
 from serkit.evaluation import (
-    Estimate,
-    apply_rule,
     check_same_utterances,
     class_recall,
-    epoch_scores,
     expected_calibration_error,
-    percent,
     reliability_table,
     scored_rows,
     subset_accuracy,
 )
 from serkit.evaluation.comparison import AXES
 from serkit.evaluation.intervals import MIN_CLUSTERS
-from serkit.figures.saving import BLUE, GREEN, GREY, ORANGE, VERMILLION, colours_of, legend_above, readable_on
-from serkit.folds import task_rows
+from serkit.figures.saving import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SPLIT_COLOURS,
+    VERMILLION,
+    colours_of,
+    legend_above,
+    readable_on,
+)
+from serkit.folds import SPLITS, task_rows
 
 BIN_S = 0.5  # s, of the histogram of durations
 EDGES_S = (0, 1, 2, 3, 4, 6, 9)  # s; the last class of durations is open
@@ -39,11 +45,6 @@ DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.8, "zorder": 0}
 DOTTED = {"color": "0.5", "linestyle": ":", "linewidth": 0.8, "zorder": 0}
 CHANCE = DOTTED | {"label": "chance UA"}
 PERCENT = {"ylim": (0, 103), "yticks": range(0, 101, 20)}  # room for half a marker at 100 %
-RULES = {  # of choosing a checkpoint: words, colour, marker
-    "published": ("best on the test speakers", VERMILLION, "D"),
-    "clean": ("best on other speakers", GREEN, "s"),
-    "last": ("last epoch", GREY, "o"),
-}
 SMALLEST_LIMIT = 5.0  # points; on a narrower scale of colours noise would look like an effect
 
 
@@ -70,6 +71,36 @@ def plot_class_counts(manifest, ax: Axes, *, by="speaker", labels=LABELS) -> Axe
         ax.bar_label(ax.containers[-1], counts.sum(axis=1), fontsize=6, padding=1)
     ax.set(xlabel=by, ylabel="utterances")
     return legend_above(ax)
+
+
+def plot_folds(rows, ax: Axes) -> Axes:
+    """Who has which role: a line for each fold, a square for each speaker with the number of its utterances.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        Of ``serkit.folds.fold_table``, with the column ``speaker``. An utterance that validates and is tested
+        in the same fold, as published, is drawn as tested.
+    ax : Axes
+    """
+    groups = rows.assign(role=rows["split"].map(SPLITS.index)).groupby(["fold", "speaker"])
+    roles, counts = groups["role"].max().unstack(), groups["utterance_id"].nunique().unstack()
+    colours = ListedColormap(list(SPLIT_COLOURS.values()))
+    style = {
+        "rows": roles.index,
+        "columns": roles.columns,
+        "cmap": colours,
+        "limits": (0, 2),
+        "linewidths": 1.5,
+    }
+    draw_matrix(roles, counts.map("{:.0f}".format), ax, **style)
+    both = rows.duplicated(["fold", "utterance_id"]).any()
+    names = {"test": "test and validation" if both else "test"}
+    shown = [split for number, split in enumerate(SPLITS) if (roles == number).any(axis=None)]
+    handles = [Patch(color=SPLIT_COLOURS[split], label=names.get(split, split)) for split in shown]
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles))
+    ax.set(xlabel="speaker", ylabel="fold")
+    return ax
 
 
 def plot_durations(manifest, ax: Axes, *, labels=LABELS) -> Axes:
@@ -283,7 +314,7 @@ def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     table = class_recall(predictions, folds=folds)
     ends = 100 * table[["recall", "low", "high"]]
     ax.bar(table.index, ends["recall"].fillna(0), width=0.7, color=colours_of(table["label"]))
-    _whiskers(ax, ends)
+    draw_whiskers(ax, ends)
     ua = ends["recall"].mean()
     ax.axhline(ua, label=f"UA {ua:.1f} %", **DASHED)
     names = [
@@ -377,7 +408,7 @@ def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, 
     start, end, table = edges[:-1][filled], edges[1:][filled], table[filled]
     ends = (100 * table[["accuracy", "low", "high"]]).set_index((start + end) / 2)
     ax.hlines(ends["accuracy"], start, end, color=BLUE, linewidth=2.0, label="accuracy")
-    _whiskers(ax, ends)
+    draw_whiskers(ax, ends)
     for x, n in zip(ends.index, table["n_utterances"], strict=True):
         ax.text(x, 103, f"n = {n}", ha="center", va="bottom", fontsize=7)
     wa = np.average(ends["accuracy"], weights=table["n_utterances"])
@@ -471,43 +502,7 @@ def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
     return legend_above(ax)
 
 
-def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
-    """Mean test score after every epoch; beside it what each rule of choosing an epoch would have reported.
-
-    Each rule has its 95 % interval over speakers. The published one looks at the tested speakers: in every fold it
-    takes the epoch of highest WA + UA there.
-
-    Parameters
-    ----------
-    epochs : pd.DataFrame
-        Of one variant, as :func:`serkit.evaluation.load_epochs` gives it.
-    ax : Axes
-    score : {"ua", "wa"}
-    """
-    scores = epoch_scores(epochs)
-    tested = scores[scores["split"] == "test"].set_index([*metrics.UNIT, "epoch"])[score]
-    course = 100 * tested.groupby("epoch").mean()
-    last, reported = course.index.max(), {}
-    for place, (rule, (words, colour, marker)) in enumerate(RULES.items(), 1):
-        try:
-            value = percent(scored_rows(apply_rule(epochs, rule)), score=score)
-        except SerkitError:  # no validation speakers were kept
-            continue
-        x = last + 0.09 * place * max(last, 5)
-        label = f"{words}: {value.value:.1f} %"
-        ax.plot(x, value.value, marker, color=colour, label=label, zorder=4, **DOT)
-        reported[x] = value
-    ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
-    _whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))
-    ax.axhline(CHANCE_UA, **CHANCE)
-    ax.axvline(last + 0.04 * max(last, 5), color="0.8", linewidth=0.8)
-    ax.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
-    ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)", **PERCENT)
-    ax.xaxis.set_label_coords(0.37, -0.15)  # below the epochs
-    return legend_above(ax, columns=2)
-
-
-def _whiskers(ax, ends):
+def draw_whiskers(ax, ends):
     """Intervals of the rows of value, low and high that have one, at the places that the index says."""
     value, low, high = ends.to_numpy(float).T
     if np.isfinite(low).any():

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
 from serkit.errors import ParameterError
-from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, legend_above
+from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, VIEW_COLOURS, legend_above
 
 MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
 WAV2VEC_HOP = 320  # samples = 20 ms between speech encoder frames
@@ -19,8 +19,10 @@ MAX_PANELS = 10  # segments drawn, 30 s, about the longest turn of IEMOCAP; or f
 PANEL_IN = 1.85  # inch, height of a row of panels
 STEM_IN = 0.9  # inch, height of a row of stems
 MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed line
+PALEST = 99  # % of the coefficients above 0 are not beyond the scale of colours
 STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
 PROBABILITIES = [f"p_{label}" for label in LABELS]
+LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
 
 
@@ -39,19 +41,50 @@ def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_sam
     waveform = _finite(waveform, "waveform", 1)
     n = len(waveform)
     if n <= MAX_LINE_POINTS:
-        ax.plot(np.arange(n) / sample_rate, waveform, color=BLUE, linewidth=0.5)
+        ax.plot(np.arange(n) / sample_rate, waveform, color=VIEW_COLOURS["speech"], linewidth=0.5)
     else:
         starts = np.linspace(0, n, MAX_LINE_POINTS // 4, endpoint=False).astype(int)
         low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
-        ax.fill_between(starts / sample_rate, low, high, step="post", color=BLUE, linewidth=0.3)
+        colours = {"color": VIEW_COLOURS["speech"], "linewidth": 0.3}
+        ax.fill_between(starts / sample_rate, low, high, step="post", **colours)
     _hatch_padding(ax, valid_samples, np.arange(n + 1) / sample_rate)
     ax.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, n / sample_rate))
     return ax
 
 
+def plot_cut(pieces, ax: Axes) -> Axes:
+    """How an utterance is cut: a line for each recipe and view, a box for each segment, padding hatched.
+
+    Parameters
+    ----------
+    pieces : pd.DataFrame
+        A row for each segment of each line: ``recipe``, ``view``, ``segment`` (0, 1, ...), ``from_s`` (where it
+        begins in the utterance), ``real_s`` (how much of it is speech) and ``offset_s`` (where that begins in it).
+    ax : Axes
+    """
+    lines = pieces.groupby(["recipe", "view"], sort=False)
+    for y, ((_, view), boxes) in enumerate(lines):
+        colour = VIEW_COLOURS["speech" if view == "waveform" else "spectrogram"]
+        for box in boxes.itertuples():
+            x = box.segment * (SEGMENT_S + 0.1)
+            whole = {"facecolor": "white", "edgecolor": "0.5", "hatch": "////"}
+            ax.broken_barh([(x, SEGMENT_S)], (y - 0.35, 0.7), **whole)
+            ax.broken_barh([(x + box.offset_s, box.real_s)], (y - 0.35, 0.7), facecolor=colour)
+            if box.real_s > LABELLED_S:
+                times = f"{box.from_s:.1f} to {box.from_s + box.real_s:.1f} s"
+                ax.text(x + box.offset_s + box.real_s / 2, y, times, ha="center", va="center", fontsize=7)
+    ax.set_yticks(range(len(lines)), [f"{recipe}: {view}" for recipe, view in lines.groups])
+    ax.set(xlabel="segments, 3 s each; hatched: padding", xlim=(0, None))
+    ax.invert_yaxis()
+    ax.spines[:].set_visible(False)
+    ax.tick_params(left=False, bottom=False, labelbottom=False)
+    return ax
+
+
 def plot_spectrogram(
-    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None
-) -> Axes:
+    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None,
+    colour_bar: bool = True,
+) -> Axes:  # fmt: skip
     """Spectrogram over time in seconds and frequency in kHz, with a colour bar in dB.
 
     Parameters
@@ -66,9 +99,12 @@ def plot_spectrogram(
     ax : Axes
     valid_frames : int or np.ndarray of bool, shape (n_frames,), optional
         How many first frames, or which, are not padding; the padding is hatched.
+    colour_bar : bool
+        False leaves it out, where panels side by side share one.
     """
     image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, valid_frames, cmap="magma")
-    ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
+    if colour_bar:
+        ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
     return ax
 
 
@@ -91,6 +127,44 @@ def plot_mfcc(mfcc: np.ndarray, *, hop_length: int, sample_rate: int, ax: Axes, 
     extend = "both" if np.abs(mfcc).max() > limit else "neither"
     ax.figure.colorbar(image, ax=ax, label="MFCC (dB)", pad=0.02, extend=extend)
     ax.set_ylabel("coefficient")
+    return ax
+
+
+def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, valid_frames=None) -> Axes:
+    """MFCC side by side on one time axis: coefficient 0 as a line, below it all others in one scale of colours.
+
+    Parameters
+    ----------
+    panels : mapping of str to np.ndarray, shape (n_frames, n_mfcc)
+        By their titles; the lengths may differ.
+    ax : Axes
+        Gives its place to the panels.
+    hop_length, sample_rate
+        As in :func:`plot_spectrogram`.
+    valid_frames : sequence of int, optional
+        How many first frames of each are not padding; the padding is hatched.
+    """
+    panels = {title: _finite(mfcc, "mfcc", 2) for title, mfcc in panels.items()}
+    shape = {"nrows": 2, "ncols": len(panels), "height_ratios": (1, 2.2)}
+    lines, images = (
+        ax.get_subplotspec().subgridspec(**shape).subplots(sharex=True, sharey="row", squeeze=False)
+    )
+    ax.set_axis_off()
+    others = np.concatenate([mfcc[:, 1:].ravel() for mfcc in panels.values()])
+    limit = float(np.percentile(np.abs(others), PALEST)) or 1.0
+    colours = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+    valid = [None] * len(panels) if valid_frames is None else valid_frames
+    for (title, mfcc), line, below, real in zip(panels.items(), lines, images, valid, strict=True):
+        image = _draw_frames(below, mfcc.T, 1, hop_length, sample_rate, real, **colours)
+        below.set_ylim(0.5, mfcc.shape[1] - 0.5)
+        seconds = np.arange(len(mfcc)) * hop_length / sample_rate
+        line.plot(seconds, mfcc[:, 0], color=VIEW_COLOURS["mfcc"])
+        _hatch_padding(line, real, (np.arange(len(mfcc) + 1) - 0.5) * hop_length / sample_rate)
+        line.set_title(title)
+    below.set_xlim(0, max(map(len, panels.values())) * hop_length / sample_rate)
+    lines[0].set_ylabel("no. 0 (dB)")
+    images[0].set_ylabel("coefficient")
+    ax.figure.colorbar(image, ax=[*images], label="MFCC (dB)", pad=0.02, extend="both")
     return ax
 
 

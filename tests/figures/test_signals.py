@@ -53,6 +53,25 @@ def test_stems_of_a_fold_share_a_scale_and_padding_is_shaded(ax):
     assert figures.stem_height(10) == figures.stem_height(24)
 
 
+def test_a_cut_utterance_is_boxes_with_speech_in_them(ax):
+    """2 s in a segment of 3 s, on the left in one view and on the right in the other; too short for its times below."""
+    names = ["recipe", "view", "segment", "from_s", "real_s", "offset_s"]
+    pieces = [("a", "spectrogram, MFCC", 0, 0.0, 2.0, 0.0), ("a", "waveform", 0, 0.0, 2.0, 1.0)]
+    pieces += [("b", "waveform", 0, 0.0, 3.0, 0.0), ("b", "waveform", 1, 3.0, 0.5, 0.0)]
+    figures.plot_cut(pd.DataFrame(pieces, columns=names), ax)
+    boxes = [bars.get_paths()[0].get_extents().bounds for bars in ax.collections]
+    np.testing.assert_allclose([box[:3:2] for box in boxes[0::2]], [(0, 3), (0, 3), (0, 3), (3.1, 3)])
+    np.testing.assert_allclose([box[:3:2] for box in boxes[1::2]], [(0, 2), (1, 2), (0, 3), (3.1, 0.5)])
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "a: spectrogram, MFCC",
+        "a: waveform",
+        "b: waveform",
+    ]
+    assert [text.get_text() for text in ax.texts] == ["0.0 to 2.0 s", "0.0 to 2.0 s", "0.0 to 3.0 s"]
+    speech = {mpl.colors.to_hex(bars.get_facecolor()[0]).upper() for bars in ax.collections[1::2]}
+    assert speech == {figures.VIEW_COLOURS["spectrogram"], figures.VIEW_COLOURS["speech"]}
+
+
 class TestSignals:
     def test_spectrogram_axes(self, ax):
         spectrogram = np.linspace(-80, 0, 200 * 300).reshape(200, 300)
@@ -78,6 +97,25 @@ class TestSignals:
         assert ax.images[0].get_clim() == (-30, 30)  # coefficient 0 left out
         assert ax.images[0].get_array().shape == (40, 300)
         assert covered(ax.patches[0]) == pytest.approx((-0.005, 0.995))
+
+    def test_mfcc_panels(self):
+        """Coefficient 0 is a line; the scale of colours holds 99 % of all others."""
+        long, short = np.zeros((300, 40)), np.zeros((100, 40))
+        long[:, 0], long[:, 1:] = -400, 10
+        short[:, 1:], short[0, 5] = -10, -500
+        figure = Figure()
+        panels = {"long": long, "short": short}
+        figures.plot_mfcc_panels(panels, figure.subplots(), **FRAMES, valid_frames=[300, 60])
+        line, _, image, other = figure.axes[1:5]
+        assert line.get_title() == "long" and set(line.lines[0].get_ydata()) == {-400}
+        assert image.images[0].get_clim() == other.images[0].get_clim() == (-10, 10)
+        assert image.get_ylim() == (0.5, 39.5)  # no. 0 is left out
+        assert image.get_xlim() == other.get_xlim() == (0, 3.0)
+        assert covered(other.patches[0]) == pytest.approx((0.595, 0.995))
+
+    def test_a_spectrogram_without_colour_bar(self, ax):
+        figures.plot_spectrogram(np.zeros((201, 3)), n_fft=800, ax=ax, **FRAMES, colour_bar=False)
+        assert ax.figure.axes == [ax]
 
     def test_short_waveform_is_drawn_sample_by_sample(self, ax):
         waveform = np.sin(np.arange(100))

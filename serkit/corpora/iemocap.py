@@ -41,7 +41,7 @@ class Turn(NamedTuple):
     choices: list  # per annotator the set of tags chosen
 
 
-def load(root, *, check="strict"):
+def load(root, *, check="strict", skip_broken=False):
     """Read the IEMOCAP release.
 
     Parameters
@@ -52,6 +52,8 @@ def load(root, *, check="strict"):
         ``strict``: every session, tag and sound file must be right, and the four-class utterances
         per tag and speaker must be those of the full release. ``report``: print what differs and
         go on; broken files are left out, unknown tags get no label.
+    skip_broken : bool
+        Go on without broken sound files, which are printed, with ``strict`` too.
 
     Returns
     -------
@@ -74,9 +76,10 @@ def load(root, *, check="strict"):
         print("\n".join([*_summary(problems), counts.to_string()]))
         return manifest
     head, accept = f"corpus root {root}:", 'to go on with what is there, pass check="report"'
-    if fatal := _summary({kind: problems[kind] for kind in FATAL}):
+    skipped = skip_broken and problems[BROKEN]
+    if fatal := _summary({kind: problems[kind] for kind in FATAL if not (skipped and kind == BROKEN)}):
         raise CorpusError("\n".join([head, *fatal, accept]))
-    if counts["difference"].any():
+    if counts["difference"].any() and not skipped:
         head += " four-class utterances are not those of the full IEMOCAP release"
         lines = [head, counts.to_string(), *_summary(problems), f"check the archive; {accept}"]
         raise CorpusError("\n".join(lines))
@@ -167,7 +170,7 @@ def _read_sessions(root, corpus, *, partial=False):
         }
         labelled = {}
         for file in visible(folder / f"Session{session}/dialog/EmoEvaluation"):
-            if file.suffix.lower() == ".txt":
+            if file.suffix.lower() == ".txt" and file.is_file():
                 labelled |= _dialogue_rows(file, session, problems)
         headers, broken = read_headers(wavs[key] for key in labelled if key in wavs)
         problems[BROKEN] += broken

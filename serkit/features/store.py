@@ -218,11 +218,12 @@ def store_key(manifest, recipe):
     """Name of the store that belongs to these utterances and the recipe's analysis of them.
 
     >>> from serkit.recipe import CORRECTED, PUBLISHED
-    >>> table = pd.DataFrame({"utterance_id": ["a"], "label": "sad", "num_samples": 16000, "sample_rate": 16000})
+    >>> table = pd.DataFrame({"utterance_id": ["a"], "label": "sad", "num_samples": 16000, "sample_rate": 16000,
+    ...                       "digest": "32044-0badcafe"})
     >>> store_key(table, PUBLISHED) == store_key(table, CORRECTED)  # they differ in cutting only
     True
     """
-    rows = task_rows(manifest)[["utterance_id", "num_samples", "sample_rate"]]
+    rows = task_rows(manifest)[["utterance_id", "num_samples", "sample_rate", "digest"]]
     content = f"{FEATURE_VERSION} {json.dumps(recipe.extraction)} {rows.to_csv(index=False)}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -40,7 +40,7 @@ from serkit.features.audio import check_waveform, preemphasise
 from serkit.features.segments import cut_frames, cut_samples, interval_mask, plan_segments
 
 POWER_FLOOR = 1e-10  # power below which a level counts as this one, -100 dB re 1
-BLOCK = 64  # frames transformed at once: their spectra stay in the processor's cache
+BLOCK = 96  # frames transformed at once: their spectra stay in the cache, and the work outweighs the calls
 MEL_GROUP = 16  # neighbouring bands that share a product
 VARIANCE_FLOOR = 1e-7  # added to the variance before dividing, as transformers' feature extractor does
 
@@ -206,7 +206,8 @@ def log_spectrogram(
     for power in _power_spectra(waveform, window, n_fft, hop_length, edge):
         peak = max(peak, power.max())
         lowest.append(power[:, :n_bins].astype(np.float32))
-    return np.maximum(_decibel(np.concatenate(lowest), peak), -top_db).T
+    level = _decibel(np.concatenate(lowest), peak)
+    return np.maximum(level, -top_db, out=level).T
 
 
 def mfcc(
@@ -281,7 +282,7 @@ def normalise_waveform(segments, mask=None):
 
 
 def _power_spectra(waveform, window, n_fft, hop_length, edge):
-    """Power in blocks of frames, shape (up to 64, n_fft // 2 + 1), in the window's precision.
+    """Power in blocks of frames, shape (up to 96, n_fft // 2 + 1), in the window's precision.
 
     Frame ``t`` is centred on sample ``t * hop_length``. The window is transformed from its first sample
     on: where it lies in ``n_fft`` changes the phase only.
@@ -303,15 +304,19 @@ def _power_spectra(waveform, window, n_fft, hop_length, edge):
     frames = torch.from_numpy(padded).unfold(0, n_fft, hop_length)[: 1 + len(waveform) // hop_length]
     window = pad(window, (0, n_fft - len(window)))
     for block in frames.split(BLOCK):
-        spectrum = torch.fft.rfft(block * window).numpy()
-        power = spectrum.real**2
-        power += spectrum.imag**2
-        yield power
+        # real and imaginary parts in turn
+        squares = torch.fft.rfft(block * window).numpy().view(padded.dtype)
+        squares *= squares
+        yield squares[:, ::2] + squares[:, 1::2]
 
 
 def _decibel(power, reference=1.0):
     """Level re ``reference``; powers below the floor count as the floor."""
-    return 10.0 * np.log10(np.maximum(power, POWER_FLOOR) / np.float32(reference))
+    level = np.maximum(power, POWER_FLOOR)
+    level /= np.float32(reference)
+    np.log10(level, out=level)
+    level *= 10.0
+    return level
 
 
 @lru_cache(maxsize=8)

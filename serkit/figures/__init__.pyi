@@ -63,6 +63,7 @@ from .signals import (
     plot_coattention,
     plot_cut,
     plot_mfcc,
+    plot_mfcc_panels,
     plot_spectrogram,
     plot_stems,
     plot_timeline,

@@ -19,6 +19,7 @@ MAX_PANELS = 10  # segments drawn, 30 s, about the longest turn of IEMOCAP; or f
 PANEL_IN = 1.85  # inch, height of a row of panels
 STEM_IN = 0.9  # inch, height of a row of stems
 MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed line
+PALEST = 99  # % of the coefficients above 0 are not beyond the scale of colours
 STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
 PROBABILITIES = [f"p_{label}" for label in LABELS]
 LABELLED_S = 0.6  # s, a shorter piece has no room for its times
@@ -81,8 +82,9 @@ def plot_cut(pieces, ax: Axes) -> Axes:
 
 
 def plot_spectrogram(
-    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None
-) -> Axes:
+    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None,
+    colour_bar: bool = True,
+) -> Axes:  # fmt: skip
     """Spectrogram over time in seconds and frequency in kHz, with a colour bar in dB.
 
     Parameters
@@ -97,9 +99,12 @@ def plot_spectrogram(
     ax : Axes
     valid_frames : int or np.ndarray of bool, shape (n_frames,), optional
         How many first frames, or which, are not padding; the padding is hatched.
+    colour_bar : bool
+        False leaves it out, where panels side by side share one.
     """
     image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, valid_frames, cmap="magma")
-    ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
+    if colour_bar:
+        ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
     return ax
 
 
@@ -122,6 +127,44 @@ def plot_mfcc(mfcc: np.ndarray, *, hop_length: int, sample_rate: int, ax: Axes, 
     extend = "both" if np.abs(mfcc).max() > limit else "neither"
     ax.figure.colorbar(image, ax=ax, label="MFCC (dB)", pad=0.02, extend=extend)
     ax.set_ylabel("coefficient")
+    return ax
+
+
+def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, valid_frames=None) -> Axes:
+    """MFCC side by side on one time axis: coefficient 0 as a line, below it all others in one scale of colours.
+
+    Parameters
+    ----------
+    panels : mapping of str to np.ndarray, shape (n_frames, n_mfcc)
+        By their titles; the lengths may differ.
+    ax : Axes
+        Gives its place to the panels.
+    hop_length, sample_rate
+        As in :func:`plot_spectrogram`.
+    valid_frames : sequence of int, optional
+        How many first frames of each are not padding; the padding is hatched.
+    """
+    panels = {title: _finite(mfcc, "mfcc", 2) for title, mfcc in panels.items()}
+    shape = {"nrows": 2, "ncols": len(panels), "height_ratios": (1, 2.2)}
+    lines, images = (
+        ax.get_subplotspec().subgridspec(**shape).subplots(sharex=True, sharey="row", squeeze=False)
+    )
+    ax.set_axis_off()
+    others = np.concatenate([mfcc[:, 1:].ravel() for mfcc in panels.values()])
+    limit = float(np.percentile(np.abs(others), PALEST)) or 1.0
+    colours = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+    valid = [None] * len(panels) if valid_frames is None else valid_frames
+    for (title, mfcc), line, below, real in zip(panels.items(), lines, images, valid, strict=True):
+        image = _draw_frames(below, mfcc.T, 1, hop_length, sample_rate, real, **colours)
+        below.set_ylim(0.5, mfcc.shape[1] - 0.5)
+        seconds = np.arange(len(mfcc)) * hop_length / sample_rate
+        line.plot(seconds, mfcc[:, 0], color=VIEW_COLOURS["mfcc"])
+        _hatch_padding(line, real, (np.arange(len(mfcc) + 1) - 0.5) * hop_length / sample_rate)
+        line.set_title(title)
+    below.set_xlim(0, max(map(len, panels.values())) * hop_length / sample_rate)
+    lines[0].set_ylabel("no. 0 (dB)")
+    images[0].set_ylabel("coefficient")
+    ax.figure.colorbar(image, ax=[*images], label="MFCC (dB)", pad=0.02, extend="both")
     return ax
 
 

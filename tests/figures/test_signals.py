@@ -98,6 +98,25 @@ class TestSignals:
         assert ax.images[0].get_array().shape == (40, 300)
         assert covered(ax.patches[0]) == pytest.approx((-0.005, 0.995))
 
+    def test_mfcc_panels(self):
+        """Coefficient 0 is a line; the scale of colours holds 99 % of all others."""
+        long, short = np.zeros((300, 40)), np.zeros((100, 40))
+        long[:, 0], long[:, 1:] = -400, 10
+        short[:, 1:], short[0, 5] = -10, -500
+        figure = Figure()
+        panels = {"long": long, "short": short}
+        figures.plot_mfcc_panels(panels, figure.subplots(), **FRAMES, valid_frames=[300, 60])
+        line, _, image, other = figure.axes[1:5]
+        assert line.get_title() == "long" and set(line.lines[0].get_ydata()) == {-400}
+        assert image.images[0].get_clim() == other.images[0].get_clim() == (-10, 10)
+        assert image.get_ylim() == (0.5, 39.5)  # no. 0 is left out
+        assert image.get_xlim() == other.get_xlim() == (0, 3.0)
+        assert covered(other.patches[0]) == pytest.approx((0.595, 0.995))
+
+    def test_a_spectrogram_without_colour_bar(self, ax):
+        figures.plot_spectrogram(np.zeros((201, 3)), n_fft=800, ax=ax, **FRAMES, colour_bar=False)
+        assert ax.figure.axes == [ax]
+
     def test_short_waveform_is_drawn_sample_by_sample(self, ax):
         waveform = np.sin(np.arange(100))
         figures.plot_waveform(waveform, 16_000, ax, valid_samples=80)

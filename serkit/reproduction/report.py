@@ -59,38 +59,6 @@ class Item:
             return figures.save_figure(figure, self.stem, data=data, **about)
 
 
-def score_summary(run, variant=""):
-    """One row for each variant and seed of a run, whatever of it has been finished.
-
-    Parameters
-    ----------
-    run : str
-    variant : str, optional
-        Only this one is read; default all.
-
-    Returns
-    -------
-    pd.DataFrame
-        Columns ``variant, seed``; number of folds and utterances; WA and UA in percent, as mean
-        over folds (the paper's way) and over all utterances pooled.
-
-    Raises
-    ------
-    RunError, ParameterError, FoldError
-        As :func:`serkit.evaluation.check_predictions`, except for folds that are not there: the
-        column ``folds`` counts them.
-    """
-    rows = []
-    for (name, seed), table in runs.load_predictions(run, variant).groupby(["variant", "seed"]):
-        evaluation.check_predictions(table, tested_folds(table))
-        scores = metrics.pooled_and_fold_mean(table)
-        counts = {"folds": scores["n_folds"], "utterances": scores["n_utterances"]}
-        shown = ("wa_fold_mean", "ua_fold_mean", "wa_pooled", "ua_pooled")
-        percent = {score: round(100 * scores[score], 2) for score in shown}
-        rows.append({"variant": name, "seed": seed} | counts | percent)
-    return pd.DataFrame(rows)
-
-
 def checked_predictions(run, partial=False, variant=""):
     """Predictions of a run that may be averaged, and the folds to be averaged over.
 

@@ -229,7 +229,7 @@ class TestRefused:
         row = predictions.index[(predictions["fold"] == "2") & (predictions["split"] == "validation")][0]
         predictions.loc[row, "split"] = "test"
         write_folds(project, predictions, "demo")
-        for use in (report.write_report, report.score_summary):
+        for use in (report.write_report, report.checked_predictions):
             with pytest.raises(FoldError, match=r"fold 2: speaker 3F is in validation .* and in test"):
                 use("trial")
 
@@ -260,18 +260,16 @@ def test_scores_of_a_variant_are_there_though_another_one_is_damaged(project):
     write_run(project, "demo", "clean", [1, 2])
     write_run(project, "demo", "last", [1])
     next((project / "runs").rglob("corrected_last*/**/predictions.parquet")).unlink()
-    assert report.score_summary("trial", CLEAN)["variant"].tolist() == [CLEAN]
+    assert list(report.checked_predictions("trial", partial=True, variant=CLEAN)[1]) == [CLEAN]
     with pytest.raises(RunError, match=r"predictions\.parquet is missing"):
-        report.score_summary("trial")
+        report.checked_predictions("trial", partial=True)
 
 
 def test_scores_by_hand(project):
     write_run(project, "demo", "clean", [1, 2])
-    row = report.score_summary("trial").iloc[0]
-    assert (row["folds"], row["utterances"]) == (2, 16)
-    assert (row["wa_pooled"], row["ua_fold_mean"]) == (25.0, 25.0)
     scores = report.score_intervals(runs.load_predictions("trial"), {CLEAN: ["1", "2"]}).set_index("score")
-    assert scores.loc["UA", "pooled"].value == 25 and np.isnan(scores.loc["UA", "pooled"].low)  # 2 speakers
+    assert scores.loc["WA", "fold mean"].value == scores.loc["UA", "pooled"].value == 25
+    assert np.isnan(scores.loc["UA", "pooled"].low)  # 2 speakers
 
 
 def test_a_damaged_variant_leaves_the_others_alone(project):
@@ -280,9 +278,9 @@ def test_a_damaged_variant_leaves_the_others_alone(project):
     (project / "runs/trial/corrected_published_session_paper/fold=1/seed=1/predictions.parquet").write_text(
         "cut"
     )
-    assert report.score_summary("trial", CLEAN)["variant"].tolist() == [CLEAN]
+    assert list(report.checked_predictions("trial", partial=True, variant=CLEAN)[1]) == [CLEAN]
     with pytest.raises(RunError, match=r"predictions.parquet can't be read"):
-        report.score_summary("trial")
+        report.checked_predictions("trial", partial=True)
 
 
 class TestPrintedAtTheEndOfARun:

@@ -70,4 +70,4 @@ from .signals import (
     plot_waveform,
     stem_height,
 )
-from .system import show_system, system_svg
+from .system import show_system

@@ -230,4 +230,6 @@ class TestFoldPoints:
         assert saved[0] == saved[1] and len(saved[0]) == 10
         caption = json.loads(saved[0]["embedding_emotion.json"])["caption"]
         assert "seed 111, at most 300 utterances a fold" in caption
-        assert "Coloured by emotion. Five leave-one-session-out folds (120 utterances of 10 synthetic" in caption
+        assert (
+            "Coloured by emotion. Five leave-one-session-out folds (120 utterances of 10 synthetic" in caption
+        )

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
 from serkit.errors import ParameterError
-from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, legend_above
+from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, VIEW_COLOURS, legend_above
 
 MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
 WAV2VEC_HOP = 320  # samples = 20 ms between speech encoder frames
@@ -19,8 +19,10 @@ MAX_PANELS = 10  # segments drawn, 30 s, about the longest turn of IEMOCAP; or f
 PANEL_IN = 1.85  # inch, height of a row of panels
 STEM_IN = 0.9  # inch, height of a row of stems
 MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed line
+PALEST = 99  # % of the coefficients above 0 are not beyond the scale of colours
 STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
 PROBABILITIES = [f"p_{label}" for label in LABELS]
+LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
 
 
@@ -39,19 +41,50 @@ def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_sam
     waveform = _finite(waveform, "waveform", 1)
     n = len(waveform)
     if n <= MAX_LINE_POINTS:
-        ax.plot(np.arange(n) / sample_rate, waveform, color=BLUE, linewidth=0.5)
+        ax.plot(np.arange(n) / sample_rate, waveform, color=VIEW_COLOURS["speech"], linewidth=0.5)
     else:
         starts = np.linspace(0, n, MAX_LINE_POINTS // 4, endpoint=False).astype(int)
         low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
-        ax.fill_between(starts / sample_rate, low, high, step="post", color=BLUE, linewidth=0.3)
+        colours = {"color": VIEW_COLOURS["speech"], "linewidth": 0.3}
+        ax.fill_between(starts / sample_rate, low, high, step="post", **colours)
     _hatch_padding(ax, valid_samples, np.arange(n + 1) / sample_rate)
     ax.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, n / sample_rate))
     return ax
 
 
+def plot_cut(pieces, ax: Axes) -> Axes:
+    """How an utterance is cut: a line for each recipe and view, a box for each segment, padding hatched.
+
+    Parameters
+    ----------
+    pieces : pd.DataFrame
+        A row for each segment of each line: ``recipe``, ``view``, ``segment`` (0, 1, ...), ``from_s`` (where it
+        begins in the utterance), ``real_s`` (how much of it is speech) and ``offset_s`` (where that begins in it).
+    ax : Axes
+    """
+    lines = pieces.groupby(["recipe", "view"], sort=False)
+    for y, ((_, view), boxes) in enumerate(lines):
+        colour = VIEW_COLOURS["speech" if view == "waveform" else "spectrogram"]
+        for box in boxes.itertuples():
+            x = box.segment * (SEGMENT_S + 0.1)
+            whole = {"facecolor": "white", "edgecolor": "0.5", "hatch": "////"}
+            ax.broken_barh([(x, SEGMENT_S)], (y - 0.35, 0.7), **whole)
+            ax.broken_barh([(x + box.offset_s, box.real_s)], (y - 0.35, 0.7), facecolor=colour)
+            if box.real_s > LABELLED_S:
+                times = f"{box.from_s:.1f} to {box.from_s + box.real_s:.1f} s"
+                ax.text(x + box.offset_s + box.real_s / 2, y, times, ha="center", va="center", fontsize=7)
+    ax.set_yticks(range(len(lines)), [f"{recipe}: {view}" for recipe, view in lines.groups])
+    ax.set(xlabel="segments, 3 s each; hatched: padding", xlim=(0, None))
+    ax.invert_yaxis()
+    ax.spines[:].set_visible(False)
+    ax.tick_params(left=False, bottom=False, labelbottom=False)
+    return ax
+
+
 def plot_spectrogram(
-    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None
-) -> Axes:
+    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None,
+    colour_bar: bool = True,
+) -> Axes:  # fmt: skip
     """Spectrogram over time in seconds and frequency in kHz, with a colour bar in dB.
 
     Parameters
@@ -66,9 +99,12 @@ def plot_spectrogram(
     ax : Axes
     valid_frames : int or np.ndarray of bool, shape (n_frames,), optional
         How many first frames, or which, are not padding; the padding is hatched.
+    colour_bar : bool
+        False leaves it out, where panels side by side share one.
     """
     image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, valid_frames, cmap="magma")
-    ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
+    if colour_bar:
+        ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
     return ax
 
 
@@ -94,6 +130,44 @@ def plot_mfcc(mfcc: np.ndarray, *, hop_length: int, sample_rate: int, ax: Axes, 
     return ax
 
 
+def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, valid_frames=None) -> Axes:
+    """MFCC side by side on one time axis: coefficient 0 as a line, below it all others in one scale of colours.
+
+    Parameters
+    ----------
+    panels : mapping of str to np.ndarray, shape (n_frames, n_mfcc)
+        By their titles; the lengths may differ.
+    ax : Axes
+        Gives its place to the panels.
+    hop_length, sample_rate
+        As in :func:`plot_spectrogram`.
+    valid_frames : sequence of int, optional
+        How many first frames of each are not padding; the padding is hatched.
+    """
+    panels = {title: _finite(mfcc, "mfcc", 2) for title, mfcc in panels.items()}
+    shape = {"nrows": 2, "ncols": len(panels), "height_ratios": (1, 2.2)}
+    lines, images = (
+        ax.get_subplotspec().subgridspec(**shape).subplots(sharex=True, sharey="row", squeeze=False)
+    )
+    ax.set_axis_off()
+    others = np.concatenate([mfcc[:, 1:].ravel() for mfcc in panels.values()])
+    limit = float(np.percentile(np.abs(others), PALEST)) or 1.0
+    colours = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
+    valid = [None] * len(panels) if valid_frames is None else valid_frames
+    for (title, mfcc), line, below, real in zip(panels.items(), lines, images, valid, strict=True):
+        image = _draw_frames(below, mfcc.T, 1, hop_length, sample_rate, real, **colours)
+        below.set_ylim(0.5, mfcc.shape[1] - 0.5)
+        seconds = np.arange(len(mfcc)) * hop_length / sample_rate
+        line.plot(seconds, mfcc[:, 0], color=VIEW_COLOURS["mfcc"])
+        _hatch_padding(line, real, (np.arange(len(mfcc) + 1) - 0.5) * hop_length / sample_rate)
+        line.set_title(title)
+    below.set_xlim(0, max(map(len, panels.values())) * hop_length / sample_rate)
+    lines[0].set_ylabel("no. 0 (dB)")
+    images[0].set_ylabel("coefficient")
+    ax.figure.colorbar(image, ax=[*images], label="MFCC (dB)", pad=0.02, extend="both")
+    return ax
+
+
 def plot_coattention(
     weights: np.ndarray,
     ax: Axes,
@@ -105,8 +179,10 @@ def plot_coattention(
     waveform: np.ndarray | None = None,
     frame_hop: int = WAV2VEC_HOP,
     frame_width: int = WAV2VEC_WIDTH,
+    valid_s: float | None = None,
+    top: float | None = None,
 ) -> Axes:
-    """Weight of each speech encoder frame over time, in front of what was heard.
+    """Weight of each speech encoder frame as a stem over time, in front of what was heard.
 
     Parameters
     ----------
@@ -125,6 +201,10 @@ def plot_coattention(
         Background instead of the spectrogram.
     frame_hop, frame_width : int
         Of the speech encoder, in samples; those of wav2vec 2.0 unless given.
+    valid_s : float, optional
+        Where the speech of the background ends, in seconds; the padding after it is shaded.
+    top : float, optional
+        Largest weight on the y-axis: one for all panels that are compared. Default that of these weights.
 
     Raises
     ------
@@ -136,19 +216,27 @@ def plot_coattention(
         raise ParameterError("background: expected spectrogram_db=... or waveform=...; give exactly one")
     if waveform is not None:
         plot_waveform(waveform, sample_rate, ax)
+        end_s = len(waveform) / sample_rate
         for artist in (*ax.lines, *ax.collections):
             artist.set_color("0.7")
     else:
         image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r")
         low, high = image.get_clim()
         image.set_clim(low, high + 0.6 * (high - low))  # pale enough for the weights to stand out
+        n_rows, n_frames = image.get_array().shape
+        end_s = n_frames * hop_length / sample_rate
+        ax.set(xlim=(0, end_s), ylim=(0, n_rows * sample_rate / n_fft / 1000))  # to the last tick
+    if valid_s is not None and valid_s < end_s:
+        ax.axvspan(valid_s, end_s, color="0.88", linewidth=0)
+        ax.annotate("padding", (valid_s, 1), (3, -3), ax.get_xaxis_transform(), "offset points", va="top", color="0.4",
+                    fontsize=7)  # fmt: skip
     front = ax.twinx()
     seconds = (np.arange(len(weights)) * frame_hop + frame_width / 2) / sample_rate
-    front.plot(seconds, weights, color=VERMILLION, linewidth=1.0)
+    front.vlines(seconds, 0, weights, color=VERMILLION, linewidth=1.0)
     front.set_ylabel("co-attention weight", color=VERMILLION)
     front.tick_params(axis="y", colors=VERMILLION)
     front.spines["right"].set(visible=True, color=VERMILLION)
-    front.set_ylim(min(0.0, 1.05 * weights.min()), 1.05 * weights.max() or 1.0)
+    front.set_ylim(min(0.0, 1.05 * weights.min()), 1.05 * (top or weights.max()) or 1.0)
     return ax
 
 
@@ -168,7 +256,7 @@ def plot_attention(attention, figure: Figure) -> Figure:
     """Co-attention weights over the spectrogram of each segment of an utterance, in one picture.
 
     All panels share one scale of weights, so that a segment that hardly counts looks like it.
-    Times are those within the segment; the title says where it lies and what it was taken for.
+    Times are those within the segment; the title says where it lies and how it was classified. Padding is shaded.
 
     Parameters
     ----------
@@ -187,11 +275,11 @@ def plot_attention(attention, figure: Figure) -> Figure:
     rows = attention.segments.to_dict("records")[:MAX_PANELS]
     for number, (ax, row) in enumerate(zip(panels.flat, rows, strict=False)):
         weights, spectrogram = attention.weights[number], attention.spectrogram[number]
-        plot_coattention(weights, ax, sample_rate=SAMPLE_RATE, spectrogram_db=spectrogram)
+        about = {"valid_s": row["end_s"] - row["start_s"], "top": top}
+        plot_coattention(weights, ax, sample_rate=SAMPLE_RATE, spectrogram_db=spectrogram, **about)
         front = figure.axes[-1]
-        front.set_ylim(0, 1.05 * top)
-        share = max(row[name] for name in PROBABILITIES)
-        ax.set_title(f"{row['start_s']:.1f}–{row['end_s']:.1f} s: {row['emotion']} {share:.0%}")
+        percent = 100 * max(row[name] for name in PROBABILITIES)
+        ax.set_title(f"{row['start_s']:.1f}–{row['end_s']:.1f} s: {row['emotion']} {percent:.0f} %")
         ax.set_xlabel("time in the segment (s)")
         if number % n_columns > 0:  # the y-axes are named at the edges of the picture only
             ax.set_ylabel("")
@@ -214,7 +302,7 @@ def stem_height(n_folds):
 
 
 def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
-    """Co-attention weights of folds and of single segments as stems, a row for each fold, all on one scale.
+    """Co-attention weights of folds and of single segments as stems: a row for each fold, with one scale.
 
     Grey rises with the share of segments in which a frame is padding.
 
@@ -227,7 +315,7 @@ def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
     """
     folds = list(stems.groupby("fold", sort=False))[:MAX_PANELS]
     grid = ax.get_subplotspec().subgridspec(len(folds), folds[0][1]["panel"].nunique())
-    panels = grid.subplots(sharex=True, sharey=True, squeeze=False)
+    panels = grid.subplots(sharex=True, sharey="row", squeeze=False)
     ax.set_axis_off()
     for line, (_, rows) in zip(panels, folds, strict=True):
         for panel, (title, part) in zip(line, rows.groupby("panel", sort=False), strict=True):
@@ -238,7 +326,7 @@ def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
             panel.vlines(part["time_s"], part["low"], part["high"], **spread)
             panel.vlines(part["time_s"], 0, part["weight"], color=BLUE, linewidth=0.6, label="weight")
             panel.set_title(title, fontsize=7, pad=2)
-    panel.set(xlim=(0, SEGMENT_S), ylim=(0, 1.05 * stems[["weight", "high"]].max().max() or 1.0))
+        panel.set(xlim=(0, SEGMENT_S), ylim=(0, 1.05 * rows[["weight", "high"]].max().max() or 1.0))
     ax.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     ax.figure.supxlabel("time in the segment (s)", fontsize=8)
     ax.figure.supylabel("co-attention weight", fontsize=8)

@@ -16,14 +16,15 @@ from IPython import get_ipython
 from IPython.display import Audio, display
 from ipywidgets import FloatSlider, IntSlider, interactive
 from matplotlib.axes import Axes
+from scipy.signal import lfilter
 
 from serkit import corpora, figures, runs
-from serkit.constants import GUIDED, LABELS, MIN_SAMPLES, SAMPLE_RATE
+from serkit.constants import GUIDED, HOP_LENGTH, LABELS, MIN_SAMPLES, N_FFT, PREEMPHASIS, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, check_range
 from serkit.evaluation.attention import correlations
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
-from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION
+from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, VIEW_COLOURS
 from serkit.folds import task_rows
 from serkit.metrics import confusion_matrix
 from serkit.training.encoder_states import real_frames
@@ -32,6 +33,7 @@ PEAK = 0.9  # of full scale, where players are brought to equal peaks
 SCREEN_DPI = 130  # a page of 7 inches fits beside JupyterLab's file browser
 LOBE_POINTS = 2**16  # of the transform that shows a window's lobes: 0.24 Hz apart
 EXAMPLE_S = 6.0  # s, length of the utterance that is shown when no recording is given
+PYIN = {"fmin": 60, "fmax": 500, "frame_length": 1024}  # Hz, of voices; samples, two periods of the lowest
 TELEPHONE_HZ = 8000
 
 
@@ -448,22 +450,76 @@ def split_at(waveform, frequency):
     return (waveform - above).astype(np.float32), above.astype(np.float32)
 
 
-def plot_window(frame, window, ax: Axes) -> Axes:
-    """One frame, the window that it is multiplied with, and what is left.
+def pitch(waveform):
+    """Pitch of each frame of 10 ms in Hz by pYIN, NaN where no voice is found.
+
+    Parameters
+    ----------
+    waveform : np.ndarray, shape (num_samples,)
+        At 16 kHz.
+
+    Returns
+    -------
+    np.ndarray, shape (1 + num_samples // 160,)
+    """
+    import librosa  # here: it takes a second, and most notebooks don't need it
+
+    found, *_ = librosa.pyin(waveform, **PYIN, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
+    return found
+
+
+def sound_of_bands(level, bands, *, hop_length):
+    """A sound whose mel bands have these levels after pre-emphasis; its phases are guessed (Griffin and Lim).
+
+    Parameters
+    ----------
+    level : np.ndarray, shape (n_frames, n_mels)
+        In dB.
+    bands : np.ndarray, shape (n_mels, n_fft // 2 + 1)
+        The filters, as :func:`plot_mel_bands` takes them.
+    hop_length : int
+        In samples at 16 kHz.
+
+    Returns
+    -------
+    np.ndarray, shape (num_samples,)
+        At nine tenths of full scale: its own level is lost with the phases.
+    """
+    import librosa
+
+    power = np.maximum(10 ** (level / 10) @ np.linalg.pinv(bands).T, 0)  # (n_frames, n_fft // 2 + 1)
+    sound = librosa.griffinlim(np.sqrt(power).T, n_iter=16, hop_length=hop_length, random_state=0)
+    sound = lfilter([1.0], [1.0, -PREEMPHASIS], sound)
+    return sound * PEAK / np.abs(sound).max(initial=1e-9)
+
+
+def plot_frame(frame, window, ax: Axes) -> Axes:
+    """One frame with its window; its middle 20 ms; its power spectrum up to 1.5 kHz.
 
     Parameters
     ----------
     frame, window : np.ndarray, shape (num_samples,)
         At 16 kHz; the window lies between 0 and 1.
     ax : Axes
+        Gives its place to three panels.
     """
+    whole, middle, comb = ax.get_subplotspec().subgridspec(1, 3).subplots()
+    ax.set_axis_off()
     milliseconds = 1000 * np.arange(len(frame)) / SAMPLE_RATE
-    peak = np.abs(frame).max() or 1.0
-    ax.plot(milliseconds, frame / peak, color="0.7", linewidth=0.6, label="frame")
-    ax.plot(milliseconds, frame * window / peak, color=BLUE, linewidth=0.6, label="windowed")
-    ax.plot(milliseconds, window, color=VERMILLION, label="window")
-    ax.set(xlabel="time in the frame (ms)", ylabel="amplitude, peak = 1", xlim=(0, milliseconds[-1]))
-    return figures.legend_above(ax)
+    shape = frame / (np.abs(frame).max() or 1.0)
+    whole.plot(milliseconds, shape, color="0.7", linewidth=0.6, label="frame")
+    whole.plot(milliseconds, shape * window, color=BLUE, linewidth=0.6, label="windowed")
+    whole.plot(milliseconds, window, color=VERMILLION, label="window")
+    whole.set(xlabel="time in the frame (ms)", ylabel="amplitude, peak = 1", xlim=(0, milliseconds[-1]))
+    figures.legend_above(whole)
+    near = slice(max(len(frame) // 2 - 160, 0), len(frame) // 2 + 160)
+    middle.plot(milliseconds[near], shape[near], color=BLUE)
+    middle.set(xlabel="time in the frame (ms)", title="its middle", xlim=milliseconds[near][[0, -1]])
+    level = 20 * np.log10(np.abs(np.fft.rfft(frame * window)) + 1e-5)
+    comb.plot(np.linspace(0, SAMPLE_RATE / 2, len(level)), level, color=BLUE, linewidth=0.8)
+    comb.set(xlabel="frequency (Hz)", ylabel="power (dB)", title="its spectrum", xlim=(0, 1500))
+    comb.set_ylim(np.percentile(level, 1) - 3, None)
+    return ax
 
 
 def plot_mel_bands(bands, ax: Axes, *, every=8) -> Axes:
@@ -484,6 +540,38 @@ def plot_mel_bands(bands, ax: Axes, *, every=8) -> Axes:
     return ax
 
 
+def plot_steps(spectrum, bands, envelope, coefficients, kept, ax: Axes) -> Axes:
+    """From the spectrum of one frame to its MFCC: the mel bands, the envelope in them, the coefficients.
+
+    Parameters
+    ----------
+    spectrum : np.ndarray, shape (n_fft // 2 + 1,)
+        Levels in dB, from 0 to 8000 Hz.
+    bands, envelope : np.ndarray, shape (n_mels,)
+        Levels of the mel bands in dB, and what the kept coefficients make of them.
+    coefficients : np.ndarray, shape (n_mels,)
+        All of them; only the first ``kept`` are coloured.
+    kept : int
+    ax : Axes
+        Gives its place to three panels.
+    """
+    left, middle, right = ax.get_subplotspec().subgridspec(1, 3, width_ratios=(1.3, 1.3, 1)).subplots()
+    ax.set_axis_off()
+    kilohertz, purple = np.linspace(0, SAMPLE_RATE / 2000, len(spectrum)), VIEW_COLOURS["mfcc"]
+    left.plot(kilohertz, spectrum, color="0.3", linewidth=0.5)
+    left.set(xlabel="frequency (kHz)", ylabel="power (dB)", xticks=(0, 2, 4, 6, 8), xlim=(0, 8))
+    left.set_ylim(np.percentile(spectrum, 1) - 3, None)  # single gaps in it reach far lower
+    middle.plot(bands, color=purple, linewidth=0.8, label="mel bands")
+    middle.plot(envelope, color=VERMILLION, label=f"from the first {kept}")
+    middle.set(xlabel="mel band", ylabel="level (dB)", xlim=(0, len(bands) - 1))
+    figures.legend_above(middle)
+    numbers = np.arange(1, len(coefficients))
+    right.bar(numbers, coefficients[1:], color=np.where(numbers < kept, purple, "0.75"), width=1.0)
+    right.set(xlabel="coefficient (purple: kept)", ylabel="MFCC (dB)", xlim=(0, None))
+    right.set_title(f"coefficient 0: {coefficients[0]:.0f} dB".replace("-", "−"), fontsize=7)
+    return ax
+
+
 def plot_lobes(windows_ms, ax: Axes, *, span=250.0) -> Axes:
     """What one pure tone becomes in the spectrum, for Hamming windows of several lengths.
 
@@ -500,7 +588,8 @@ def plot_lobes(windows_ms, ax: Axes, *, span=250.0) -> Axes:
     for ms, colour in zip(windows_ms, (ORANGE, BLUE, VERMILLION, *OTHER_COLOURS), strict=False):
         lobe = np.abs(np.fft.fftshift(np.fft.fft(np.hamming(round(ms * SAMPLE_RATE / 1000)), LOBE_POINTS)))
         ax.plot(hz[near], 20 * np.log10(lobe[near] / lobe.max() + 1e-6), color=colour, label=f"{ms:g} ms")
-    ax.set(xlabel="distance from the tone (Hz)", ylabel="level (dB)", xlim=(-span, span), ylim=(-60, 3))
+    ax.set(xlabel="distance from the tone (Hz)", ylabel="level (dB)", xlim=(-span, span))
+    ax.set_ylim(-42, 2)  # a Hamming window's side lobes lie below
     return figures.legend_above(ax)
 
 
@@ -516,6 +605,55 @@ def plot_picture(pixels, ax: Axes) -> Axes:
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, aspect="auto")
     ax.set(xlabel="pixel column", ylabel="pixel row")
     ax.spines[:].set_visible(True)
+    return ax
+
+
+def plot_narrow(spectrogram_db, ax: Axes, *, title, n_fft=N_FFT, pitch_hz=None) -> Axes:
+    """A spectrogram at the usual hop as one of several panels, without a colour bar, with the pitch drawn over it.
+
+    Parameters
+    ----------
+    spectrogram_db : np.ndarray, shape (n_bins, n_frames)
+        From :func:`serkit.features.log_spectrogram`.
+    ax : Axes
+        Labels are left out where a neighbour has the same.
+    title : str
+    n_fft : int
+    pitch_hz : np.ndarray, shape (n_frames,), optional
+        From :func:`pitch`.
+    """
+    size = {"hop_length": HOP_LENGTH, "sample_rate": SAMPLE_RATE, "n_fft": n_fft}
+    figures.plot_spectrogram(spectrogram_db, ax=ax, **size, colour_bar=False)
+    if pitch_hz is not None:
+        seconds = np.arange(len(pitch_hz)) * HOP_LENGTH / SAMPLE_RATE
+        ax.plot(seconds, pitch_hz / 1000, color=VIEW_COLOURS["spectrogram"], linewidth=1.5)
+    ax.set_title(title)
+    ax.label_outer()
+    return ax
+
+
+def plot_filters(filters, maps, ax: Axes) -> Axes:
+    """Filters of a convolution, and below each what it answers to in several pictures.
+
+    Parameters
+    ----------
+    filters : array, shape (n_filters, height, width)
+    maps : mapping of str to array, shape (n_filters, rows, columns)
+        By the name of the picture; all on one scale, symmetric about 0.
+    ax : Axes
+        Gives its place to the panels.
+    """
+    panels = ax.get_subplotspec().subgridspec(1 + len(maps), len(filters)).subplots()
+    ax.set_axis_off()
+    largest = max(float(abs(of_picture).max()) for of_picture in maps.values())
+    rows = {"filter": filters, **maps}
+    for line, (name, pictures) in zip(panels, rows.items(), strict=True):
+        limit = float(abs(filters).max()) if name == "filter" else largest
+        for panel, picture in zip(line, pictures, strict=True):
+            panel.imshow(picture, cmap="PuOr_r", vmin=-limit, vmax=limit)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+        line[0].set_ylabel(name)
     return ax
 
 

@@ -19,12 +19,13 @@ import pandas as pd
 
 from serkit import figures, runs
 from serkit.constants import LABELS
-from serkit.errors import AudioError, SerkitError
+from serkit.errors import AudioError, SerkitError, WeightsError
 from serkit.features import audio
 from serkit.predict import Prediction, describe_training, newest_model, open_predictor
 from serkit.widgets.lecture import picture, player, segment_table, wav_bytes
 
 PLAYER_S = 60  # s that a player holds; an hour would make the notebook 150 MB
+STRETCHES_PER_S = 50  # of sound as it is read
 STRETCHES = 2400  # of the outline: more than a picture has columns
 MAX_ROWS = 40  # segments shown as a table: two minutes
 MAX_BYTES = 2 * 2**30  # of one file; a day of telephone speech, three hours of a CD
@@ -52,7 +53,7 @@ class Analysis:
         if any(notice.kind == "silence" for notice in self.prediction.notices):
             return "no answer: the recording is silent"
         order = sorted(LABELS, key=self.prediction.utterance.get, reverse=True)
-        first, second = (f"{label} {self.prediction.utterance[label]:.0%}" for label in order[:2])
+        first, second = (f"{label} {100 * self.prediction.utterance[label]:.0f} %" for label in order[:2])
         return f"{first}, then {second}"
 
     @property
@@ -139,8 +140,18 @@ def open_recogniser(run, model="", device="auto"):
         If the model or the device can't be used.
     """
     runs.quiet_libraries()
-    chosen = runs.project_home() / Path(model).expanduser()
-    return Recogniser(chosen if model else newest_model(getattr(run, "name", run)), device)
+    if not model:
+        return Recogniser(newest_model(getattr(run, "name", run)), device)
+    folder = runs.project_home() / Path(model).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        inside = sorted(folder.rglob("model/config.json"))
+        example = (
+            runs.show_path(inside[0].parent) if inside else "runs/<run>/<variant>/fold=<f>/seed=<s>/model"
+        )
+        raise WeightsError(
+            f'{model} is not the folder of a model; set model = "{example}", or model = "" for the newest one of the run'
+        )
+    return Recogniser(folder, device)
 
 
 def compare(analyses):
@@ -295,7 +306,7 @@ class VoicePanel(widgets.VBox):
             self.answer.value = as_html(self.recogniser.analyse_file(path, name))
         except (SerkitError, KeyboardInterrupt) as error:
             said = escape(str(error) or "interrupted; nothing was kept")
-            self.answer.value = f'<p class="serkit-problem"><b>Not possible.</b> {said}</p>'
+            self.answer.value = f'<p class="serkit-problem"><b>Not possible:</b> {said}</p>'
 
 
 def _draw(analysis):
@@ -313,10 +324,18 @@ def _draw(analysis):
 
 def _listen(path):
     """The sound for a player, and the outline for a picture; what is held does not grow like the recording."""
-    with audio.open_sound(path) as sound:
-        rate, step = sound.samplerate, -(-sound.frames // STRETCHES)
-        head = audio.downmix(audio.read_channels(sound, PLAYER_S * rate))
-        sound.seek(0)
-        stretches = map(audio.downmix, sound.blocks(step, dtype="float32", always_2d=True))
-        outline = np.array([(stretch.min(), stretch.max()) for stretch in stretches])
-    return audio.resample(head, rate), outline.ravel(), 2 * rate / step
+    head, lowest, highest = [], [], []
+    for sound in audio.open_sounds(path):
+        rate = sound.samplerate
+        while len(channels := audio.read_channels(sound, -(-rate // STRETCHES_PER_S))):
+            mono = audio.downmix(channels)
+            head += [mono] if len(head) < PLAYER_S * STRETCHES_PER_S else []
+            lowest.append(mono.min())
+            highest.append(mono.max())
+    first = np.arange(0, len(lowest), -(-len(lowest) // STRETCHES))
+    outline = np.column_stack([np.minimum.reduceat(lowest, first), np.maximum.reduceat(highest, first)])
+    return (
+        audio.resample(np.concatenate(head), rate),
+        outline.ravel(),
+        2 * STRETCHES_PER_S * len(first) / len(lowest),
+    )

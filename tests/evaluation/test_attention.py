@@ -206,7 +206,7 @@ class TestTables:
         row, _ = look(network(np.arange(149.0)), sounds())
         text = attention.attention_text(pd.DataFrame([row]), worth)
         assert pd.Series(text).str.contains(said).item(), text
-        assert f"changes by {interval[0]:+.1f}" in text and "nan" not in text
+        assert f"changes by {interval[0]:+.1f}".replace("-", "−") in text and "nan" not in text
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +267,7 @@ class TestFinishedFolds:
         assert not stems()
         evaluation.look_into("trial", VARIANT)
         items = stems()
-        assert list(items) == [
-            f"{name}_{VARIANT}" for name in ("attention", "attention_worth", "attention_weights")
-        ]
+        assert list(items) == ["attention", "attention_worth", "attention_weights"]
         for item in items.values():
             assert all(path.is_file() for path in item.save("trial"))
 

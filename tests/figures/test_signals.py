@@ -30,7 +30,7 @@ def covered(patch):
     return edges[chosen[0]], edges[chosen[-1] + 1]
 
 
-def test_stems_share_one_scale_and_padding_is_shaded(ax):
+def test_stems_of_a_fold_share_a_scale_and_padding_is_shaded(ax):
     """Two folds of two frames: a mean whose last frame is padding in every second segment, and a segment."""
     rows = [
         (fold, panel, time_s, weight, high, padding)
@@ -45,12 +45,31 @@ def test_stems_share_one_scale_and_padding_is_shaded(ax):
     panels = ax.figure.axes[1:]
     titles = [panel.get_title() for panel in panels]
     assert titles[::2] == ["fold 1: mean of 8 segments", "fold 2: mean of 8 segments"]
-    for panel in panels:
-        assert panel.get_ylim() == pytest.approx((0, 1.05 * 8)) and panel.get_xlim() == (0, 3)
+    for panel, top in zip(panels, (8, 8, 2, 2), strict=True):
+        assert panel.get_ylim() == pytest.approx((0, 1.05 * top)) and panel.get_xlim() == (0, 3)
         np.testing.assert_allclose(panel.patches[0].get_data().values, [0, 0.5])
     first = panels[0].collections[1].get_segments()
     np.testing.assert_allclose(first, [[[0.75, 0], [0.75, 4]], [[2.25, 0], [2.25, 0]]])
     assert figures.stem_height(10) == figures.stem_height(24)
+
+
+def test_a_cut_utterance_is_boxes_with_speech_in_them(ax):
+    """2 s in a segment of 3 s, on the left in one view and on the right in the other; too short for its times below."""
+    names = ["recipe", "view", "segment", "from_s", "real_s", "offset_s"]
+    pieces = [("a", "spectrogram, MFCC", 0, 0.0, 2.0, 0.0), ("a", "waveform", 0, 0.0, 2.0, 1.0)]
+    pieces += [("b", "waveform", 0, 0.0, 3.0, 0.0), ("b", "waveform", 1, 3.0, 0.5, 0.0)]
+    figures.plot_cut(pd.DataFrame(pieces, columns=names), ax)
+    boxes = [bars.get_paths()[0].get_extents().bounds for bars in ax.collections]
+    np.testing.assert_allclose([box[:3:2] for box in boxes[0::2]], [(0, 3), (0, 3), (0, 3), (3.1, 3)])
+    np.testing.assert_allclose([box[:3:2] for box in boxes[1::2]], [(0, 2), (1, 2), (0, 3), (3.1, 0.5)])
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "a: spectrogram, MFCC",
+        "a: waveform",
+        "b: waveform",
+    ]
+    assert [text.get_text() for text in ax.texts] == ["0.0 to 2.0 s", "0.0 to 2.0 s", "0.0 to 3.0 s"]
+    speech = {mpl.colors.to_hex(bars.get_facecolor()[0]).upper() for bars in ax.collections[1::2]}
+    assert speech == {figures.VIEW_COLOURS["spectrogram"], figures.VIEW_COLOURS["speech"]}
 
 
 class TestSignals:
@@ -79,6 +98,25 @@ class TestSignals:
         assert ax.images[0].get_array().shape == (40, 300)
         assert covered(ax.patches[0]) == pytest.approx((-0.005, 0.995))
 
+    def test_mfcc_panels(self):
+        """Coefficient 0 is a line; the scale of colours holds 99 % of all others."""
+        long, short = np.zeros((300, 40)), np.zeros((100, 40))
+        long[:, 0], long[:, 1:] = -400, 10
+        short[:, 1:], short[0, 5] = -10, -500
+        figure = Figure()
+        panels = {"long": long, "short": short}
+        figures.plot_mfcc_panels(panels, figure.subplots(), **FRAMES, valid_frames=[300, 60])
+        line, _, image, other = figure.axes[1:5]
+        assert line.get_title() == "long" and set(line.lines[0].get_ydata()) == {-400}
+        assert image.images[0].get_clim() == other.images[0].get_clim() == (-10, 10)
+        assert image.get_ylim() == (0.5, 39.5)  # no. 0 is left out
+        assert image.get_xlim() == other.get_xlim() == (0, 3.0)
+        assert covered(other.patches[0]) == pytest.approx((0.595, 0.995))
+
+    def test_a_spectrogram_without_colour_bar(self, ax):
+        figures.plot_spectrogram(np.zeros((201, 3)), n_fft=800, ax=ax, **FRAMES, colour_bar=False)
+        assert ax.figure.axes == [ax]
+
     def test_short_waveform_is_drawn_sample_by_sample(self, ax):
         waveform = np.sin(np.arange(100))
         figures.plot_waveform(waveform, 16_000, ax, valid_samples=80)
@@ -98,15 +136,25 @@ class TestSignals:
         weights[10] = 2.0
         figures.plot_coattention(weights, ax, sample_rate=16_000, waveform=np.zeros(48_000))
         front = ax.figure.axes[-1]
-        seconds, drawn = front.lines[0].get_data()
+        stems = np.array(front.collections[0].get_segments())  # (frames, ends, x and y)
         # frame 10 looks at samples 3200 to 3600
-        assert seconds[np.argmax(drawn)] == pytest.approx(3400 / 16_000)
-        assert len(drawn) == 149
+        assert stems[10].ravel() == pytest.approx([3400 / 16_000, 0, 3400 / 16_000, 2])
+        assert len(stems) == 149 and (stems[:, 1, 1] > 0).sum() == 1
 
     def test_coattention_over_spectrogram(self, ax):
         spectrogram = np.zeros((200, 300))
         figures.plot_coattention(np.ones(149), ax, spectrogram_db=spectrogram, n_fft=800, **FRAMES)
         assert ax.images[0].get_extent()[1] == pytest.approx(2.995)
+        assert (ax.get_xlim(), ax.get_ylim()) == ((0, 3.0), (0, 4.0))  # so that the last ticks are drawn
+        assert not ax.texts
+
+    def test_panels_that_are_compared_share_a_scale_and_padding_is_shaded(self, ax):
+        figures.plot_coattention(
+            np.ones(149), ax, sample_rate=16_000, waveform=np.zeros(48_000), valid_s=1.2, top=10.0
+        )
+        assert ax.figure.axes[-1].get_ylim() == (0, 10.5)
+        shade = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+        assert (shade.x0, shade.x1) == pytest.approx((1.2, 3.0)) and ax.texts[0].get_text() == "padding"
 
     def test_errors(self, ax):
         with pytest.raises(ParameterError, match="give exactly one"):

@@ -75,12 +75,55 @@ class TestSplit:
         np.testing.assert_allclose(above, high, atol=1e-6)
 
 
+class TestPitch:
+    def test_of_a_buzz_and_of_noise(self):
+        buzz = np.where(np.arange(8000) % 80 == 0, 1.0, 0.0)  # 200 pulses a second
+        found = lecture.pitch(buzz)
+        assert len(found) == 51
+        np.testing.assert_allclose(found[10:-10], 200, rtol=0.01)
+        assert np.isnan(lecture.pitch(np.random.default_rng(1).normal(0, 0.1, 8000))).mean() > 0.5
+
+
+class TestSoundOfBands:
+    def test_a_tone_comes_back_where_it_was(self):
+        """Bands of 500 Hz, as rectangles: all power in the third, from 1000 to 1500 Hz."""
+        bands = np.repeat(np.eye(16), 16, axis=1)  # 256 of the 257 bins of a 512-point transform
+        bands = np.pad(bands, ((0, 0), (0, 1)))
+        level = np.full((200, 16), -100.0)
+        level[:, 2] = 0.0
+        sound = lecture.sound_of_bands(level, bands, hop_length=160)
+        assert len(sound) == 199 * 160 and np.abs(sound).max() == pytest.approx(0.9)
+        power = np.abs(np.fft.rfft(sound)) ** 2
+        hz = np.fft.rfftfreq(len(sound), 1 / 16_000)
+        inside = (hz > 950) & (hz < 1550)  # the window of 32 ms blurs by some bins
+        assert power[inside].sum() > 0.95 * power.sum()
+
+
 class TestPlots:
-    def test_window(self, ax):
-        lecture.plot_window(np.array([0.0, 2.0, -4.0]), np.array([0.0, 1.0, 0.5]), ax)
-        frame, windowed, window = (line.get_ydata().tolist() for line in ax.lines)
-        assert (frame, windowed, window) == ([0.0, 0.5, -1.0], [0.0, 0.5, -0.5], [0.0, 1.0, 0.5])
-        assert ax.lines[0].get_xdata().tolist() == [0.0, 0.0625, 0.125]  # ms at 16 kHz
+    def test_frame(self):
+        """A tone of 200 Hz in 128 ms: 20 ms in the middle are four periods."""
+        frame, window = np.sin(2 * np.pi * 200 * np.arange(2048) / 16_000), np.hanning(2048)
+        figure = Figure()
+        lecture.plot_frame(2 * frame, window, figure.subplots())
+        whole, middle, comb = figure.axes[1:]
+        np.testing.assert_allclose(whole.lines[1].get_ydata(), frame * window, atol=1e-4)
+        milliseconds, near = middle.lines[0].get_data()
+        assert len(near) == 320 and milliseconds[0] == pytest.approx(54.0)
+        np.testing.assert_allclose(near[80:], near[:-80], atol=1e-9)  # 5 ms later it is the same
+        hz, level = comb.lines[0].get_data()
+        assert hz[np.argmax(level)] == pytest.approx(200, abs=4)  # bins are 7.8 Hz apart
+
+    def test_steps(self):
+        figure = Figure()
+        bands, coefficients = np.array([1.0, 2.0, 3.0]), np.array([-7.0, 5.0, 4.0])
+        lecture.plot_steps(np.zeros(9), bands, bands + 1, coefficients, 2, figure.subplots())
+        left, middle, right = figure.axes[1:]
+        assert left.lines[0].get_xdata().tolist() == list(range(9))  # kHz
+        assert middle.lines[1].get_ydata().tolist() == [2, 3, 4]
+        assert [bar.get_height() for bar in right.patches] == [5, 4]
+        first, second = (bar.get_facecolor() for bar in right.patches)
+        assert first != second and second[0] == second[1] == second[2]  # grey: not kept
+        assert right.get_title() == "coefficient 0: −7 dB"
 
     def test_mel_bands(self, ax):
         lecture.plot_mel_bands(2 * np.eye(5), ax, every=2)
@@ -103,6 +146,21 @@ class TestPlots:
     def test_picture(self, ax):
         lecture.plot_picture(np.full((256, 384), 128.0), ax)
         assert ax.images[0].get_clim() == (0, 255)
+
+    def test_narrow(self, ax):
+        lecture.plot_narrow(np.zeros((76, 3)), ax, title="sad", pitch_hz=np.array([np.nan, 200.0, 210.0]))
+        assert ax.figure.axes == [ax]  # no colour bar
+        seconds, kilohertz = ax.lines[0].get_data()
+        np.testing.assert_allclose(seconds, [0, 0.01, 0.02])
+        np.testing.assert_allclose(kilohertz, [np.nan, 0.2, 0.21])
+
+    def test_filters_and_what_they_answer(self):
+        figure, maps = Figure(), {"a": np.ones((2, 3, 4)), "b": -2 * np.ones((2, 3, 4))}
+        lecture.plot_filters(5 * np.ones((2, 11, 11)), maps, figure.subplots())
+        panels = figure.axes[1:]
+        assert [panel.get_ylabel() for panel in panels[::2]] == ["filter", "a", "b"]
+        assert [panel.images[0].get_clim()[1] for panel in panels] == [5, 5, 2, 2, 2, 2]
+        assert panels[4].images[0].get_array().tolist() == [[-2.0] * 4] * 3
 
     def test_fields(self, ax):
         lecture.plot_fields(np.ones(48_000, np.float32), ax, field=400, hop=320, first=50, n_frames=3)
@@ -314,9 +372,12 @@ class TestSliders:
 
     def test_a_program_gets_the_picture_of_the_parameters(self):
         drawn = []
-        lecture.sliders(
-            lambda **values: drawn.append(values), n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1)
-        )
+
+        def draw(**values):
+            drawn.append(values)
+            return len(drawn)
+
+        assert lecture.sliders(draw, n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1)) == 1
         assert drawn == [{"n_mfcc": 40, "short_s": 2.0}]
 
     def test_a_moved_slider_draws_again(self, live):
@@ -324,8 +385,10 @@ class TestSliders:
 
         def draw(n_mfcc, short_s):
             drawn.append((n_mfcc, short_s))
+            return drawn[-1]
 
-        lecture.sliders(draw, n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1))
+        first = lecture.sliders(draw, n_mfcc=(40, 5, 60, 1), short_s=(2.0, 0.5, 2.9, 0.1))
+        assert first == (40, 2.0)
         n_mfcc, short_s = live[0].children[:2]
         n_mfcc.value, short_s.value = 13, 1.5
         assert drawn[-1] == (13, 1.5)

@@ -70,6 +70,8 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
 
         # notebooks run in the project, not here
         root = str(Path(root).expanduser().resolve()) if root else ""
+        if (folder := Path(settings.get("speech_encoder") or "").expanduser()).is_dir() and folder.name:
+            settings["speech_encoder"] = str(folder.resolve())
         return reproduce(
             run, grid=grid, corpus=corpus, root=root, check=self.iemocap_check, skip_broken=self.skip_broken,
             dry_run=self.dry_run, jobs=self.jobs, scheduler=self.scheduler, **settings,

@@ -15,7 +15,7 @@ from typing import get_args
 
 from serkit import recipe as recipes
 from serkit.constants import CORPORA, FUSIONS, PUBLISHED_TRAINING, VIEW_SETS
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, RunError
 from serkit.folds import GROUPINGS, SELECTIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
@@ -192,6 +192,9 @@ class Experiment:
 SETTINGS = {field.name: field for field in fields(Experiment)}  # by name, as they were declared
 
 
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
 def convert(name, value):
     """A value of a setting in its declared type, checked.
 
@@ -224,7 +227,7 @@ def check_names(names, known):
 def expectation(field):
     """What a setting may be, in words; ``field`` as in ``SETTINGS``."""
     about, kind = field.metadata, _kind(field)
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    words = WORDS[kind]
     if about["choices"]:
         words = f"one of {', '.join(about['choices'])}"
     elif about["between"]:
@@ -288,10 +291,49 @@ def key_of(parameters):
     return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
 
+MARKER = "notebooks/01_prepare_corpus.ipynb"  # the project is where it lies
+
+
 def project_home():
-    """The folder that holds ``notebooks/``, ``data/`` and ``runs/``, from anywhere inside it."""
-    here, marker = Path.cwd(), "notebooks/01_prepare_corpus.ipynb"
-    return next((folder for folder in (here, *here.parents) if (folder / marker).is_file()), here)
+    """The folder that holds ``notebooks/``, ``data/`` and ``runs/``, from anywhere inside it; else the current one."""
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / MARKER).is_file()), here)
+
+
+def require_project():
+    """Refuse to work outside of the project: results would land where nobody looks for them.
+
+    Raises
+    ------
+    RunError
+        Naming the folder.
+    """
+    if not (project_home() / MARKER).is_file():
+        raise RunError(
+            f"{Path.cwd()} is not inside the project folder: no {MARKER} here or above; start it there, or give "
+            "papermill --cwd FOLDER"
+        )
+
+
+def declared(names):
+    """Bring a notebook's parameters to the types that its cell of parameters declares; papermill guesses them.
+
+    Parameters
+    ----------
+    names : dict
+        Of the notebook, with the annotations of that cell. Changed in place.
+
+    Raises
+    ------
+    ParameterError
+        Naming the first that can't be.
+    """
+    for name, kind in names.get("__annotations__", {}).items():
+        if kind in WORDS and isinstance(names.get(name), int | float | str):
+            try:
+                names[name] = _parsed(kind, names[name])
+            except (TypeError, ValueError, OverflowError):
+                raise ParameterError(f"{name}={shown(names[name])}, expected {WORDS[kind]}") from None
 
 
 def show_path(path):

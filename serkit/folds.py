@@ -175,7 +175,11 @@ def fold_table(folds):
 
 
 def find_fold(folds, name):
-    """The fold of that name; the message of the ParameterError lists the names there are."""
+    """The fold of that name; the message of the ParameterError lists the names there are.
+
+    papermill makes a number of ``01``: zeros in front may be missing.
+    """
     named = {fold.name: fold for fold in folds}
-    check_choice("fold", str(name), named)
-    return named[str(name)]
+    wanted = next((full for full in named if full.lstrip("0") == str(name).lstrip("0")), str(name))
+    check_choice("fold", wanted, named)
+    return named[wanted]

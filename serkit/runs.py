@@ -15,13 +15,14 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError, explain_names
-from serkit.experiment import Experiment, project_home, show_path, shown
+from serkit.experiment import Experiment, declared, project_home, require_project, show_path, shown
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
 FOLD_CURE = "but the fold is marked as done; delete its folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
+EXAMPLE = "example"  # run whose predictions come with the kit, see serkit.examples
 EPOCHS = "epochs.parquet"  # predictions after every epoch, where they are kept
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 ATTENTION = "attention.parquet"  # weights of each test segment, from the model of a finished fold
@@ -47,6 +48,7 @@ def check_run_name(name):
     >>> check_run_name("iemocap-paper_2")
     'iemocap-paper_2'
     """
+    name = str(name) if type(name) is int else name  # papermill makes a number of 2024
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
         raise ParameterError(
             f"run={shown(name)}, expected at most 64 letters (a to z), digits, - and _, not beginning with -: "
@@ -114,8 +116,10 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     ParameterError
         On a setting that does not exist or is out of range.
     """
+    require_project()
     run = check_run_name(getattr(run, "name", run))  # a cell that is run twice hands back the Run it made
     experiment = Experiment.of({"corpus": corpus} | parameters)
+    declared(sys._getframe(1).f_globals)  # the others, which later cells of the notebook will read
     quiet_libraries()
     explain_names(project_home() / "notebooks" / f"{notebook}.ipynb")
     result = Run(run, experiment, corpus_root(corpus, root), device_name())
@@ -314,7 +318,7 @@ def find_folds(run="*", variant="*", home=None):
     Parameters
     ----------
     run, variant : str, optional
-        Names; default all.
+        Names; default all. A ``Run`` will do as well, here and wherever folds are found.
     home : path, optional
         The project; default the one that the current folder lies in.
 
@@ -322,7 +326,7 @@ def find_folds(run="*", variant="*", home=None):
     -------
     list of Path
     """
-    runs = (home or project_home()) / "runs"
+    runs, run = (home or project_home()) / "runs", getattr(run, "name", run)
     return sorted(done.parent for done in runs.glob(f"{run}/{variant}/fold=*/seed=*/{DONE}"))
 
 
@@ -335,6 +339,11 @@ def variant_of(folder):
     return Path(folder).parts[-3]
 
 
+def variants_of(run):
+    """Names of a run's variants with a finished fold, sorted; none is no fault."""
+    return sorted({variant_of(folder) for folder in find_folds(run)})
+
+
 def finished_folders(run, variant=""):
     """All finished run folders of a run, or of one of its variants, sorted.
 
@@ -343,9 +352,14 @@ def finished_folders(run, variant=""):
     RunError
         If there is none, saying what makes one.
     """
+    run = getattr(run, "name", run)
+    if run == EXAMPLE:
+        from serkit import examples  # here: it imports this module
+
+        examples.unpack()
     folders = find_folds(run, variant or "*")
     if not folders:
-        where, others = project_home() / "runs" / run / variant, sorted(set(map(variant_of, find_folds(run))))
+        where, others = project_home() / "runs" / run / variant, variants_of(run)
         cure = (
             f"its variants are {', '.join(others)}"
             if others

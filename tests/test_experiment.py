@@ -12,7 +12,7 @@ from papermill.translators import PythonTranslator
 
 from serkit import cli, runs
 from serkit.errors import ParameterError
-from serkit.experiment import SETTINGS, Experiment, convert
+from serkit.experiment import SETTINGS, Experiment, convert, declared
 from serkit.reproduction.plan import read_grid
 
 TRAINING = Path(__file__).parents[1] / "notebooks" / "05_train_coattention.ipynb"
@@ -217,3 +217,34 @@ def test_a_fold_number_from_papermill_is_the_same_fold():
 def test_what_is_resolved_is_what_was_meant():
     assert Experiment(epochs=10, batch_size="16") == Experiment() == Experiment(epochs=None)
     assert Experiment(seed=111.0).folder("r") == Experiment().folder("r")
+
+
+class TestDeclared:
+    """What papermill hands over, against the types that a notebook declares."""
+
+    @pytest.mark.parametrize(
+        ("kind", "given", "wanted"),
+        [
+            (bool, "false", False), (bool, "no", False), (bool, 0, False), (bool, "True", True), (int, 16.0, 16),
+            (int, "01", 1), (float, 1, 1.0), (float, "1e-4", 1e-4), (str, 2024, "2024"), (str, "ab", "ab"),
+        ],
+    )  # fmt: skip
+    def test_brought_to_the_type(self, kind, given, wanted):
+        names = {"__annotations__": {"x": kind}, "x": given}
+        declared(names)
+        assert names["x"] == wanted and type(names["x"]) is kind
+
+    @pytest.mark.parametrize(
+        ("kind", "given", "expected"),
+        [(bool, "maybe", "true or false"), (int, 2.5, "a whole number"), (int, "two", "a whole number"),
+         (float, "1,5", "a number"), (str, 1.5, "text"), (str, True, "text")],
+    )  # fmt: skip
+    def test_refused(self, kind, given, expected):
+        with pytest.raises(ParameterError, match=f"^x=.*, expected {expected}$"):
+            declared({"__annotations__": {"x": kind}, "x": given})
+
+    def test_what_a_cell_made_of_a_parameter_stays(self):
+        made = {"__annotations__": {"run": str, "later": int}, "run": object()}
+        before = dict(made)
+        declared(made)
+        assert made == before

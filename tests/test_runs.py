@@ -29,7 +29,9 @@ class TestStartRun:
         with pytest.raises(ParameterError, match=r"'sed' is not a setting, did you mean 'seed'\?"):
             runs.start_run("trial", corpus="demo", sed=3)
 
-    @pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "-x", "übung", "a\n", "a" * 65, "a=b", 3, None])
+    @pytest.mark.parametrize(
+        "name", ["", "a/b", "..", "a b", "-x", "übung", "a\n", "a" * 65, "a=b", 3.5, None]
+    )
     def test_run_name_must_be_a_folder_name(self, project, name):
         for use in (
             runs.check_run_name,
@@ -135,3 +137,19 @@ def test_libraries_are_quiet_although_they_were_imported_before(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["(False,", "False)", "True", "False", "40"]  # 40: errors only
+
+
+def test_started_outside_of_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        RunError, match=r"is not inside the project folder: no notebooks/01_prepare_corpus.ipynb"
+    ):
+        runs.start_run("demo", corpus="demo")
+    with pytest.raises(RunError, match="papermill --cwd"):
+        cli.Reproduce(dry_run=True)()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_number_is_a_name_too(project):
+    """papermill makes numbers of 1 and 2024."""
+    assert runs.start_run(2024, corpus="demo").name == "2024"

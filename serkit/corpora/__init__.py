@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from serkit.corpora import acted, demo, iemocap
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, check_choice
 from serkit.runs import corpus_root
 
 REGISTRY = {
@@ -15,7 +15,7 @@ REGISTRY = {
 CHECKED = ("iemocap",)  # corpora whose full release has been counted
 
 
-def load(name, root=None, *, check="strict"):
+def load(name, root=None, *, check="strict", skip_broken=False):
     """Read a corpus from disk.
 
     Parameters
@@ -27,6 +27,8 @@ def load(name, root=None, *, check="strict"):
     check : {"strict", "report"}, optional
         What to do where a corpus whose full release has been counted, IEMOCAP, differs from it:
         refuse it, or print the difference and go on. The other corpora take no notice.
+    skip_broken : bool, optional
+        Print which sound files can't be used and do without them, in place of refusing the corpus.
 
     Returns
     -------
@@ -36,11 +38,12 @@ def load(name, root=None, *, check="strict"):
     Raises
     ------
     ParameterError
-        If there is no such corpus.
+        If there is no such corpus, or ``check`` is neither.
     CorpusError
         If what lies at ``root`` is missing, incomplete or broken.
     """
     if name not in REGISTRY:
         raise ParameterError(f"corpus={name!r}, expected one of {', '.join(sorted(REGISTRY))}")
-    options = {"check": check} if name in CHECKED else {}
+    check_choice("check", check, ("strict", "report"))
+    options = {"skip_broken": skip_broken} | ({"check": check} if name in CHECKED else {})
     return REGISTRY[name](Path(root) if root else corpus_root(name), **options)

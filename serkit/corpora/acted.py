@@ -39,7 +39,7 @@ EMODB_EMOTIONS = {  # letter of the German word -> name, label
 EMODB_NAME = re.compile(r"(\d\d)([a-z]\d\d)([A-Z])([a-z])")  # speaker, text, emotion, version
 
 
-def load_ravdess(root):
+def load_ravdess(root, *, skip_broken=False):
     """Read the speech part of RAVDESS.
 
     Parameters
@@ -47,6 +47,8 @@ def load_ravdess(root):
     root : path
         Folder that holds ``Actor_01`` and so on; up to two folders above, or an actor's own, will
         do. Files may be WAV as released or FLAC under the same names.
+    skip_broken : bool
+        Print which sound files can't be used, and do without them.
 
     Returns
     -------
@@ -65,11 +67,11 @@ def load_ravdess(root):
     actors = [actor for actor in visible(folder) if re.fullmatch(r"Actor_\d\d", actor.name)]
     fields = {path: _ravdess_fields(path) for actor in actors for path in list_sounds(actor)}
     speech = {path: row for path, row in fields.items() if row is not None}
-    return _manifest_of("RAVDESS", root, speech, ACTORS)
+    return _manifest_of("RAVDESS", root, speech, ACTORS, skip_broken)
 
 
 def _ravdess_fields(path):
-    """Manifest row of a file, from its name, without length and rate; None if it is not speech."""
+    """Manifest row of a file, from its name, without what its header says; None if it is not speech."""
     match = RAVDESS_NAME.fullmatch(path.stem)
     if not match:
         raise CorpusError(
@@ -89,13 +91,15 @@ def _ravdess_fields(path):
     }  # fmt: skip
 
 
-def load_emodb(root):
+def load_emodb(root, *, skip_broken=False):
     """Read EmoDB.
 
     Parameters
     ----------
     root : path
         Folder that holds ``wav``; up to two folders above, or ``wav`` itself, will do.
+    skip_broken : bool
+        As in `load_ravdess`.
 
     Returns
     -------
@@ -112,11 +116,11 @@ def load_emodb(root):
     """
     folder = find_folder(root, "wav", "EmoDB") / "wav"
     rows = {path: _emodb_fields(path) for path in list_sounds(folder)}
-    return _manifest_of("EmoDB", root, rows, sorted(EMODB_SESSIONS))
+    return _manifest_of("EmoDB", root, rows, sorted(EMODB_SESSIONS), skip_broken)
 
 
 def _emodb_fields(path):
-    """Manifest row of a file, from its name, without length and rate."""
+    """Manifest row of a file, from its name, without what its header says."""
     match = EMODB_NAME.fullmatch(path.stem)
     if not match or match[1] not in EMODB_SESSIONS or match[3] not in EMODB_EMOTIONS:
         raise CorpusError(
@@ -132,8 +136,8 @@ def _emodb_fields(path):
     }  # fmt: skip
 
 
-def _manifest_of(corpus, root, rows, speakers):
-    """The manifest of ``rows`` ({path: row without length and rate}), once speakers and files are in order."""
+def _manifest_of(corpus, root, rows, speakers, skip_broken):
+    """The manifest of ``rows`` ({path: row without what its header says}), once speakers and files are in order."""
     speakers_there = {row["speaker"] for row in rows.values()}
     if len(speakers_there) < 2:  # nobody could be held out for testing
         raise CorpusError(
@@ -143,6 +147,11 @@ def _manifest_of(corpus, root, rows, speakers):
     if missing := [speaker for speaker in speakers if speaker not in speakers_there]:
         print(f"note: {corpus} speakers without files: {', '.join(missing)}")
     headers, broken = read_headers(rows)
+    if broken and not skip_broken:
+        raise CorpusError(
+            f"corpus {corpus.lower()}: broken sound files ({len(broken)}): {name_some(broken)}; mend them, or do "
+            "without them: skip_broken=True (--skip-broken)"
+        )
     if broken:
-        raise CorpusError(f"corpus {corpus.lower()}: broken sound files ({len(broken)}): {name_some(broken)}")
-    return make_manifest([row | headers[path]._asdict() for path, row in rows.items()])
+        print(f"note: left out, as they can't be used ({len(broken)}): {name_some(broken)}")
+    return make_manifest([rows[path] | header._asdict() for path, header in headers.items()])

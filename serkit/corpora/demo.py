@@ -102,7 +102,7 @@ RATINGS = {  # valence, activation, dominance from 1 to 5, mean over annotators
 RATING_SD = 0.6  # between annotators
 
 
-def load(root):
+def load(root, *, skip_broken=False):
     """Read the demo corpus; speak it first if it is not there.
 
     Parameters
@@ -110,6 +110,8 @@ def load(root):
     root : path
         Folder of the corpus. Missing or empty: it is filled, in less than half a minute, through a
         folder beside it, so that a kill never leaves half a corpus.
+    skip_broken : bool
+        Go on with what is whole of it.
 
     Returns
     -------
@@ -133,7 +135,7 @@ def load(root):
             "free; free some space or give another root"
         ) from error
     manifest, problems = read_tree(root, corpus="demo")
-    if problems or len(manifest) < len(turns):
+    if (problems or len(manifest) < len(turns)) and not skip_broken:
         raise CorpusError(
             f"demo corpus at {root}: {len(manifest)} of {len(turns)} utterances are whole: "
             f"{name_some(problems or ['the others are gone'])}; delete the folder and load it again, it is spoken anew"

@@ -9,7 +9,7 @@ import pandas as pd
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
 from serkit.corpora.manifest import make_manifest
 from serkit.corpora.sound_files import find_folder, list_sounds, name_some, read_headers, visible
-from serkit.errors import CorpusError, ParameterError
+from serkit.errors import CorpusError, check_choice
 from serkit.folds import task_rows
 
 SESSIONS = ("1", "2", "3", "4", "5")
@@ -41,7 +41,7 @@ class Turn(NamedTuple):
     choices: list  # per annotator the set of tags chosen
 
 
-def load(root, *, check="strict"):
+def load(root, *, check="strict", skip_broken=False):
     """Read the IEMOCAP release.
 
     Parameters
@@ -52,6 +52,8 @@ def load(root, *, check="strict"):
         ``strict``: every session, tag and sound file must be right, and the four-class utterances
         per tag and speaker must be those of the full release. ``report``: print what differs and
         go on; broken files are left out, unknown tags get no label.
+    skip_broken : bool
+        Go on without broken sound files, which are printed, with ``strict`` too.
 
     Returns
     -------
@@ -67,17 +69,17 @@ def load(root, *, check="strict"):
     CorpusError
         If there is no session at ``root``; with ``strict`` also on anything named above.
     """
-    if check not in ("strict", "report"):
-        raise ParameterError(f"check={check!r}, expected 'strict' or 'report'")
+    check_choice("check", check, ("strict", "report"))
     manifest, problems = _read_sessions(root, "iemocap", partial=check == "report")
     counts = count_table(manifest)
     if check == "report":
         print("\n".join([*_summary(problems), counts.to_string()]))
         return manifest
     head, accept = f"corpus root {root}:", 'to go on with what is there, pass check="report"'
-    if fatal := _summary({kind: problems[kind] for kind in FATAL}):
+    skipped = skip_broken and problems[BROKEN]
+    if fatal := _summary({kind: problems[kind] for kind in FATAL if not (skipped and kind == BROKEN)}):
         raise CorpusError("\n".join([head, *fatal, accept]))
-    if counts["difference"].any():
+    if counts["difference"].any() and not skipped:
         head += " four-class utterances are not those of the full IEMOCAP release"
         lines = [head, counts.to_string(), *_summary(problems), f"check the archive; {accept}"]
         raise CorpusError("\n".join(lines))
@@ -168,7 +170,7 @@ def _read_sessions(root, corpus, *, partial=False):
         }
         labelled = {}
         for file in visible(folder / f"Session{session}/dialog/EmoEvaluation"):
-            if file.suffix.lower() == ".txt":
+            if file.suffix.lower() == ".txt" and file.is_file():
                 labelled |= _dialogue_rows(file, session, problems)
         headers, broken = read_headers(wavs[key] for key in labelled if key in wavs)
         problems[BROKEN] += broken

@@ -6,6 +6,7 @@ import pandas as pd
 
 from serkit.constants import LABELS
 from serkit.errors import CorpusError
+from serkit.files import replacing
 
 # column -> pandas dtype; the second group is filled where the corpus releases it
 REQUIRED = {
@@ -21,6 +22,7 @@ REQUIRED = {
     "label": "string",  # one of LABELS, missing outside the four-class task
     "num_samples": "int64",  # at the file's own rate
     "sample_rate": "int64",  # Hz, of the file
+    "digest": "string",  # which recording the file is
 }
 OPTIONAL = {
     "valence": "float64",  # 1 (negative) to 5 (positive)
@@ -86,9 +88,21 @@ def check_manifest(manifest):
 
 
 def save_manifest(manifest, path):
-    """Write a manifest as parquet and return the path."""
+    """Write a manifest as parquet, in one step, and return the path.
+
+    Raises
+    ------
+    CorpusError
+        If it can't be written; one that was there stays.
+    """
     check_manifest(manifest)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    manifest.to_parquet(path, index=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            manifest.to_parquet(partial, index=False)
+    except OSError as error:
+        raise CorpusError(
+            f"{path}: can't be written ({error.strerror or error}); make room or mend it"
+        ) from error
     return path

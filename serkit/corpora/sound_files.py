@@ -3,6 +3,8 @@
 import os
 import re
 import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,16 @@ import soundfile
 from serkit.errors import AudioError, CorpusError
 
 SOUND_SUFFIXES = (".wav", ".flac")
-UNKNOWN_SIZE = 0xFFFFFFFF  # bytes; what streaming writers put where a wav's data size belongs
+LEAST_UNKNOWN = 0x7FFFF000  # bytes; streaming writers put this or more where the size of the sound belongs
+CHUNKS = {  # first four bytes: where blocks begin, the head of one, and the name of the one that holds the sound
+    b"RIFF": (12, "<4sI", (b"data",)), b"RIFX": (12, ">4sI", (b"data",)), b"RF64": (12, "<4sI", (b"data",)),
+    b"FORM": (12, ">4sI", (b"SSND",)), b"riff": (40, "<16sQ", (b"data",)),
+}  # fmt: skip
+MP3_TAG = 4096  # bytes; what lies behind the last frame (ID3v1, lyrics) is shorter
+DIGESTED = 4096  # bytes
+UNKNOWN_LENGTH = 2**62  # samples; libsndfile says this or more of a FLAC file without a length
+CHUNK = 2**16  # samples decoded at once
+RATES = (2000, 768_000)  # Hz
 SEARCH_DEPTH = 2  # levels below the given root; archives unpack into one or two folders of their own
 
 
@@ -20,6 +31,7 @@ class SoundHeader(NamedTuple):
 
     num_samples: int  # per channel, at the file's own rate
     sample_rate: int  # Hz
+    digest: str  # which recording it is: its size and the CRC-32 of its middle
 
 
 def visible(folder):
@@ -42,7 +54,7 @@ def visible(folder):
 
 def list_sounds(folder):
     """WAV and FLAC files directly inside a folder, as sorted list of Path; hidden ones left out."""
-    return [path for path in visible(folder) if path.suffix.lower() in SOUND_SUFFIXES]
+    return [path for path in visible(folder) if path.suffix.lower() in SOUND_SUFFIXES and path.is_file()]
 
 
 def find_folder(root, part, corpus):
@@ -93,7 +105,7 @@ def find_folder(root, part, corpus):
 
 
 def read_header(path):
-    """Length and rate of a sound file, from its header.
+    """Length, rate and digest of a sound file, without reading all of it.
 
     Parameters
     ----------
@@ -107,48 +119,174 @@ def read_header(path):
     Raises
     ------
     AudioError
-        If the file can't be opened, holds no samples, or is shorter than its header promises.
-        libsndfile silently reports what is left of a truncated WAV: its sizes are compared here.
+        If the file can't be opened, holds no samples, has a rate that no sound has, or is shorter than its header
+        promises. libsndfile silently reports what is left of a truncated WAV: its sizes are compared here.
     """
-    path = os.fspath(path)
     try:
-        info = soundfile.info(path)
-        missing = _flac_end_missing(path) if info.format == "FLAC" else _wav_bytes_missing(path)
+        info = soundfile.info(os.fsencode(path))
+        frames, (announced, held) = info.frames, sound_bytes(path)
+        missing = f"{announced - held} of {announced} bytes of sound" if announced > held else ""
+        if info.format == "FLAC":
+            frames, missing = _flac_length(path, frames)
+        digest = _digest(path)
     except (OSError, RuntimeError) as error:  # LibsndfileError is a RuntimeError
         # The path stands in front already.
-        reason = str(error).replace(f"Error opening {path!r}: ", "")
-        raise AudioError(f"{path}: can't be read ({reason}); fetch the file again") from error
+        reason = str(error).replace(f"Error opening {os.fsencode(path)!r}: ", "")
+        raise AudioError(f"{shown_path(path)}: can't be read ({reason}); fetch the file again") from error
+    check_rate(info.samplerate, path)
     if missing:
-        raise AudioError(f"{path}: truncated, {missing} are missing; fetch the file again")
-    if info.frames < 1:
-        raise AudioError(f"{path}: holds no samples; fetch the file again")
-    return SoundHeader(info.frames, info.samplerate)
+        raise AudioError(f"{shown_path(path)}: truncated, {missing} are missing; fetch the file again")
+    if frames < 1:
+        raise AudioError(f"{shown_path(path)}: holds no samples; fetch the file again")
+    return SoundHeader(frames, info.samplerate, digest)
 
 
-def _wav_bytes_missing(path):
-    """How much a RIFF file lacks of what its block sizes promise, as text, empty if nothing."""
+def shown_path(path):
+    """A path as text that can be printed and stored, also where its name is not UTF-8.
+
+    >>> shown_path(os.fsdecode(b"caf\\xe9.wav"))
+    'caf\\\\xe9.wav'
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def check_rate(sample_rate, path):
+    """Refuse a sample rate that no recording of speech has: resampling it would take hours or the whole memory."""
+    low, high = RATES
+    if not low <= sample_rate <= high:
+        raise AudioError(
+            f"{shown_path(path)}: its header says {sample_rate} Hz, expected {low} to {high}; fetch the file again"
+        )
+
+
+def _digest(path):
+    """Size of a file and CRC-32 of a few kB in its middle: which recording it is, wherever it lies."""
+    with open(path, "rb", buffering=0) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        stream.seek(max(0, (size - DIGESTED) // 2))
+        return f"{size}-{zlib.crc32(stream.read(DIGESTED)):08x}"
+
+
+def sound_bytes(path):
+    """Bytes of sound that a WAV, RF64, W64, AIFF or AU file announces, and bytes it holds.
+
+    Returns
+    -------
+    announced, held : int
+        The same if the file was written through a pipe, which leaves a placeholder: its sound goes on to the end.
+        0 for other formats.
+    """
+    announced, held = _announced_bytes(path)
+    return (held if announced >= LEAST_UNKNOWN and announced > held else announced), held
+
+
+def _announced_bytes(path):
+    """What stands in the header, whatever it is, and what is there."""
     with open(path, "rb", buffering=512) as stream:  # the header is 44 bytes in most files
-        start = stream.read(12)
-        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-            return ""
-        held = os.fstat(stream.fileno()).st_size
-        while len(block := stream.read(8)) == 8:
-            name, size = struct.unpack("<4sI", block)
-            end = stream.tell() + size
-            if name == b"data":
-                whole = size == UNKNOWN_SIZE or end <= held
-                return "" if whole else f"{end - held} of {size} bytes of sound"
-            stream.seek(end + size % 2)  # blocks start at even positions
-    return "its sound data"
+        size = os.fstat(stream.fileno()).st_size
+        magic = stream.read(4)
+        if magic == b".snd":
+            start, announced = struct.unpack(">II", stream.read(8).ljust(8, b"\0"))
+            return announced, size - start
+        if magic not in CHUNKS:
+            return 0, 0
+        first, head, names = CHUNKS[magic]
+        stream.seek(first)
+        wide = 0  # 64 bits of size, which RF64 keeps in a chunk of its own
+        while len(block := stream.read(struct.calcsize(head))) == struct.calcsize(head):
+            name, length = struct.unpack(head, block)
+            start = stream.tell()
+            if name[:4] in names:
+                # W64 counts its own head
+                return (wide or length) - (len(block) if magic == b"riff" else 0), size - start
+            if name == b"ds64":
+                wide = struct.unpack("<QQ", stream.read(16).ljust(16, b"\0"))[1]
+            step = 8 if magic == b"riff" else 2  # blocks start at multiples of it
+            end = start + length - (len(block) if magic == b"riff" else 0)
+            stream.seek(-(-end // step) * step)
+    return 1, 0
 
 
-def _flac_end_missing(path):
-    """What a FLAC file lacks, as text: its last sample is asked for, as the header holds no size."""
+def joined_parts(path):
+    """Where recordings begin that were put one behind the other into one Ogg or MP3 file.
+
+    libsndfile stops at the end of the first. Recorders, streams and ``cat`` make such files.
+
+    Returns
+    -------
+    starts : list of int
+        Bytes; empty for other formats.
+    is_whole : bool
+        Whether the last of an Ogg file's recordings has its end.
+    """
+    with open(path, "rb") as stream:
+        magic = stream.read(4)
+        if magic == b"OggS":
+            return _ogg_parts(stream)
+        return (_mp3_parts(stream) if magic[:3] == b"ID3" or magic[:1] == b"\xff" else []), True
+
+
+def _ogg_parts(stream):
+    """Pages that begin a stream right after one that does not; and whether the last page ends one."""
+    starts, position, began, ended = [], 0, False, False
+    size = os.fstat(stream.fileno()).st_size
+    while stream.seek(position) < size and len(head := stream.read(27)) == 27 and head[:4] == b"OggS":
+        begins, ended = bool(head[5] & 2), bool(head[5] & 4)
+        if begins and not began:
+            starts.append(position)
+        began, position = begins, position + 27 + head[26] + sum(stream.read(head[26]))
+    return starts, ended and position <= size
+
+
+def _mp3_parts(stream):
+    """Each recording's first frame holds its length in bytes, if the encoder knew it."""
+    starts, start, size = [], 0, os.fstat(stream.fileno()).st_size
+    while start < size - MP3_TAG:
+        starts.append(start)
+        stream.seek(start)
+        head = stream.read(10)
+        if head[:3] == b"ID3":  # its length comes in 7 bits of each byte, and may be that of a picture
+            start += 10 + sum(byte << 7 * place for place, byte in enumerate(head[:5:-1]))
+        stream.seek(start)
+        head = stream.read(MP3_TAG)
+        tag = next((at for at in (head.find(b"Xing"), head.find(b"Info")) if at >= 0), None)
+        if tag is None or not head[tag + 7] & 2:
+            break
+        at = tag + 8 + 4 * (head[tag + 7] & 1)
+        length = int.from_bytes(head[at : at + 4])
+        if length < MP3_TAG:
+            break
+        start += length
+    return starts
+
+
+class Stream(soundfile.SoundFile):
+    """A sound file that is only read forwards: soundfile's seeking after each read fails where a header lies."""
+
+    def seekable(self):
+        """No."""
+        return False
+
+
+def count_samples(path):
+    """Samples of each channel that can be decoded."""
+    count = 0
+    with suppress(soundfile.LibsndfileError), Stream(os.fsencode(path)) as sound:
+        while n := len(sound.read(CHUNK)):
+            count += n
+    return count
+
+
+def _flac_length(path, announced):
+    """Samples of a FLAC file, whose header may hold no length: its last one is asked for."""
     try:
-        last, _ = soundfile.read(path, start=-1)
+        if len(soundfile.read(os.fsencode(path), start=-1)[0]):
+            return announced, ""
     except RuntimeError:
-        last = []
-    return "" if len(last) else "the last samples"
+        pass
+    held = count_samples(path)
+    missing = f"{announced - held} of {announced} samples" if held < announced < UNKNOWN_LENGTH else ""
+    return held, missing
 
 
 def read_headers(paths):

@@ -1,5 +1,5 @@
 from . import attention, baselines, claims, comparison, intervals, predictions
-from .attention import attention_tables, look_into
+from .attention import attention_tables, look_into, weights_text, worth_text
 from .baselines import baseline_table, below_baseline, make_baselines
 from .claims import paper_comparison, read_literature, verdict
 from .comparison import (
@@ -14,7 +14,9 @@ from .comparison import (
     compare_variants,
     epoch_scores,
     families,
+    kept_epochs,
     load_epochs,
+    read_differences,
     reference_of,
     rule_scores,
     rule_table,

@@ -361,26 +361,37 @@ def attention_text(table, worth):
     -------
     str
     """
+    return f"{weights_text(table)} {worth_text(worth)}"
+
+
+def weights_text(table):
+    """What :func:`attention_table` says of the weights, in sentences."""
     mean = table.drop(columns="fold").mean()
     lengths = mean.filter(like="length_").rename(lambda name: name.removeprefix("length_"))
-    change = dict(zip(worth["weights"], worth["difference"], strict=True))
-    points = {
-        name: f"{value:+.1f}{f' [{low:+.1f}, {high:+.1f}]' * (low <= high)}"
-        for name, (value, low, high) in change.items()
-    }
     alike = f"correlate with the mean of its fold at {mean['correlation']:.3f} on average"
     if np.isnan(mean["correlation"]):
         alike = "are the same for all frames"
     return (
         f"The co-attention weights of a segment {alike}. {mean['unused']:.0f} % of "
         f"the {mean['frames']:.0f} frames get no weight from any segment; the weight of one lies on "
-        f"{mean['effective']:.1f} frames (participation ratio). Silence is {mean['silent']:.1f} % of what is no padding "
+        f"{mean['effective']:.1f} frames (participation ratio). Silence is {mean['silent']:.1f} % of what is not padding "
         f"and gets {mean['on silence']:.1f} % of the weight, padding is {mean['padded']:.1f} % and gets "
         f"{mean['on padding']:.1f} %; {mean['no weight']:.1f} % of the segments have no weight at all. Lengths of the "
-        f"joined vectors: {', '.join(f'{view} {value:.2g}' for view, value in lengths.items())}. UA changes by "
-        f"{points[MEAN]} points if every segment gets the mean weights of its fold, by {points[EQUAL]} with equal "
-        f"weights, and by {points[OTHER]} with those of another segment. {_verdict(*change[MEAN])} This is about what "
-        "the trained network uses; trained with other weights, it might have learned something else."
+        f"joined vectors: {', '.join(f'{view} {value:.2g}' for view, value in lengths.items())}."
+    )
+
+
+def worth_text(worth):
+    """What :func:`worth_table` says of other weights, in sentences, and what does not follow."""
+    change = dict(zip(worth["weights"], worth["difference"], strict=True))
+    points = {
+        name: f"{value:+.1f}{f' [{low:+.1f}, {high:+.1f}]' * (low <= high)}".replace("-", "−")
+        for name, (value, low, high) in change.items()
+    }
+    return (
+        f"UA changes by {points[MEAN]} points if every segment gets the mean weights of its fold, by {points[EQUAL]} with "
+        f"equal weights, and by {points[OTHER]} with those of another segment. {_verdict(*change[MEAN])} This is about "
+        "what the trained network uses; trained with other weights, it might have learned something else."
     )
 
 

@@ -35,6 +35,7 @@ from serkit.metrics import UNIT, score_table
 AXES = {
     "views": (tuple(reversed(VIEW_SETS)), "all"),
     "fusion": (FUSIONS, "coattention"),
+    "encoder_layers": (("weighted", "last"), "last"),
     "encoder_training": (("frozen", "transformer", "all"), "all"),
     "recipe": ((), "corrected"),
     "selection": (SELECTIONS, "clean"),
@@ -375,9 +376,11 @@ def compare_settings(run, predictions, setting, score="ua"):
     """
     groups, tables = families(run, setting), []
     if not groups:
+        name = "demo" if getattr(run, "name", run) == runs.EXAMPLE else getattr(run, "name", run)
+        value = (*(value for value in AXES[setting][0] if value != AXES[setting][1]), "published")[0]
         print(
-            f"run {run!r} holds no two variants that differ in {setting} alone: a grid trains them, such as "
-            "`serkit reproduce --grid notebooks/grids/ablations.toml --run ablations`"
+            f"no two variants differ in {setting} alone; one more of the run {name!r}, with its other settings: "
+            f"`serkit reproduce --run {name} --{setting.replace('_', '-')} {value}`"
         )
     for family in groups:
         tested = predictions[predictions["variant"].isin(family.values()) & (predictions["split"] == "test")]
@@ -417,6 +420,65 @@ def load_epochs(run, variant=""):
             )
         tables.append(runs.read_table(folder / runs.EPOCHS, runs.FOLD_CURE))
     return pd.concat(tables, ignore_index=True)
+
+
+def kept_epochs(run):
+    """Predictions of every epoch of each variant whose folds all kept them; says so where none did.
+
+    Parameters
+    ----------
+    run : str
+
+    Returns
+    -------
+    list of pd.DataFrame
+        As :func:`load_epochs` gives them, the variant with most trainings first.
+    """
+    tables = []
+    for variant in runs.variants_of(run):
+        try:
+            tables.append(load_epochs(run, variant))
+        except RunError:
+            continue
+    if not tables:
+        print("no variant kept the predictions of its epochs; train one with keep_epochs")
+    return sorted(tables, key=lambda table: -table.groupby(UNIT).ngroups)
+
+
+def read_differences(table, setting="rule", alpha=0.05):
+    """What a table of differences shows, a line for each: no more than its intervals and p values carry.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From :func:`ablation_table`, or the second of :func:`rule_table`.
+    setting : str
+        Column that names what is compared.
+    alpha : float
+        A difference is shown if its interval leaves out 0 and its corrected p is not above this.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"rule": ["published"], "against": ["clean"], "difference": [-3.0], "low": [-5.0],
+    ...                       "high": [1.0], "p_holm": [0.3]})
+    >>> read_differences(table)
+    'published against clean: −3.0 points [−5.0, +1.0], p = 0.300 (Holm): no difference is shown'
+    """
+    lines = []
+    compared = table.dropna(subset="difference") if "difference" in table else table[:0]
+    for row in compared.to_dict("records"):
+        low, high = (row.get(f"difference_{end}", row.get(end)) for end in ("low", "high"))
+        shown = "higher" if low > 0 else "lower" if high < 0 else ""
+        verdict = shown if shown and row["p_holm"] <= alpha else "no difference is shown"
+        points = f"{row['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+        lines.append(
+            f"{row[setting]} against {row['against']}: {points}, p = {row['p_holm']:.3f} (Holm): {verdict}"
+        )
+    return "\n".join(lines)
 
 
 def epoch_scores(epochs):

@@ -174,7 +174,7 @@ def _check_runs(table, folds):
         if missing := sorted(expected - present):
             raise RunError(
                 f"{about}: fold {', '.join(missing)} is missing, found {', '.join(sorted(present)) or 'none'}; finish "
-                "it with `serkit reproduce`, or give folds= (`serkit report --partial`) to score a part"
+                "it with `serkit reproduce`, or ask for a part: partial = True in notebook 06, `serkit report --partial`"
             )
         if present - expected:
             raise RunError(

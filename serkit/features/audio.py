@@ -1,6 +1,8 @@
 """From a sound file to a 16 kHz mono waveform, and the pre-emphasis that the paper's code applies."""
 
-from contextlib import contextmanager
+import io
+import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,12 @@ import soundfile
 import soxr
 
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
+from serkit.corpora.sound_files import Stream, check_rate, joined_parts, shown_path
 from serkit.errors import AudioError, ParameterError
 
 PCM16 = 2**15  # int16 sample = amplitude x this
+MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is infinite
+BLOCK = 2**20  # samples of all channels read at once: no header decides how much memory is taken
 SOXR_QUALITY = "HQ"  # band-limited, 20 bits: finer than the sound that comes in
 
 
@@ -33,37 +38,52 @@ def read(path):
     AudioError
         If the file is missing, is no audio, or holds no usable waveform.
     """
-    with open_sound(path) as sound:
-        waveform = downmix(read_channels(sound))
+    pieces, num_samples = [np.zeros(0, np.float32)], 0
+    for sound in open_sounds(path):
         rate = sound.samplerate
-    return check_waveform(resample(waveform, rate), subject=path)
+        longest = MAX_SAMPLES * rate // SAMPLE_RATE  # beyond, it is refused anyway
+        while num_samples <= longest and len(channels := read_channels(sound, BLOCK // sound.channels)):
+            pieces.append(downmix(channels))
+            num_samples += len(channels)
+    return check_waveform(resample(np.concatenate(pieces), rate), subject=shown_path(path))
 
 
-@contextmanager
-def open_sound(path):
-    """A sound file open for reading; what goes wrong inside of the block ends in one message.
+def open_sounds(path):
+    """The recordings of a sound file, each open for reading; more than one only if some were joined.
 
     Yields
     ------
-    soundfile.SoundFile
+    serkit.corpora.sound_files.Stream
+        All of one rate and number of channels.
 
     Raises
     ------
     AudioError
-        If the file is missing, is no audio, or can't be decoded.
+        If the file is missing, is no audio, has a rate that no sound has, or can't be decoded.
     """
-    path = Path(path)
+    path, shown = Path(path), shown_path(path)
     if not path.is_file():
-        raise AudioError(f"{path}: no such file; check the path")
+        raise AudioError(f"{shown}: no such file; check the path")
+    kinds = set()
     try:
-        with soundfile.SoundFile(path) as sound:
-            yield sound
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"{path}: not readable as audio ({error}); convert it to WAV or FLAC") from error
+        starts, _ = joined_parts(path)
+        for start, end in pairwise([*(starts or [0]), None]):
+            source = os.fsencode(path) if len(starts) < 2 else io.BytesIO(path.read_bytes()[start:end])
+            with Stream(source) as sound:
+                check_rate(sound.samplerate, path)
+                kinds.add((sound.samplerate, sound.channels))
+                if len(kinds) > 1:
+                    raise AudioError(
+                        f"{shown}: recordings of different rate or channels were joined; split it"
+                    )
+                yield sound
+    except (OSError, soundfile.SoundFileError, RuntimeError) as error:
+        reason = str(error).rpartition(": ")[2]  # libsndfile repeats the path
+        raise AudioError(f"{shown}: not readable as audio ({reason}); convert it to WAV or FLAC") from error
 
 
-def read_channels(sound, frames=-1):
-    """The next ``frames`` samples of an open sound file, default all.
+def read_channels(sound, frames):
+    """The next ``frames`` samples of an open sound file.
 
     Returns
     -------
@@ -120,7 +140,7 @@ def check_waveform(waveform, *, subject="waveform"):
     ParameterError
         If it is not a 1-D array of floats.
     AudioError
-        If it is shorter than 25 ms, longer than 10 min, or holds NaN or infinite samples.
+        If it is shorter than 25 ms, longer than 10 min, or holds samples that are no sound.
     """
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
@@ -136,11 +156,11 @@ def check_waveform(waveform, *, subject="waveform"):
             f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {MIN_SAMPLES / SAMPLE_RATE} to "
             f"{MAX_SAMPLES // SAMPLE_RATE} s at 16 kHz; leave it out, or cut a longer recording into turns"
         )
-    finite = np.isfinite(waveform)
-    if not finite.all():
+    usable = np.abs(waveform) <= MAX_AMPLITUDE  # not NaN
+    if not usable.all():
         raise AudioError(
-            f"{subject}: sample {int(np.argmin(finite))} is {waveform[np.argmin(finite)]}, "
-            "expected finite numbers; decode the file again"
+            f"{subject}: sample {int(np.argmin(usable))} is {waveform[np.argmin(usable)]}, "
+            f"expected -{MAX_AMPLITUDE:g} to {MAX_AMPLITUDE:g}; decode the file again"
         )
     return waveform.astype(np.float32, copy=False)
 

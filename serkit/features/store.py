@@ -31,7 +31,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
-from serkit.errors import AudioError, CorpusError, StoreError
+from serkit.errors import AudioError, CorpusError, StoreError, check_choice
 from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
 from serkit.features.segments import SegmentPlan, plan_segments
@@ -218,11 +218,12 @@ def store_key(manifest, recipe):
     """Name of the store that belongs to these utterances and the recipe's analysis of them.
 
     >>> from serkit.recipe import CORRECTED, PUBLISHED
-    >>> table = pd.DataFrame({"utterance_id": ["a"], "label": "sad", "num_samples": 16000, "sample_rate": 16000})
+    >>> table = pd.DataFrame({"utterance_id": ["a"], "label": "sad", "num_samples": 16000, "sample_rate": 16000,
+    ...                       "digest": "32044-0badcafe"})
     >>> store_key(table, PUBLISHED) == store_key(table, CORRECTED)  # they differ in cutting only
     True
     """
-    rows = task_rows(manifest)[["utterance_id", "num_samples", "sample_rate"]]
+    rows = task_rows(manifest)[["utterance_id", "num_samples", "sample_rate", "digest"]]
     content = f"{FEATURE_VERSION} {json.dumps(recipe.extraction)} {rows.to_csv(index=False)}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -253,6 +254,7 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
     StoreError
         If the disk is full or the folder can't be written.
     """
+    check_choice("skip_broken", skip_broken, (True, False))
     folder = Path(root) / store_key(manifest, recipe)
     try:
         if not _read_record(folder):

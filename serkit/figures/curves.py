@@ -12,9 +12,17 @@ from serkit import runs
 from serkit.constants import CHANCE_UA, LABELS
 from serkit.errors import ParameterError, RunError
 from serkit.evaluation import scored_rows
-from serkit.figures.saving import BLUE, EMOTION_COLOURS, GREEN, GREY, ORANGE, VERMILLION, legend_above
+from serkit.figures.saving import (
+    BLUE,
+    EMOTION_COLOURS,
+    GREEN,
+    GREY,
+    ORANGE,
+    SPLIT_COLOURS,
+    VERMILLION,
+    legend_above,
+)
 
-SPLIT_COLOURS = {"train": BLUE, "validation": VERMILLION}
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
 SEED = 20220522  # of the t-SNE; any number: with it the points are the same in each call
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes

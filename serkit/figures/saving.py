@@ -40,6 +40,7 @@ BLUE, ORANGE, GREEN, VERMILLION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E0
 # the dark grey differs from orange in grey print, which the palette's own does not
 EMOTION_COLOURS = {"angry": VERMILLION, "sad": BLUE, "happy": ORANGE, "neutral": "#404040"}
 VIEW_COLOURS = {"spectrogram": "#56B4E9", "mfcc": "#CC79A7", "speech": GREEN}  # none is that of an emotion
+SPLIT_COLOURS = {"train": BLUE, "validation": VERMILLION, "test": ORANGE}
 OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of other tasks
 
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from serkit import metrics
@@ -23,8 +25,17 @@ from serkit.evaluation import (
     subset_accuracy,
 )
 from serkit.evaluation.comparison import AXES
-from serkit.figures.saving import BLUE, GREY, ORANGE, VERMILLION, colours_of, legend_above, readable_on
-from serkit.folds import SELECTIONS, task_rows
+from serkit.figures.saving import (
+    BLUE,
+    GREY,
+    ORANGE,
+    SPLIT_COLOURS,
+    VERMILLION,
+    colours_of,
+    legend_above,
+    readable_on,
+)
+from serkit.folds import SELECTIONS, SPLITS, task_rows
 
 BIN_S = 0.5  # s, of the histogram of durations
 EDGES_S = (0, 1, 2, 3, 4, 6, 9)  # s; the last class of durations is open
@@ -55,6 +66,36 @@ def plot_class_counts(manifest, ax: Axes, *, by="speaker", labels=LABELS) -> Axe
         ax.bar_label(ax.containers[-1], counts.sum(axis=1), fontsize=6, padding=1)
     ax.set(xlabel=by, ylabel="utterances")
     return legend_above(ax)
+
+
+def plot_folds(rows, ax: Axes) -> Axes:
+    """Who has which role: a line for each fold, a square for each speaker with the number of its utterances.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        Of ``serkit.folds.fold_table``, with the column ``speaker``. An utterance that validates and is tested
+        in the same fold, as published, is drawn as tested.
+    ax : Axes
+    """
+    groups = rows.assign(role=rows["split"].map(SPLITS.index)).groupby(["fold", "speaker"])
+    roles, counts = groups["role"].max().unstack(), groups["utterance_id"].nunique().unstack()
+    colours = ListedColormap(list(SPLIT_COLOURS.values()))
+    style = {
+        "rows": roles.index,
+        "columns": roles.columns,
+        "cmap": colours,
+        "limits": (0, 2),
+        "linewidths": 1.5,
+    }
+    draw_matrix(roles, counts.map("{:.0f}".format), ax, **style)
+    both = rows.duplicated(["fold", "utterance_id"]).any()
+    names = {"test": "test and validation" if both else "test"}
+    shown = [split for number, split in enumerate(SPLITS) if (roles == number).any(axis=None)]
+    handles = [Patch(color=SPLIT_COLOURS[split], label=names.get(split, split)) for split in shown]
+    ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(handles))
+    ax.set(xlabel="speaker", ylabel="fold")
+    return ax
 
 
 def plot_durations(manifest, ax: Axes, *, labels=LABELS) -> Axes:

@@ -22,6 +22,7 @@ MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed lin
 PALEST = 99  # % of the coefficients above 0 are not beyond the scale of colours
 STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
 PROBABILITIES = [f"p_{label}" for label in LABELS]
+LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
 
 
@@ -40,13 +41,43 @@ def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_sam
     waveform = _finite(waveform, "waveform", 1)
     n = len(waveform)
     if n <= MAX_LINE_POINTS:
-        ax.plot(np.arange(n) / sample_rate, waveform, color=BLUE, linewidth=0.5)
+        ax.plot(np.arange(n) / sample_rate, waveform, color=VIEW_COLOURS["speech"], linewidth=0.5)
     else:
         starts = np.linspace(0, n, MAX_LINE_POINTS // 4, endpoint=False).astype(int)
         low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
-        ax.fill_between(starts / sample_rate, low, high, step="post", color=BLUE, linewidth=0.3)
+        colours = {"color": VIEW_COLOURS["speech"], "linewidth": 0.3}
+        ax.fill_between(starts / sample_rate, low, high, step="post", **colours)
     _hatch_padding(ax, valid_samples, np.arange(n + 1) / sample_rate)
     ax.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, n / sample_rate))
+    return ax
+
+
+def plot_cut(pieces, ax: Axes) -> Axes:
+    """How an utterance is cut: a line for each recipe and view, a box for each segment, padding hatched.
+
+    Parameters
+    ----------
+    pieces : pd.DataFrame
+        A row for each segment of each line: ``recipe``, ``view``, ``segment`` (0, 1, ...), ``from_s`` (where it
+        begins in the utterance), ``real_s`` (how much of it is speech) and ``offset_s`` (where that begins in it).
+    ax : Axes
+    """
+    lines = pieces.groupby(["recipe", "view"], sort=False)
+    for y, ((_, view), boxes) in enumerate(lines):
+        colour = VIEW_COLOURS["speech" if view == "waveform" else "spectrogram"]
+        for box in boxes.itertuples():
+            x = box.segment * (SEGMENT_S + 0.1)
+            whole = {"facecolor": "white", "edgecolor": "0.5", "hatch": "////"}
+            ax.broken_barh([(x, SEGMENT_S)], (y - 0.35, 0.7), **whole)
+            ax.broken_barh([(x + box.offset_s, box.real_s)], (y - 0.35, 0.7), facecolor=colour)
+            if box.real_s > LABELLED_S:
+                times = f"{box.from_s:.1f} to {box.from_s + box.real_s:.1f} s"
+                ax.text(x + box.offset_s + box.real_s / 2, y, times, ha="center", va="center", fontsize=7)
+    ax.set_yticks(range(len(lines)), [f"{recipe}: {view}" for recipe, view in lines.groups])
+    ax.set(xlabel="segments, 3 s each; hatched: padding", xlim=(0, None))
+    ax.invert_yaxis()
+    ax.spines[:].set_visible(False)
+    ax.tick_params(left=False, bottom=False, labelbottom=False)
     return ax
 
 

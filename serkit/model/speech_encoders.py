@@ -11,14 +11,20 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_SAMPLES
 from serkit.errors import ParameterError, WeightsError
+from serkit.experiment import shown
 
 MASKED_FRAME = "masked_spec_embed"  # SpecAugment's stand-in for a frame; wav2vec2-base-960h has none
-FAMILIES = "wav2vec2, hubert, wavlm, unispeech-sat, data2vec-audio, sew, wav2vec2-conformer, wav2vec2-bert or whisper"
+FAMILIES = (
+    "wav2vec2", "hubert", "wavlm", "unispeech-sat", "data2vec-audio", "sew", "wav2vec2-conformer", "wav2vec2-bert",
+    "whisper",
+)  # fmt: skip
+ONE_OF = f"one of {', '.join(FAMILIES)}"
+LARGEST, MOST_LAYERS = 100_000, 100  # of any number in a structure: more would build for hours
 WHISPER_FRAMES = SEGMENT_SAMPLES // 320  # of 20 ms: positions that a segment needs
 LFS = b"version https://git-lfs"  # how a file begins whose content was not fetched
 
@@ -124,6 +130,26 @@ def encoder_input(preprocessor):
     return INPUTS[kind](getattr(transformers, kind)(**preprocessor))
 
 
+def check_structure(speech):
+    """Refuse a structure from a strange folder that could run code, is of no known family, or is far too large.
+
+    Raises
+    ------
+    ValueError
+        Naming the entry.
+    """
+    if (family := speech.get("model_type")) not in FAMILIES:
+        raise ValueError(f"model_type={shown(family)}, expected {ONE_OF}")
+    for name, value in speech.items():
+        # transformers would fetch a kernel of that name from the hub
+        if name == "auto_map" or ("attn_implementation" in name and "/" in str(value)):
+            raise ValueError(f"{name} asks to run code that comes with a model: not done")
+        numbers = value if isinstance(value, list) else [value]
+        limit = MOST_LAYERS if name.endswith("layers") else LARGEST
+        if any(isinstance(number, int | float) and not abs(number) <= limit for number in numbers):
+            raise ValueError(f"{name}={shown(value)}, expected numbers up to {limit}")
+
+
 def read_structure(source):
     """Structure and preprocessor of a speech encoder from the hub or a local folder; needs no weights.
 
@@ -149,11 +175,12 @@ def read_structure(source):
     """
     try:
         _check_pointers(source)
+        check_structure(PretrainedConfig.get_config_dict(source)[0])
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         preprocessor = _read_preprocessor(source, config)
         kind, rate = preprocessor["feature_extractor_type"], preprocessor.get("sampling_rate", SAMPLE_RATE)
         if kind not in INPUTS:
-            raise ValueError(f"its input is made by {kind}; use {FAMILIES}")
+            raise ValueError(f"its input is made by {kind}; use {ONE_OF}")
         if rate != SAMPLE_RATE:
             raise ValueError(f"it hears {rate} Hz, expected {SAMPLE_RATE}")
     except (OSError, ValueError) as error:
@@ -221,7 +248,11 @@ def load_speech_encoder(source):
     try:
         _check_pointers(source)
         encoder, report = AutoModel.from_pretrained(
-            source, output_loading_info=True, dtype=torch.float32, trust_remote_code=False
+            source,
+            output_loading_info=True,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
         if absent := sorted(set(report["missing_keys"]) - {MASKED_FRAME}):
             raise ValueError(f"{len(absent)} of its weights are missing, the first is {absent[0]}")
@@ -307,7 +338,7 @@ def states_shape(config, preprocessor, layers):
     except Exception as error:  # transformers' own: it knows hundreds of structures, few of them for speech
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(
-            f"speech encoder of type {config.model_type!r} can't hear 3 s of sound ({reason}); use {FAMILIES}"
+            f"speech encoder of type {config.model_type!r} can't hear 3 s of sound ({reason}); use {ONE_OF}"
         ) from error
 
 

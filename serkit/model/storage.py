@@ -14,18 +14,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from safetensors import SafetensorError
+from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from serkit.constants import CHANCE_UA, LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
+from serkit.constants import CHANCE_UA, LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
 from serkit.errors import WeightsError
-from serkit.experiment import show_path
+from serkit.experiment import SETTINGS, convert, show_path, shown
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
-from serkit.model.encoders import fingerprint
+from serkit.model.encoders import RANDOM, fingerprint
+from serkit.model.speech_encoders import check_structure
 from serkit.recipe import Recipe, named
 from serkit.runs import leak_notice, write_json
 
@@ -90,14 +91,46 @@ def load_model(folder):
         encoder that they name is gone, or is another one by now.
     """
     with _reading(folder, "config.json") as path:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        model = CoAttentionModel(ModelConfig(**settings | {"cnn_channels": tuple(settings["cnn_channels"])}))
+        config = _checked_config(json.loads(path.read_text(encoding="utf-8")))
+    with _reading(folder, "model.safetensors") as path:
+        _check_shapes(path, config)
+    with _reading(folder, "config.json"):
+        model = CoAttentionModel(config)
     with _reading(folder, "model.safetensors") as path:
         weights = load_file(path)
         model.load_saved_state(weights)
     if model.config.names_encoder and not any(name.startswith("speech_encoder.") for name in weights):
         _read_named_encoder(model, Path(folder) / "config.json")
     return model.eval()
+
+
+def _checked_config(settings):
+    """The config of a file that anybody may have written: known names, each of its type, and no size without bounds."""
+    for name, usual in vars(PAPER).items():
+        kinds = {tuple: list, float: (int, float)}.get(type(usual), type(usual))
+        if not isinstance(settings[name], kinds) or isinstance(settings[name], bool) != isinstance(
+            usual, bool
+        ):
+            raise ValueError(f"{name}={shown(settings[name])}, expected {type(usual).__name__}")
+        if name in SETTINGS and name != "cnn_weights":
+            convert(name, settings[name])
+    check_structure(settings["speech"])
+    sizes = {name: settings[name] for name in ("cnn_channels", "lstm_hidden", "hidden")}
+    check_structure({"model_type": "wav2vec2", "lstm_layers": settings["lstm_layers"], **sizes})
+    return ModelConfig(**settings | {"cnn_channels": tuple(settings["cnn_channels"])})
+
+
+def _check_shapes(path, config):
+    """Compare a weights file's header with the network that a config describes, before that is built."""
+    with torch.device("meta"):
+        expected = CoAttentionModel(config).state_dict()
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118, it is no dictionary
+            shape = tuple(file.get_slice(name).get_shape())
+            if name in expected and tuple(expected[name].shape) != shape:
+                raise ValueError(
+                    f"size mismatch for {name}: {shape} here, {tuple(expected[name].shape)} by config.json"
+                )
 
 
 def _read_named_encoder(model, path):
@@ -189,11 +222,12 @@ def _reading(folder, name):
         yield path
     except FileNotFoundError:
         raise WeightsError(f"model folder {show_path(path.parent)}: {name} is missing; {CURE}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        last = (str(error).splitlines() or [""])[
-            -1
-        ].strip()  # torch's first line only says that there is a fault
-        reason = f"{last} is missing" if isinstance(error, KeyError) else last[:200]
+    except WeightsError:
+        raise
+    except Exception as error:  # a file that anybody may have written finds a way into each of them
+        lines = str(error).splitlines() or [type(error).__name__]
+        last = lines[-1].strip()[:200]  # torch's first line only says that there is a fault
+        reason = f"{last} is missing" if isinstance(error, KeyError) else last
         raise WeightsError(
             f"{show_path(path)}: damaged, or not of the files beside it ({reason}); {CURE}"
         ) from error
@@ -227,7 +261,7 @@ def model_card(config, *, experiment, metrics):
         library_name="serkit",
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "co-attention"],
-        base_model=SPEECH_ENCODER if experiment.profile == "paper" else None,
+        base_model=_hub_id(config, experiment),
         model_name=name,
         eval_results=[
             EvalResult(*tested, kind, round(percent[key], 2), metric_name=f"{key.upper()} (%)")
@@ -241,6 +275,13 @@ def model_card(config, *, experiment, metrics):
         leak=leak_notice({"selection": experiment.selection}),
     )  # fmt: skip
     return f"{card}\n"
+
+
+def _hub_id(config, experiment):
+    """The pretrained encoder's name on the hub; None for random weights, a local folder, or a model that has none."""
+    encoder = config["speech_encoder"]
+    absent = "speech" not in VIEW_SETS[experiment.views] or encoder == RANDOM or Path(encoder).is_dir()
+    return None if absent else encoder
 
 
 def load_published(path):

@@ -107,7 +107,7 @@ class Predictor:
             If the file is missing, is no audio, or holds no usable waveform.
         """
         recording, tables, scores = Recording(path), [], []
-        total_s = round(recording.announced / recording.sample_rate)
+        total_s = round(recording.announced_s)
         with tqdm(desc=recording.path.name, total=total_s, unit="s", delay=BAR_AFTER_S,
                   leave=False, disable=not progress) as bar:  # fmt: skip
             for start, waveform in recording.windows(self.recipe):

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import soundfile
 import soxr
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
+from serkit.corpora.sound_files import UNKNOWN_LENGTH, joined_parts, sound_bytes
 from serkit.features import audio
 from serkit.features.segments import count_segments
 
@@ -63,11 +65,24 @@ class Recording:
 
     def __init__(self, path):
         self.path = Path(path)
-        with audio.open_sound(self.path) as sound:
-            self.sample_rate, self.channels, self.announced = sound.samplerate, sound.channels, sound.frames
+        self.announced = 0
+        for sound in audio.open_sounds(self.path):
+            self.sample_rate, self.channels = sound.samplerate, sound.channels
+            self.announced += sound.frames
             self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
+        _, whole = joined_parts(self.path)
+        self._has_end = whole
+        promised, held = sound_bytes(self.path)
+        if promised > held > 0:
+            self.announced *= promised / held
         self.num_samples = self.n_windows = self.full = self.clipped = 0
         self.peak, self.silent_windows = 0.0, []  # where those windows begin, in s
+
+    @property
+    def announced_s(self):
+        """Seconds that the header promises; as far as read, if it does not say."""
+        known = self.announced < UNKNOWN_LENGTH
+        return (self.announced if known else self.num_samples) / self.sample_rate
 
     @property
     def duration_s(self):
@@ -96,15 +111,14 @@ class Recording:
             If the file can't be decoded, is shorter than 25 ms, or holds NaN or infinite samples.
         """
         length, start, pending = window_length(recipe), 0, np.zeros(0, np.float32)
-        with audio.open_sound(self.path) as sound:
-            for block in _resampled(self._mono_seconds(sound), self.sample_rate):
-                pending = np.concatenate([pending, block])
-                long = start > 0 or len(pending) > UTTERANCE_S * SAMPLE_RATE
-                # a rest of less than one segment joins the last window
-                while long and len(pending) >= length + SEGMENT_SAMPLES:
-                    yield start, self._checked(start, pending[:length])
-                    start, pending = start + length, pending[length:]
-            yield start, self._checked(start, pending)
+        for block in _resampled(self._mono_seconds(), self.sample_rate):
+            pending = np.concatenate([pending, block])
+            long = start > 0 or len(pending) > UTTERANCE_S * SAMPLE_RATE
+            # a rest of less than one segment joins the last window
+            while long and len(pending) >= length + SEGMENT_SAMPLES:
+                yield start, self._checked(start, pending[:length])
+                start, pending = start + length, pending[length:]
+        yield start, self._checked(start, pending)
 
     def notices(self):
         """What a reader of the result should know about this recording, once it has been read.
@@ -121,8 +135,10 @@ class Recording:
             ("too short", self.duration_s < SHORT_S,
              f"{self.duration_s:.2f} s, so {1 - self.duration_s / SEGMENT_S:.0%} of the {SEGMENT_S:g} s segment is padding",
              "Record a whole sentence: three seconds fill a segment."),
-            ("incomplete", self.announced - self.num_samples > MISSING_S * rate,
-             f"the file announces {self.announced / rate:.1f} s and holds {self.duration_s:.1f} s",
+            ("incomplete", self.announced_s - self.duration_s > MISSING_S,
+             f"the file announces {self.announced_s:.1f} s and holds {self.duration_s:.1f} s",
+             "Was it cut short? Copy or record the file again."),
+            ("incomplete", not self._has_end, f"the file breaks off after {self.duration_s:.1f} s",
              "Was it cut short? Copy or record the file again."),
             ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance",
              "Read the timeline and not the single answer for the whole."),
@@ -145,16 +161,26 @@ class Recording:
         ]  # fmt: skip
         return [Notice(kind, f"{kind}: {text}", advice) for kind, holds, text, advice in faults if holds]
 
-    def _mono_seconds(self, sound):
+    def _mono_seconds(self):
         """The file as mono at its own rate, a second at a time; levels are measured on the way."""
-        while len(channels := audio.read_channels(sound, sound.samplerate)):
-            mono = audio.downmix(channels)
-            full = np.abs(channels) >= self._full_scale
-            self.num_samples += len(mono)
-            self.peak = max(self.peak, float(np.abs(mono).max()))
-            self.full += int(full.sum())
-            self.clipped += int((full[2:] & full[1:-1] & full[:-2]).sum())
-            yield mono
+        for sound in audio.open_sounds(self.path):
+            while len(channels := self._next_second(sound)):
+                mono = audio.downmix(channels)
+                full = np.abs(channels) >= self._full_scale
+                self.num_samples += len(mono)
+                self.peak = max(self.peak, float(np.abs(mono).max()))
+                self.full += int(full.sum())
+                same = channels[1:] == channels[:-1]  # floats may go beyond full scale without being cut off
+                self.clipped += int((full[2:] & same[1:] & same[:-1]).sum())
+                yield mono
+
+    def _next_second(self, sound):
+        try:
+            return audio.read_channels(sound, sound.samplerate)
+        except soundfile.LibsndfileError:
+            if not self.num_samples:
+                raise
+            return []  # what was decoded before counts; the rest is said to be missing
 
     def _checked(self, start, waveform):
         """The window, once it is one that can be analysed."""

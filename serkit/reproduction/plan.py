@@ -136,16 +136,18 @@ def make_plan(
     bases = {label: Experiment.of({"corpus": corpus} | settings | changes) for label, changes in variants}
     shared = {"run": run, "corpus": corpus, "root": root}
     steps = _preparation(shared, list(bases.values()), {"iemocap_check": check, "skip_broken": skip_broken})
+    partial = {}  # whether folds of the protocol are left out
     for label, base in bases.items():
         all_folds = folds.make_folds(manifest, base.by, base.selection)
         chosen = [folds.find_fold(all_folds, name) for name in fold_names] or all_folds
+        partial[label] = len(chosen) < len(all_folds)
         for seed, fold in product(seeds, chosen):
             steps.append(_training(shared, replace(base, fold=fold.name, seed=seed), label))
     for label, base in bases.items():
-        parameters = shared | {"variant": base.variant, "name_variant": bool(label)}
+        parameters = {"run": run, "variant": base.variant, "partial": partial[label]}
         suffix = f"_{base.variant}" if label else ""
         steps.append(_step(ANALYSIS, parameters, suffix, label=label, reads=base.variant))
-    return [*steps, _step(ABLATIONS, shared, reads=ALL)]
+    return [*steps, _step(ABLATIONS, {"run": run}, reads=ALL)]
 
 
 def _step(notebook, parameters, suffix="", **about):

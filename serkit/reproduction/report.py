@@ -84,7 +84,7 @@ def score_summary(run, variant=""):
     return pd.DataFrame(rows)
 
 
-def checked_predictions(run, partial=False):
+def checked_predictions(run, partial=False, variant=""):
     """Predictions of a run that may be averaged, and the folds to be averaged over.
 
     Parameters
@@ -92,6 +92,8 @@ def checked_predictions(run, partial=False):
     run : str
     partial : bool
         Whether a run without all its folds will do. Every variant and seed must still have the same.
+    variant : str, optional
+        Only this one is read; default all.
 
     Returns
     -------
@@ -104,10 +106,10 @@ def checked_predictions(run, partial=False):
     RunError, ParameterError, FoldError
         Naming what is wrong, a fold that is not there included, see :func:`serkit.runs.planned_folds`.
     """
-    predictions = runs.load_predictions(run)
-    folds = {variant: tested_folds(table) for variant, table in predictions.groupby("variant")}
-    for variant, table in predictions.groupby("variant"):
-        evaluation.check_predictions(table, folds[variant] if partial else runs.planned_folds(run, variant))
+    predictions = runs.load_predictions(run, variant)
+    folds = {name: tested_folds(table) for name, table in predictions.groupby("variant")}
+    for name, table in predictions.groupby("variant"):
+        evaluation.check_predictions(table, folds[name] if partial else runs.planned_folds(run, name))
     if not partial:
         evaluation.check_predictions(predictions)
     return predictions, folds

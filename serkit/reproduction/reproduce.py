@@ -18,6 +18,7 @@ from tabulate import tabulate
 
 from serkit import corpora, runs
 from serkit.errors import ParameterError, RunError, SerkitError
+from serkit.experiment import require_project
 from serkit.reproduction.estimate import Cost, describe, disk_use, estimate, show_bytes
 from serkit.reproduction.jobs import INTERRUPTED, count_jobs, execute, find_gpus, run_local, threads_per_job
 from serkit.reproduction.plan import TRAINING, make_plan, unfinished
@@ -27,8 +28,9 @@ A_DAY_S = 86_400  # over which the time left is reckoned: jobs take minutes to h
 
 
 def reproduce(
-    run, *, corpus, root="", check="strict", dry_run=False, jobs=1, scheduler="", grid=None, **settings
-):
+    run, *, corpus, root="", check="strict", skip_broken=False, dry_run=False, jobs=1, scheduler="", grid=None,
+    **settings,
+):  # fmt: skip
     """Plan, show, run.
 
     The corpus is read first, so that what is wrong with it is said before anything runs.
@@ -36,7 +38,7 @@ def reproduce(
     Parameters
     ----------
     run : str
-    corpus, root, check : str
+    corpus, root, check, skip_broken
         As :func:`serkit.reproduction.plan.make_plan` takes them.
     dry_run : bool, optional
         Stop after the plan.
@@ -54,13 +56,16 @@ def reproduce(
     int
         Exit code: 0 when everything is done, 1 when a step failed, 130 when it was interrupted.
     """
+    require_project()
     runs.check_run_name(run)
     runner, jobs = _choose_runner(jobs, scheduler, dry_run)
     if grid is not None:
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
         print(f"grid {runs.show_path(grid.path)}: {grid.title}")
-    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), check=check)
-    steps = make_plan(run, manifest, corpus=corpus, root=root, check=check, **settings)
+    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), check=check, skip_broken=skip_broken)
+    steps = make_plan(
+        run, manifest, corpus=corpus, root=root, check=check, skip_broken=skip_broken, **settings
+    )
     costs = estimate(unfinished(steps), manifest, threads_per_job(jobs) if jobs > 1 else 0)
     print_plan(steps, costs, jobs)
     if dry_run:

@@ -1,4 +1,4 @@
-"""Confusion-matrix analysis by ear: click a cell of the matrix, hear and see the utterances behind it."""
+"""Confusion-matrix analysis by ear: click a cell and hear its utterances, or hear them first and guess the label."""
 
 import functools
 from html import escape
@@ -7,7 +7,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import display
-from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Select, VBox
+from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Select, ToggleButton, VBox
 
 from serkit import features, figures, runs
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE
@@ -18,10 +18,11 @@ from serkit.widgets.lecture import is_live, picture, player, segment_table
 
 ALL = "all"  # no choice made
 MOST = 20  # players in a summary
+ROUND = 10  # utterances of a blind round
 FILTERS = ("fold", "seed", "speaker")
 ORDERS = {"confidence": "confidence", "duration": "seconds"}  # what a list can be sorted by, highest first
 LISTED = {"utterance_id": str, "speaker": str, "fold": str, "seed": str, "seconds": "{:.2f}".format,
-          "confidence": "{:.1%}".format}  # fmt: skip
+          "confidence": lambda share: _percent(share)}  # fmt: skip
 WRAPPED = {"flex_flow": "row wrap", "grid_gap": "12px"}
 NO_WIDGETS = "The matrix to click is left out: it needs a notebook page with a running kernel."
 IN_PLAIN = "A matrix to click stands here in JupyterLab, while the kernel runs."
@@ -86,7 +87,8 @@ class Listening:
 class ListeningView:
     """The view that can be clicked: choose, click a cell, select an utterance, hear it, mark it.
 
-    No sound and no model is read until an utterance is selected.
+    With *hide labels* on, ten utterances are drawn from what the dropdowns leave, and nothing but a player is shown
+    of each until its emotion has been guessed. No sound and no model is read before it is needed.
 
     Parameters
     ----------
@@ -101,7 +103,8 @@ class ListeningView:
     ----------
     box : ipywidgets.VBox
         To be displayed. Classes for style sheets and tests: ``serkit-view``, ``serkit-cell``,
-        ``serkit-list``, ``serkit-mark``, ``serkit-export``, ``serkit-message``, ``serkit-seen``.
+        ``serkit-list``, ``serkit-mark``, ``serkit-export``, ``serkit-message``, ``serkit-seen``,
+        ``serkit-blind``, ``serkit-guess``, ``serkit-next``, ``serkit-score``.
     """
 
     def __init__(self, run, table, parameters, heading=""):
@@ -112,10 +115,13 @@ class ListeningView:
         values = {name: [ALL, *sorted(table[name].unique().tolist())] for name in FILTERS}
         self.filters = {name: Dropdown(options=values[name], description=name) for name in FILTERS}
         self.order = Dropdown(options=ORDERS, description="sort by")
-        self.cells = {(truth, guess): Button() for truth in LABELS for guess in LABELS}
+        self.cells = {(truth, predicted): Button() for truth in LABELS for predicted in LABELS}
         self.list = Select(rows=10, layout={"width": "auto", "min_width": "420px"})
         self.message, self.words, self.seen = HTML(_said(heading)), HTML(), HTML()
         self.mark, self.export = Button(), Button(tooltip="write a table of the marked utterances")
+        self.blind = ToggleButton(description="hide labels", tooltip="guess each emotion before it is shown")
+        self.guesses = {label: Button(description=label) for label in LABELS}
+        self.next, self.score, self.deck = Button(), HTML(), []  # the utterances of the round still to come
         self.box = self._arrange()
         for choice in self.filters.values():
             choice.observe(self._narrow, "value")
@@ -123,25 +129,35 @@ class ListeningView:
             button.on_click(functools.partial(self._pick, cell))
         self.order.observe(self._list, "value")
         self.list.observe(self._look, "index")
+        self.blind.observe(self._switch, "value")
+        for label, button in self.guesses.items():
+            button.on_click(functools.partial(self._guess, label))
+        self.next.on_click(self._next)
         self.mark.on_click(self._toggle_mark)
         self.export.on_click(self._export)
         self._narrow()
 
     def _arrange(self):
-        items = [HTML("true ↓<br>guess →"), *(HTML(f"<b>{label}</b>") for label in LABELS)]
+        items = [HTML("true ↓<br>predicted →"), *(HTML(f"<b>{label}</b>") for label in LABELS)]
         for truth in LABELS:
-            items += [HTML(f"<b>{truth}</b>"), *(self.cells[truth, guess] for guess in LABELS)]
-        for (truth, guess), button in self.cells.items():
-            button.tooltip = f"utterances of {truth} that were taken for {guess}"
+            items += [HTML(f"<b>{truth}</b>"), *(self.cells[truth, predicted] for predicted in LABELS)]
+        for (truth, predicted), button in self.cells.items():
+            button.tooltip = f"utterances of {truth} that were predicted {predicted}"
             button.add_class("serkit-cell")
-        for name in ("message", "list", "mark", "export", "seen"):
+        for button in self.guesses.values():
+            button.add_class("serkit-guess")
+        for name in ("message", "list", "mark", "export", "seen", "blind", "next", "score"):
             getattr(self, name).add_class(f"serkit-{name}")
-        columns = f"76px repeat({len(LABELS)}, 64px)"
+        columns = f"84px repeat({len(LABELS)}, 64px)"
         matrix = GridBox(items, layout={"grid_template_columns": columns, "align_content": "flex-start"})
-        choices = HBox([*self.filters.values(), self.order, self.export], layout=WRAPPED)
+        choices = HBox([*self.filters.values(), self.order, self.export, self.blind], layout=WRAPPED)
         self.pane = VBox([self.words, self.mark, self.seen])
-        listed = HBox([matrix, self.list], layout=WRAPPED)
-        return VBox([HTML(STYLE), choices, self.message, listed, self.pane]).add_class("serkit-view")
+        self.listed = HBox([matrix, self.list], layout=WRAPPED)
+        self.game = HBox(
+            [*self.guesses.values(), self.next, self.score], layout=WRAPPED | {"display": "none"}
+        )
+        parts = [HTML(STYLE), choices, self.message, self.listed, self.game, self.pane]
+        return VBox(parts).add_class("serkit-view")
 
     def _narrow(self, _=None):
         """Count what the dropdowns leave: shares of the row, coloured by share; the picked cell stays picked."""
@@ -152,12 +168,23 @@ class ListeningView:
         counts = pd.crosstab(self.chosen["truth"], self.chosen["prediction"])
         counts = counts.reindex(index=LABELS, columns=LABELS, fill_value=0)
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-        for (truth, guess), button in self.cells.items():
-            colour = mpl.colormaps["Blues"](shares.loc[truth, guess])
-            button.description = f"{shares.loc[truth, guess]:.1%}\n({counts.loc[truth, guess]})"
+        for cell, button in self.cells.items():
+            colour = mpl.colormaps["Blues"](shares.loc[cell])
+            button.description = f"{100 * shares.loc[cell]:.1f} %\n({counts.loc[cell]})"
             button.style.button_color = mpl.colors.to_hex(colour)
             button.style.text_color = figures.readable_on(colour)
-        self._list()
+        self._switch()
+
+    def _switch(self, _=None):
+        """Show the matrix and its list, or begin a blind round without them."""
+        self.listed.layout.display, self.game.layout.display = (
+            ("none", "") if self.blind.value else ("", "none")
+        )
+        self.order.disabled = self.blind.value
+        if self.blind.value:
+            self._deal()
+        else:
+            self._list()
 
     def _pick(self, cell, _=None):
         self.cell = cell
@@ -175,35 +202,87 @@ class ListeningView:
         self.list.layout.display = "none" if self.rows.empty else ""
 
     def _look(self, _=None):
-        """Sound, spectrogram, co-attention and probabilities of the selected utterance.
+        """Whatever is known of the selected utterance."""
+        self._select(self.rows.iloc[self.list.index - 1] if self.list.index else None)
+        if self.row is not None:
+            self._explain(self._play(_title(self.row)))
 
-        What can't be had is said in its place.
-        """
-        self.row = self.rows.iloc[self.list.index - 1] if self.list.index else None
-        self.pane.layout.display = "none" if self.row is None else ""
+    def _select(self, row, known=True):
+        """Make it the selected utterance; it can be marked if its label is ``known``."""
+        self.row = row
+        self.pane.layout.display = "none" if row is None else ""
+        self.mark.layout.display = "" if known else "none"
         self.words.value = self.seen.value = ""
         self._count_marks()
-        if self.row is None:
-            return
-        self.words.value = _title(self.row)
+
+    def _play(self, title):
+        """Title and player of the selected utterance; returns its waveform, or None if there is none."""
+        self.words.value = title
         try:
             waveform = read_sound(self.row)
         except SerkitError as error:
             self.seen.value = _said(f"No sound to play: {error}")
-            return
+            return None
         self.words.value += player(waveform, equal_peaks=True)._repr_html_()
-        self.seen.value = _said("The model looks at it ...")
+        return waveform
+
+    def _explain(self, waveform):
+        """Spectrogram, co-attention and probabilities of the selected utterance.
+
+        What can't be had is said in its place.
+        """
+        if waveform is None:
+            return
+        self.seen.value = _said("Computing segment scores…")
         folder = "{variant}/fold={fold}/seed={seed}/model".format(**self.row)
         try:
             attention = open_predictor(runs.project_home() / "runs" / self.run / folder).attend(waveform)
         except SerkitError as error:
-            self.seen.value = _said(f"No co-attention, the spectrogram alone: {error}") + _spectrogram(
-                waveform
-            )
+            said = _said(f"No co-attention, the spectrogram alone: {error}")
+            self.seen.value = said + _spectrogram(waveform)
             return
-        whole = ", ".join(f"{label} {share:.1%}" for label, share in attention.utterance.items())
+        whole = ", ".join(f"{label} {100 * share:.1f} %" for label, share in attention.utterance.items())
         table = segment_table(attention.segments).to_html(index=False, border=0)
         self.seen.value = f"<p>The whole utterance: {whole}</p>{table}{_attention(attention)}"
+
+    def _deal(self, _=None):
+        """Begin a blind round: utterances in random order, each once, whatever the number of seeds."""
+        drawn = self.chosen.sample(frac=1).drop_duplicates("utterance_id").head(ROUND)
+        self.deck = [row for _, row in drawn.iterrows()]
+        self.right, self.heard = {"you": 0, "the model": 0}, 0
+        self.score.value = f"{len(drawn)} utterances: which emotion do you hear?"
+        self._draw()
+
+    def _next(self, _=None):
+        """The next utterance, or another round."""
+        if self.deck:
+            self._draw()
+        else:
+            self._deal()
+
+    def _draw(self):
+        """Show an utterance of the round, and nothing of it but a player."""
+        self._select(self.deck.pop() if self.deck else None, known=False)
+        heard = self.row is not None and self._play("") is not None
+        for button in self.guesses.values():
+            button.disabled, button.button_style = not heard, ""
+        self.next.description = "next" if self.deck else "another round"
+        self.next.disabled = heard
+
+    def _guess(self, label, _=None):
+        """Count the listener's guess and the model's, and show what was hidden."""
+        truth = self.row["truth"]
+        self.heard += 1
+        self.right["you"] += int(label == truth)
+        self.right["the model"] += int(self.row["prediction"] == truth)
+        counts = ", ".join(f"{who} {right} of {self.heard}" for who, right in self.right.items())
+        self.score.value = f"<b>{counts}</b>"
+        for name, button in self.guesses.items():
+            button.disabled = True
+            button.button_style = "success" if name == truth else "danger" if name == label else ""
+        self.next.disabled = False
+        self._select(self.row)
+        self._explain(self._play(f"You guessed {label}. {_title(self.row)}"))
 
     def _toggle_mark(self, _=None):
         """Put the selected utterance on the list, or take it off."""
@@ -336,12 +415,12 @@ def summary(table, heading, n_players, live=False):
         matrix = picture(figure, "confusion matrix")
     wrong = surest_mistakes(table, max(10, n_players))
     wrong["sound"] = [_sound(row) if i < n_players else "" for i, row in enumerate(wrong.to_dict("records"))]
-    text = ["utterance_id", "speaker", "truth", "taken for", "transcript"]
-    shown = wrong.rename(columns={"prediction": "taken for"})[[*text, "confidence", "sound"]]
+    text = ["utterance_id", "speaker", "truth", "predicted", "transcript"]
+    shown = wrong.rename(columns={"prediction": "predicted"})[[*text, "confidence", "sound"]]
     page = shown.style.hide(axis="index").format(escape="html", na_rep="–", subset=text)
-    page = page.format("{:.1%}", subset="confidence").to_html()
+    page = page.format(_percent, subset="confidence").to_html()
     return {
-        "text/html": f'<details class="serkit-summary"{"" if live else " open"}><summary>Summary that needs no kernel'
+        "text/html": f'<details class="serkit-summary"{"" if live else " open"}><summary>Static summary'
         f"</summary><p>{escape(heading)}</p>{matrix}<p><b>The surest mistakes</b></p>{page}</details>",
         "text/plain": f"{heading}\n{shown.drop(columns=['transcript', 'sound']).to_string(index=False)}",
     }  # fmt: skip
@@ -374,9 +453,13 @@ def _title(row):
     text = row["transcript"]
     words = f"“{escape(text)}”" if isinstance(text, str) and text else "<i>no transcript</i>"
     return (
-        f"<b>{escape(row['utterance_id'])}</b>, speaker {escape(row['speaker'])}: {row['truth']}, taken for "
-        f"{row['prediction']} ({row['confidence']:.1%})<br>{words}<br>"
+        f"<b>{escape(row['utterance_id'])}</b>, speaker {escape(row['speaker'])}: {row['truth']}, predicted "
+        f"{row['prediction']} ({_percent(row['confidence'])})<br>{words}<br>"
     )
+
+
+def _percent(share):
+    return f"{100 * share:.1f} %"
 
 
 def _said(text):

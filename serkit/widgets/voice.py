@@ -25,6 +25,7 @@ from serkit.predict import Prediction, describe_training, newest_model, open_pre
 from serkit.widgets.lecture import picture, player, segment_table, wav_bytes
 
 PLAYER_S = 60  # s that a player holds; an hour would make the notebook 150 MB
+STRETCHES_PER_S = 50  # of sound as it is read
 STRETCHES = 2400  # of the outline: more than a picture has columns
 MAX_ROWS = 40  # segments shown as a table: two minutes
 MAX_BYTES = 2 * 2**30  # of one file; a day of telephone speech, three hours of a CD
@@ -313,10 +314,18 @@ def _draw(analysis):
 
 def _listen(path):
     """The sound for a player, and the outline for a picture; what is held does not grow like the recording."""
-    with audio.open_sound(path) as sound:
-        rate, step = sound.samplerate, -(-sound.frames // STRETCHES)
-        head = audio.downmix(audio.read_channels(sound, PLAYER_S * rate))
-        sound.seek(0)
-        stretches = map(audio.downmix, sound.blocks(step, dtype="float32", always_2d=True))
-        outline = np.array([(stretch.min(), stretch.max()) for stretch in stretches])
-    return audio.resample(head, rate), outline.ravel(), 2 * rate / step
+    head, lowest, highest = [], [], []
+    for sound in audio.open_sounds(path):
+        rate = sound.samplerate
+        while len(channels := audio.read_channels(sound, -(-rate // STRETCHES_PER_S))):
+            mono = audio.downmix(channels)
+            head += [mono] if len(head) < PLAYER_S * STRETCHES_PER_S else []
+            lowest.append(mono.min())
+            highest.append(mono.max())
+    first = np.arange(0, len(lowest), -(-len(lowest) // STRETCHES))
+    outline = np.column_stack([np.minimum.reduceat(lowest, first), np.maximum.reduceat(highest, first)])
+    return (
+        audio.resample(np.concatenate(head), rate),
+        outline.ravel(),
+        2 * STRETCHES_PER_S * len(first) / len(lowest),
+    )

@@ -107,10 +107,10 @@ def record(request):
 def save_views(request):
     """Function that keeps pictures of an open notebook where ``--screenshots`` asks for them."""
 
-    def save(notebook, selector):
+    def save(notebook, selector, stem=""):
         if request.config.getoption("--screenshots", default=False):
             ARTEFACTS.mkdir(exist_ok=True)
-            notebook.save_views(ARTEFACTS / notebook.name, selector)
+            notebook.save_views(ARTEFACTS / (stem or notebook.name), selector)
 
     return save
 

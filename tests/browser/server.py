@@ -65,10 +65,11 @@ class Server:
 
 
 def make_project(folder):
-    """A checkout in which nothing has been done yet: the notebooks, and how git sees them."""
+    """A checkout in which nothing has been done yet: notebooks, shipped predictions, and how git sees them."""
     shutil.copytree(
         HOME / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
+    shutil.copytree(HOME / "data" / "examples", folder / "data" / "examples")
     for name in ("Makefile", ".gitignore"):
         shutil.copy(HOME / name, folder / name)
     git(folder, "init", "--quiet")

@@ -309,7 +309,7 @@ def test_incomplete_corpus_is_named_with_the_cure_and_left_alone(small, tmp_path
 def test_default_root_is_the_project_s_wherever_one_stands(monkeypatch, tmp_path):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
-    monkeypatch.setitem(corpora.REGISTRY, "demo", lambda root: root)
+    monkeypatch.setitem(corpora.REGISTRY, "demo", lambda root, skip_broken: root)
     for here in (tmp_path, tmp_path / "notebooks"):
         monkeypatch.chdir(here)
         assert corpora.load("demo") == tmp_path / "data" / "demo"

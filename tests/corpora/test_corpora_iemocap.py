@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from trees import cut, noise, wav_bytes, write_iemocap_tree
 
+from serkit import corpora
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS
 from serkit.corpora import iemocap
 from serkit.errors import CorpusError, ParameterError
@@ -199,6 +200,15 @@ def test_truncated_wav_is_left_out_of_a_report(tree, capsys):
     assert "Ses03F_impro01_F002.wav: truncated" in capsys.readouterr().out
 
 
+def test_truncated_wav_is_left_out_where_that_was_asked_for(tree, capsys):
+    cut(wav(tree), 2)
+    manifest = iemocap.load(tree, skip_broken=True)
+    assert len(manifest) == 49 and "F002.wav: truncated" in capsys.readouterr().out
+    replace(evaluation(tree), "Ses03F_impro01_F000\tang", "Ses03F_impro01_F000\tangry")
+    with pytest.raises(CorpusError, match="unknown tags"):
+        iemocap.load(tree, skip_broken=True)
+
+
 def test_all_broken_files_are_counted_and_the_first_named(tree):
     for number in range(5):
         wav(tree, f"Ses03F_impro01_F00{number}").write_bytes(b"")
@@ -264,8 +274,10 @@ def test_report_prints_the_table_and_goes_on(tree, capsys):
 
 
 def test_other_checks_are_refused(tree):
-    with pytest.raises(ParameterError, match=r"check='lax', expected 'strict' or 'report'"):
+    with pytest.raises(ParameterError, match=r"check='lax', expected one of strict, report"):
         iemocap.load(tree, check="lax")
+    with pytest.raises(ParameterError, match=r"check='lax', expected one of strict, report"):
+        corpora.load("demo", tree, check="lax")  # whatever the corpus, and before it is read
 
 
 # The real release's index: ids, tags and lengths, no sound

@@ -107,7 +107,7 @@ def test_missing_root_says_how_to_get_the_corpus(tmp_path):
         load_ravdess(tmp_path / "ravdess")
 
 
-def test_truncated_wav_and_flac_are_named(tmp_path):
+def test_truncated_wav_and_flac_are_named(tmp_path, capsys):
     folder = write_tree(tmp_path, emotions=[3, 4, 5]) / "Actor_02"
     cut(folder / "03-01-03-01-01-01-02.wav", 10)
     (folder / "03-01-04-01-01-01-02.wav").unlink()
@@ -118,6 +118,9 @@ def test_truncated_wav_and_flac_are_named(tmp_path):
     message = r"broken sound files \(2\): \S*03-01-03-01-01-01-02\.wav: truncated.*01-02\.flac: truncated"
     with pytest.raises(CorpusError, match=message):
         load_ravdess(tmp_path)
+    kept = load_ravdess(tmp_path, skip_broken=True)
+    assert not {"03-01-03-01-01-01-02", "03-01-04-01-01-01-02"} & set(kept["utterance_id"]) and len(kept) > 2
+    assert "left out, as they can't be used (2)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

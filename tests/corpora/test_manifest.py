@@ -13,7 +13,7 @@ def row(utterance_id="u1", **changes):
     return {
         "utterance_id": utterance_id, "path": f"/corpus/{utterance_id}.wav", "corpus": "test", "speaker": "1F",
         "session": "1", "gender": "F", "dialogue": "d1", "scripted": None, "emotion": "ang", "label": "angry",
-        "num_samples": 16_000, "sample_rate": 16_000,
+        "num_samples": 16_000, "sample_rate": 16_000, "digest": "32044-0",
     } | changes  # fmt: skip
 
 

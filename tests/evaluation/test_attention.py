@@ -206,7 +206,7 @@ class TestTables:
         row, _ = look(network(np.arange(149.0)), sounds())
         text = attention.attention_text(pd.DataFrame([row]), worth)
         assert pd.Series(text).str.contains(said).item(), text
-        assert f"changes by {interval[0]:+.1f}" in text and "nan" not in text
+        assert f"changes by {interval[0]:+.1f}".replace("-", "−") in text and "nan" not in text
 
 
 @pytest.fixture(scope="module")

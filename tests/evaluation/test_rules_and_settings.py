@@ -1,6 +1,7 @@
 """Families of variants and rules of choosing an epoch, on tables made by hand."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -85,6 +86,19 @@ class TestFamilies:
         run()
         assert comparison.families("trial", "views") == []
 
+    @pytest.mark.parametrize("setting", comparison.AXES)
+    @pytest.mark.parametrize(("name", "advised"), [("trial", "trial"), ("example", "demo")])
+    def test_the_command_that_is_advised_makes_a_family(self, run, capsys, name, advised, setting):
+        """For the kit's own example, whose sounds nobody has, a variant of the run demo."""
+        run()
+        Path("runs/trial").rename(f"runs/{name}")
+        assert comparison.compare_settings(name, pd.DataFrame(), setting) == []
+        command = re.search("`serkit reproduce --run (.*) --(.*) (.*)`", capsys.readouterr().out)
+        assert command[1] == advised and command[2].replace("-", "_") == setting
+        Path(f"runs/{name}").rename("runs/trial")
+        run(**{setting: command[3]})
+        assert len(comparison.families("trial", setting)) == 1
+
     def test_nothing_finished(self, run):
         with pytest.raises(RunError, match=r"no finished fold"):
             comparison.families("trial", "views")
@@ -120,6 +134,25 @@ class TestTable:
         assert table["against"].to_dict() == {"mfcc": "all", "all": ""}
         assert np.isnan(table.loc["all", "difference"])
         assert table.loc["mfcc", "p_holm"] == pytest.approx(2 / 2**6)  # all six speakers point one way
+
+    def test_what_is_read_from_it(self):
+        table = comparison.ablation_table(self.TABLE, self.FAMILY, "views")
+        said = "mfcc against all: −25.0 points [−25.0, −25.0], p = 0.031 (Holm): lower"
+        assert comparison.read_differences(table, "views") == said
+        assert comparison.read_differences(table.iloc[1:].drop(columns="difference"), "views") == ""
+
+    @pytest.mark.parametrize(
+        ("low", "high", "p", "verdict"),
+        [
+            (1, 3, 0.05, "higher"),
+            (1, 3, 0.051, "no difference is shown"),
+            (0, 3, 0.01, "no difference is shown"),
+            (-3, -1, 0.01, "lower"),
+        ],
+    )
+    def test_a_difference_needs_interval_and_p(self, low, high, p, verdict):
+        row = {"rule": "a", "against": "b", "difference": 2.0, "low": low, "high": high, "p_holm": p}
+        assert comparison.read_differences(pd.DataFrame([row])).endswith(f"(Holm): {verdict}")
 
     def test_figure_shows_every_variant(self):
         table = comparison.ablation_table(self.TABLE, self.FAMILY, "views")
@@ -163,6 +196,22 @@ class TestChoosing:
         run()
         with pytest.raises(RunError, match=r"fold=1/seed=111 kept no predictions of its epochs; train with"):
             comparison.load_epochs("trial")
+
+    def test_epochs_of_the_variants_that_kept_them(self, run, capsys):
+        def keep(**settings):
+            variant = run(**settings)
+            (folder,) = Path("runs/trial").rglob(f"{variant}/fold={settings.get('fold', 1)}/seed=111")
+            rows = predictions(variant, 4).query(f"fold == '{settings.get('fold', 1)}'")
+            rows.assign(epoch=1).to_parquet(folder / "epochs.parquet")
+
+        run(fusion="gated")
+        assert comparison.kept_epochs("trial") == [] and "keep_epochs" in capsys.readouterr().out
+        keep(fusion="mean")
+        for fold in "12":
+            keep(fold=fold)
+        first, second = comparison.kept_epochs("trial")
+        assert set(first["fold"]) == {"1", "2"} and second["variant"].iloc[0].endswith("_mean")
+        assert capsys.readouterr().out == ""
 
 
 class TestRules:

@@ -20,7 +20,8 @@ from trees import noise, wav_bytes
 
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
-from serkit.errors import CorpusError, StoreError
+from serkit.corpora.sound_files import read_header
+from serkit.errors import CorpusError, ParameterError, StoreError
 from serkit.features import audio, store
 from serkit.features.rows import Progress, RowFile, encode_level, level_of_code
 from serkit.features.store import FeatureStore, build_store, check_store, store_key
@@ -56,18 +57,18 @@ def corpus(tmp_path):
     return write_corpus(tmp_path / "corpus")
 
 
-def write_corpus(folder):
+def write_corpus(folder, seed=0):
     folder.mkdir()
     rows = []
     for number, (name, (num_samples, rate)) in enumerate([*SOUNDS.items(), (OUTSIDE, (8000, 16_000))]):
         path = folder / f"{name}.wav"
-        path.write_bytes(wav_bytes(noise(num_samples, seed=number), rate))
+        path.write_bytes(wav_bytes(noise(num_samples, seed=seed + number), rate))
         rows.append({
             "utterance_id": name, "path": str(path), "corpus": "noise", "speaker": f"S{number % 3}",
             "session": str(number % 3), "gender": "F", "dialogue": "x", "scripted": False,
             "emotion": "fru" if name == OUTSIDE else "ang",
             "label": None if name == OUTSIDE else LABELS[number % 4],
-            "num_samples": num_samples, "sample_rate": rate,
+            **read_header(path)._asdict(),
         })  # fmt: skip
     return make_manifest(rows)
 
@@ -386,6 +387,10 @@ class TestBrokenSound:
         with pytest.raises(CorpusError, match=r"a\.wav: 100000 samples at 16 kHz, 16000 by the manifest"):
             build_store(corpus, PUBLISHED, tmp_path / "stores")
 
+    def test_skipping_is_yes_or_no(self, tmp_path, corpus):
+        with pytest.raises(ParameterError, match=r"skip_broken='yes', expected one of True, False"):
+            build_store(corpus, PUBLISHED, tmp_path / "stores", skip_broken="yes")
+
     def test_skipped_and_recorded(self, tmp_path, corpus, monkeypatch, capsys):
         path_of = dict(zip(corpus["utterance_id"], corpus["path"], strict=True))
         good = Path(path_of["c"]).read_bytes()
@@ -513,6 +518,17 @@ class TestRefused:
 
 
 class TestKey:
+    def test_the_same_names_and_lengths_with_other_sound(self, corpus, tmp_path):
+        """A second copy of a corpus, denoised for example, or a file that was mended in place."""
+        other = write_corpus(tmp_path / "denoised", seed=100)
+        columns = ["utterance_id", "num_samples", "sample_rate"]
+        assert other[columns].equals(corpus[columns])
+        first, second = (
+            build_store(table, PUBLISHED, tmp_path / "both", workers=1) for table in (corpus, other)
+        )
+        assert first.folder != second.folder
+        assert not np.array_equal(first.read([0]).mfcc, second.read([0]).mfcc)
+
     def test_how_segments_are_cut_does_not_count(self, corpus):
         assert len({store_key(corpus, recipe) for recipe in RECIPES}) == 1
 

@@ -13,6 +13,7 @@ from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
 from serkit.evaluation import class_recall
 from serkit.figures import EMOTION_COLOURS
+from serkit.folds import fold_table, make_folds
 from serkit.metrics import weighted_accuracy
 
 mpl.use("Agg")
@@ -149,6 +150,41 @@ class TestCorpus:
             ParameterError, match=r"4 utterances .*, 4 of them without a value in \['session'\]"
         ):
             figures.plot_class_counts(MANIFEST.assign(session=None), ax, by="session")
+
+
+class TestFolds:
+    """Four speakers in two sessions: 1F says three utterances, the others two each."""
+
+    def rows(self, selection):
+        speakers = ["1F", "1F", "1F", "1M", "1M", "2F", "2F", "2M", "2M"]
+        table = pd.DataFrame({"speaker": speakers, "session": [name[0] for name in speakers], "label": "sad"})
+        table["utterance_id"] = [f"{speaker}_{n}" for n, speaker in enumerate(speakers)]
+        return fold_table(make_folds(table, "speaker", selection)).merge(table[["utterance_id", "speaker"]])
+
+    def roles(self, ax):
+        """Roles by the colours of the squares, a line for each fold."""
+        names = {to_rgb(colour): split for split, colour in figures.SPLIT_COLOURS.items()}
+        squares = [names[tuple(colour[:3])] for colour in ax.collections[0].get_facecolors()]
+        return [squares[n : n + 4] for n in range(0, 16, 4)]
+
+    def test_colours_are_roles_and_numbers_are_utterances(self, ax):
+        figures.plot_folds(self.rows("clean"), ax)
+        assert self.roles(ax) == [
+            ["test", "validation", "train", "train"], ["validation", "test", "train", "train"],
+            ["train", "train", "test", "validation"], ["train", "train", "validation", "test"],
+        ]  # fmt: skip
+        assert texts(ax) == ["3", "2", "2", "2"] * 4
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["1F", "1M", "2F", "2M"]
+        assert legend_of(ax) == ["train", "validation", "test"]
+
+    def test_validation_on_the_tested_speakers_is_named(self, ax):
+        figures.plot_folds(self.rows("published"), ax)
+        assert self.roles(ax)[0] == ["test", "train", "train", "train"]
+        assert texts(ax) == ["3", "2", "2", "2"] * 4 and legend_of(ax) == ["train", "test and validation"]
+
+    def test_without_validation_it_is_not_in_the_legend(self, ax):
+        figures.plot_folds(self.rows("last"), ax)
+        assert legend_of(ax) == ["train", "test"]
 
 
 class TestSpeakerConfusions:

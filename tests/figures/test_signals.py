@@ -53,6 +53,25 @@ def test_stems_share_one_scale_and_padding_is_shaded(ax):
     assert figures.stem_height(10) == figures.stem_height(24)
 
 
+def test_a_cut_utterance_is_boxes_with_speech_in_them(ax):
+    """2 s in a segment of 3 s, on the left in one view and on the right in the other; too short for its times below."""
+    names = ["recipe", "view", "segment", "from_s", "real_s", "offset_s"]
+    pieces = [("a", "spectrogram, MFCC", 0, 0.0, 2.0, 0.0), ("a", "waveform", 0, 0.0, 2.0, 1.0)]
+    pieces += [("b", "waveform", 0, 0.0, 3.0, 0.0), ("b", "waveform", 1, 3.0, 0.5, 0.0)]
+    figures.plot_cut(pd.DataFrame(pieces, columns=names), ax)
+    boxes = [bars.get_paths()[0].get_extents().bounds for bars in ax.collections]
+    np.testing.assert_allclose([box[:3:2] for box in boxes[0::2]], [(0, 3), (0, 3), (0, 3), (3.1, 3)])
+    np.testing.assert_allclose([box[:3:2] for box in boxes[1::2]], [(0, 2), (1, 2), (0, 3), (3.1, 0.5)])
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        "a: spectrogram, MFCC",
+        "a: waveform",
+        "b: waveform",
+    ]
+    assert [text.get_text() for text in ax.texts] == ["0.0 to 2.0 s", "0.0 to 2.0 s", "0.0 to 3.0 s"]
+    speech = {mpl.colors.to_hex(bars.get_facecolor()[0]).upper() for bars in ax.collections[1::2]}
+    assert speech == {figures.VIEW_COLOURS["spectrogram"], figures.VIEW_COLOURS["speech"]}
+
+
 class TestSignals:
     def test_spectrogram_axes(self, ax):
         spectrogram = np.linspace(-80, 0, 200 * 300).reshape(200, 300)

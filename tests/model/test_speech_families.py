@@ -313,16 +313,42 @@ class TestRefused:
         (folder / "mine.py").write_text("raise SystemExit('this code ran')")
         self.refused(folder, "can't be loaded")
 
+    @pytest.mark.parametrize(
+        ("entry", "sentence"),
+        [
+            ({"auto_map": {"AutoModel": "mine.Model"}}, "auto_map asks to run code"),
+            ({"_attn_implementation": "org/kernel"}, "attn_implementation asks to run code"),
+            ({"attn_implementation": "org/kernel"}, "attn_implementation asks to run code"),
+            ({"num_hidden_layers": 1_000_000}, "num_hidden_layers=1000000, expected numbers up to 100"),
+            ({"conv_dim": [8, 10**30]}, r"conv_dim=\[8, 10+\.*.*, expected numbers up to 100000"),
+        ],
+    )
+    def test_what_a_strange_folder_asks_for(self, folder, entry, sentence):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | entry))
+        self.refused(folder, sentence)
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"\x80\x02cos\nsystem\nU\x02id\x85R.", b"version https://git-lfs.github.com/x"]
+    )
+    def test_pickles_are_not_opened(self, folder, content):
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(content)
+        self.refused(folder, "can't be loaded")
+
     def test_a_model_of_texts(self, tmp_path):
         config = transformers.BertConfig(**SIZES, vocab_size=8)
         transformers.BertModel(config).save_pretrained(tmp_path)
-        self.refused(tmp_path, "of type 'bert' can't hear 3 s of sound .*; use wav2vec2, hubert,")
+        self.refused(tmp_path, "model_type='bert', expected one of wav2vec2, hubert,")
 
     @pytest.mark.parametrize(
         ("extractor", "sentence"),
         [
             (Wav2Vec2FeatureExtractor(sampling_rate=8000), "it hears 8000 Hz, expected 16000"),
-            (transformers.ASTFeatureExtractor(), "its input is made by ASTFeatureExtractor; use wav2vec2,"),
+            (
+                transformers.ASTFeatureExtractor(),
+                "its input is made by ASTFeatureExtractor; use one of wav2vec2,",
+            ),
         ],
     )
     def test_another_input(self, folder, extractor, sentence):
@@ -341,7 +367,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def clip():
-    clips = sorted((SHARED / "data" / "ravdess").rglob("*.wav"))
+    clips = sorted((SHARED / "data" / "ravdess").rglob("*.flac"))
     if not clips:
         pytest.skip("no RAVDESS in the shared folder")
     return features.audio.read(clips[0])

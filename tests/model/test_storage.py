@@ -95,6 +95,43 @@ class TestPieces:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"lstm_layers": 1_000_000}, "lstm_layers=1000000, expected numbers up to 100"),
+        ({"hidden": 10**9}, "hidden=1000000000, expected"),
+        ({"hidden": "64"}, "hidden=64, expected int"),
+        ({"encoder_mask": "x"}, "encoder_mask='x', expected bool"),
+        ({"encoder_layers": "lasst"}, "encoder_layers='lasst', expected"),
+        ({"cnn_channels": [16, 16, 10**8, 32, 32]}, "cnn_channels=.*, expected numbers up to 100000"),
+        ({"speech": {"model_type": "bert"}}, "model_type='bert', expected one of wav2vec2"),
+        ({"speech": DEMO.speech | {"num_hidden_layers": 10**6}}, "num_hidden_layers=1000000, expected"),
+        ({"speech": DEMO.speech | {"auto_map": {"AutoModel": "mine.Model"}}}, "auto_map asks to run code"),
+        (
+            {"speech": DEMO.speech | {"_attn_implementation": "a/kernel"}},
+            "_attn_implementation asks to run code",
+        ),
+        ({"nobody": 1}, "nobody"),
+    ],
+)
+def test_a_config_that_nobody_wrote(copy, change, sentence):
+    """Refused within seconds, as nothing of that size is built."""
+    edit(copy / "config.json", **change)
+    with pytest.raises(
+        WeightsError, match=rf"config.json: damaged, or not of the files beside it \(.*{sentence}"
+    ) as caught:
+        open_model_folder(copy)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_structure_that_can_hear_nothing(copy):
+    edit(copy / "config.json", speech=DEMO.speech | {"num_attention_heads": 0})
+    with pytest.raises(
+        WeightsError, match=r"type 'wav2vec2' can't hear 3 s of sound .*; use one of wav2vec2, hubert"
+    ):
+        open_model_folder(copy)
+
+
 def test_folder_missing(tmp_path):
     with pytest.raises(WeightsError, match=r"nowhere: no such folder; train a model with notebook"):
         open_model_folder(tmp_path / "nowhere")
@@ -141,6 +178,16 @@ class TestCard:
         assert self.card().count("**random** weights") == 2
         paper = self.card(dataclasses.replace(DEMO, speech_encoder="a/b", cnn_weights="imagenet"))
         assert "`a/b`" in paper and "**random**" not in paper
+
+    def test_the_base_model_is_the_encoder_that_was_used(self, tmp_path):
+        def base(encoder, **settings):
+            card = self.card(dataclasses.replace(DEMO, speech_encoder=encoder), **settings)
+            return yaml.safe_load(card.split("---\n")[1]).get("base_model")
+
+        assert base("openai/whisper-base", profile="paper") == "openai/whisper-base"
+        assert base("openai/whisper-base") == "openai/whisper-base"
+        assert base("openai/whisper-base", views="mfcc") is None
+        assert base("random") is None and base(str(tmp_path)) is None  # the hub knows neither
 
     def test_only_iemocap_with_the_papers_network_speaks_about_the_paper(self):
         silent = "say nothing about the paper"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import prediction_tables as tables
 import pytest
 import soundfile
 from colab_cell import is_colab_cell
@@ -14,17 +15,19 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from voices import voice, write_model
 
+from serkit.errors import RunError
 from serkit.experiment import Experiment
 from serkit.recipe import CORRECTED
+from serkit.reproduction import report
 from serkit.reproduction.jobs import KERNEL_START_S
-from serkit.runs import DONE
+from serkit.runs import DONE, write_json
 
 HOME = Path(__file__).parents[2]
 NOTEBOOKS = sorted((HOME / "notebooks").glob("*.ipynb"))
 COMMON = {"run", "corpus", "root", "recipe"}
-OWN = {  # corpus and recipe are those of the model, of the variant or of all variants
-    "06_confusion_matrix": {"run", "corpus", "root", "variant"},
-    "07_ablations": {"run", "corpus", "root"},
+OWN = {  # corpus and recipe are those of the model, the variant or all variants, as their records say
+    "06_confusion_matrix": {"run", "variant", "partial"},
+    "07_ablations": {"run", "score"},
     "08_predict": {"run", "model", "recording", "device"},
 }
 INSTALLING = re.compile(r"^\s*[!%]|subprocess|os\.system", re.MULTILINE)
@@ -150,10 +153,61 @@ class TestOwnRecording:
         assert len(table) == 1 + 3  # 0 to 3, 3 to 6, and the last 3 s
 
 
+class TestGuard:
+    """Notebook 06 averages nothing that ``serkit report`` would not average."""
+
+    @pytest.fixture
+    def write_fold(self, project):
+        """Function that finishes a fold, with predictions made by chance."""
+        predictions = tables.predict(tables.manifest(), "session")
+        (project / "notebooks" / "06_confusion_matrix.ipynb").write_text("{}")
+
+        def write(fold, **settings):
+            experiment = Experiment(fold=fold, **settings)
+            folder = experiment.folder("demo")
+            about = {"key": experiment.key, "parameters": vars(experiment), "folds": list("12345")}
+            write_json(folder / "experiment.json", about)
+            rows = predictions[predictions["fold"] == fold].assign(variant=experiment.variant)
+            rows.to_parquet(folder / "predictions.parquet")
+            (folder / DONE).write_text("x")
+
+        return write
+
+    def until_loaded(self, **parameters):
+        """Run the cells up to the one that reads the predictions; what they have made."""
+        made = {}
+        for cell in nbformat.read(HOME / "notebooks" / "06_confusion_matrix.ipynb", as_version=4).cells:
+            if cell.cell_type == "code" and cell.id not in ("colab", "system"):
+                exec(cell.source, made)
+            made |= parameters if cell.id == "parameters" else {}
+            if cell.id == "load":
+                return made
+
+    def test_folds_that_are_missing(self, write_fold, capsys):
+        for fold in "1245":
+            write_fold(fold)
+        with pytest.raises(RunError, match=r"fold 3 is missing, .*partial = True in notebook 06") as refused:
+            self.until_loaded()
+        with pytest.raises(RunError) as reported:
+            report.write_report("demo")
+        assert str(refused.value) == str(reported.value)
+        made = self.until_loaded(partial=True)
+        assert made["folds"] == list("1245") and "folds 1, 2, 4, 5 of five" in capsys.readouterr().out
+
+    def test_folds_that_were_trained_differently(self, write_fold):
+        for fold in "12345":
+            write_fold(fold, epochs=3 + (fold == "3"))
+        with pytest.raises(
+            RunError, match=r"was made with epochs=4, .* with 3, expected the same"
+        ) as refused:
+            self.until_loaded(partial=True)
+        with pytest.raises(RunError) as reported:
+            report.write_report("demo")
+        assert str(refused.value) == str(reported.value)
+
+
 class TestTwice:
     """Notebooks 01 to 04 run from top to bottom, and once more in the same kernel."""
-
-    CHANGING = "estimate"  # the cell whose output is a measured time
 
     @pytest.fixture
     def project(self, tmp_path, demo_corpus):
@@ -168,7 +222,7 @@ class TestTwice:
             (cell.id, output.get("text"), output.get("data"))
             for cell in code_cells(notebook)
             for output in cell.outputs
-            if cell.id != self.CHANGING and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
         ]  # fmt: skip
 
     @pytest.mark.notebooks

@@ -165,6 +165,7 @@ class TestPlan:
         assert len({step.title for step in steps}) == 27 and len({step.output for step in steps}) == 27
         assert steps[4].title == "05_train_coattention  corrected fold=1 seed=111"
         assert steps[14].parameters["recipe"] == "published" and steps[14].parameters["name_variant"] is True
+        assert [step.parameters["partial"] for step in steps[-3:-1]] == [False, False]
         assert steps[-2].output == (
             project / "runs/trial/notebooks/06_confusion_matrix_published_clean_session_demo.ipynb"
         )
@@ -178,6 +179,7 @@ class TestPlan:
             (s.title, s.output, s.parameters) for s in usual
         ]
         assert alone[-2].output.name == "06_confusion_matrix.ipynb"
+        assert alone[-2].parameters["partial"] is True  # notebook 06 refuses one fold of five otherwise
 
     def test_the_folds_of_every_protocol_are_written_down(self, project, write):
         steps = plan_of(read_grid(write("[common]\nselection = ['clean', 'last']")))
@@ -259,6 +261,15 @@ class TestCommandLine:
             3,
         )
         assert (second, changed["corpus"], Path(changed["root"]).name) == ("other", "demo", "b")
+
+    def test_folders_are_those_of_where_one_is(self, asked, tmp_path, monkeypatch):
+        """Notebooks run in the project; what isn't a folder here is an id of the hub."""
+        (tmp_path / "here/my-encoder").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "here")
+        for name in ("my-encoder", "openai/whisper-base"):
+            cli.Reproduce(speech_encoder=name)()
+        given = [settings["speech_encoder"] for _, settings in asked]
+        assert given == [str(tmp_path / "here/my-encoder"), "openai/whisper-base"]
 
     def test_a_run_is_called_like_its_grid(self, asked, write):
         cli.Reproduce(grid=str(write("[[variant]]")))()

@@ -195,12 +195,16 @@ class TestRefused:
             RunError, match="published_last_session_paper, seed 1: fold 3 is missing, found 1, 2"
         ):
             report.checked_predictions("trial")
+        (alone,) = report.checked_predictions("trial", variant="corrected_last_session_paper")[1].values()
+        assert alone == ["1", "2", "3"]
 
     def test_a_missing_fold_named_by_the_record_of_the_run(self, project):
         write_run(project, "demo", "last", [1, 2], by="speaker")
         for path in (project / "runs").rglob("experiment.json"):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": [1, 2, 3]}))
-        with pytest.raises(RunError, match=r"fold 3 is missing, found 1, 2; .*--partial"):
+        with pytest.raises(
+            RunError, match=r"fold 3 is missing, found 1, 2; .*partial = True in notebook 06.*--partial"
+        ):
             report.checked_predictions("trial")
         assert report.checked_predictions("trial", partial=True)[1] == {
             "corrected_last_speaker_paper": ["1", "2"]

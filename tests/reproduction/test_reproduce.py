@@ -69,8 +69,8 @@ def toy(project, monkeypatch):
         "(f / 'DONE').write_text(e.key)\n"
     )
     write("05_train_coattention", common + protocol + settings, body)
-    write("06_confusion_matrix", common + "variant = ''\nname_variant = False\n", "print('analysed')")
-    write("07_ablations", "run = ''\ncorpus = ''\nroot = ''\n", "print('compared')")
+    write("06_confusion_matrix", "run = ''\nvariant = ''\npartial = False\n", "print('analysed')")
+    write("07_ablations", "run = ''\n", "print('compared')")
     return project
 
 

@@ -127,7 +127,7 @@ class TestTables:
     def test_lines_stand_below_each_other(self, table):
         lines = listening.text_lines(table.assign(seconds=table["seconds"].replace(2, np.nan)))
         assert lines[0].split() == ["utterance_id", "speaker", "fold", "seed", "seconds", "confidence"]
-        assert lines[1].split() == ["a", "1F", "1", "111", "1.00", "90.0%"] and "–" in lines[2]
+        assert lines[1].split() == ["a", "1F", "1", "111", "1.00", "90.0", "%"] and "–" in lines[2]
         assert len({len(line) for line in lines}) == 1
 
     def test_surest_mistakes_count_an_utterance_once(self, table):
@@ -142,9 +142,9 @@ class TestView:
             f"{VARIANT}: 6 predictions of the test sets.</div>"
         )
         texts = {cell: button.description for cell, button in view.cells.items()}
-        assert texts["sad", "angry"] == "66.7%\n(2)"
-        assert texts["sad", "happy"] == "0.0%\n(0)"
-        assert texts["neutral", "sad"] == "0.0%\n(0)"
+        assert texts["sad", "angry"] == "66.7 %\n(2)"
+        assert texts["sad", "happy"] == "0.0 %\n(0)"
+        assert texts["neutral", "sad"] == "0.0 %\n(0)"
         assert view.cells["sad", "happy"].style.text_color == "black"
         assert view.cells["angry", "angry"].style.text_color == "white"
 
@@ -171,7 +171,7 @@ class TestView:
     def test_choosing_narrows_the_matrix_and_keeps_the_cell(self, view):
         press(view, "sad", "angry")
         view.filters["speaker"].value = "1M"
-        assert view.cells["sad", "angry"].description == "100.0%\n(1)"
+        assert view.cells["sad", "angry"].description == "100.0 %\n(1)"
         assert shown(view) == ["c"]
 
     def test_empty_choice_and_empty_cell_list_nothing(self, view):
@@ -180,13 +180,13 @@ class TestView:
         press(view, "sad", "sad")
         view.filters["fold"].value = "1"
         view.filters["speaker"].value = "2M"
-        assert {button.description for button in view.cells.values()} == {"0.0%\n(0)"} and shown(view) == []
+        assert {button.description for button in view.cells.values()} == {"0.0 %\n(0)"} and shown(view) == []
         view.filters["speaker"].value = listening.ALL
         assert shown(view) == ["a"]
 
     def test_selecting_without_a_model(self, view):
         press(view, "sad", "angry", 1)
-        assert "<b>b</b>, speaker 1F: sad, taken for angry (80.0%)" in view.words.value
+        assert "<b>b</b>, speaker 1F: sad, predicted angry (80.0 %)" in view.words.value
         assert "Go &lt;home&gt;." in view.words.value
         assert player(read("sounds/b.wav"), equal_peaks=True).src_attr() in view.words.value
         assert "No co-attention, the spectrogram alone: model folder" in view.seen.value
@@ -243,6 +243,99 @@ class TestView:
         view.export.click()
         caption = json.loads((home / "figures/leaking/marked.json").read_text())["caption"]
         assert "Leak: the checkpoint was chosen" in caption
+
+
+class TestBlind:
+    """Labels are hidden until the emotion of an utterance has been guessed."""
+
+    @pytest.fixture
+    def blind(self, view):
+        press(view, "sad", "angry", 1)
+        view.blind.value = True
+        return view
+
+    def hidden(self, view):
+        """Whether nothing but a player, and no label beside the four buttons, is to be seen."""
+        words = view.words.value.partition("<audio")
+        return (
+            view.listed.layout.display == "none"
+            and view.mark.layout.display == "none"
+            and not words[0].strip()
+            and bool(words[1])
+            and not view.seen.value
+            and not any(button.button_style for button in view.guesses.values())
+        )
+
+    def test_nothing_but_a_player(self, blind, monkeypatch):
+        assert blind.game.layout.display == "" and self.hidden(blind)
+        assert blind.score.value == "6 utterances: which emotion do you hear?"
+        assert blind.next.disabled and not any(button.disabled for button in blind.guesses.values())
+
+    def test_a_round_to_its_score(self, blind):
+        """Always right: six of six; the model has a, e and f right."""
+        played = []
+        for left in range(5, -1, -1):
+            assert self.hidden(blind) and len(blind.deck) == left
+            played.append(blind.row["utterance_id"])
+            blind.guesses[blind.row["truth"]].click()
+            assert blind.listed.layout.display == "none" and blind.mark.layout.display == ""
+            if left:
+                blind.next.click()
+        assert sorted(played) == list("abcdef")
+        assert blind.score.value == "<b>you 6 of 6, the model 3 of 6</b>"
+        assert blind.next.description == "another round"
+        blind.next.click()
+        assert self.hidden(blind) and blind.score.value.startswith("6 utterances")
+
+    def test_a_guess_shows_what_was_hidden(self, blind):
+        blind.filters["speaker"].value = "1F"  # a and b, both sad
+        blind.guesses["happy"].click()
+        named = {"a": "sad, predicted sad (90.0 %)", "b": "sad, predicted angry (80.0 %)"}[
+            blind.row["utterance_id"]
+        ]
+        assert "You guessed happy." in blind.words.value and named in blind.words.value
+        assert "No co-attention, the spectrogram alone" in blind.seen.value and "<img" in blind.seen.value
+        styles = {label: button.button_style for label, button in blind.guesses.items()}
+        assert styles == {"angry": "", "sad": "success", "happy": "danger", "neutral": ""}
+        assert all(button.disabled for button in blind.guesses.values()) and not blind.next.disabled
+        right = int(blind.row["utterance_id"] == "a")
+        assert blind.score.value == f"<b>you 0 of 1, the model {right} of 1</b>"
+
+    def test_an_utterance_counts_once_and_rounds_are_short(self, home, monkeypatch):
+        again = [rows_by_hand().assign(seed=seed) for seed in (111, 211)]
+        monkeypatch.setattr(listening, "ROUND", 4)
+        table = listening.utterance_table(pd.concat(again), manifest_by_hand(home / "sounds"))
+        view = ListeningView("demo", table, {})
+        for _ in range(5):
+            view.blind.value = True
+            drawn = [view.row, *view.deck]
+            assert len({row["utterance_id"] for row in drawn}) == len(drawn) == 4
+            view.blind.value = False
+
+    def test_without_a_sound_it_goes_on(self, blind, home):
+        shutil.rmtree(home / "sounds")
+        blind.filters["speaker"].value = "1F"
+        for last in (False, True):
+            assert "No sound to play" in blind.seen.value and blind.row["truth"] not in blind.words.value
+            assert all(button.disabled for button in blind.guesses.values()) and not blind.next.disabled
+            assert (blind.next.description == "another round") == last
+            blind.next.click()
+        assert blind.heard == 0 and len(blind.deck) == 1
+
+    def test_an_empty_choice(self, blind):
+        blind.filters["fold"].value = "1"
+        blind.filters["speaker"].value = "2M"
+        assert blind.score.value.startswith("0 utterances") and blind.pane.layout.display == "none"
+        blind.next.click()
+        assert blind.row is None
+
+    def test_back_to_the_matrix(self, blind):
+        blind.guesses["sad"].click()
+        blind.mark.click()
+        blind.blind.value = False
+        assert blind.game.layout.display == "none" and blind.listed.layout.display == ""
+        assert shown(blind) == ["b", "c"] and blind.pane.layout.display == "none"
+        assert blind.export.description == "Export 1 marked"
 
 
 class TestMissing:

@@ -86,7 +86,7 @@ notebooks: setup
 
 # the picture of the whole system at the top of README.md
 system: setup
-	$(BIN)/python -c "from serkit import figures; print(figures.system_svg(), end='')" > figures/system.svg
+	$(BIN)/python figures/make_system.py > serkit/figures/system.svg
 
 lint: setup
 	$(BIN)/ruff check .

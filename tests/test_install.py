@@ -55,7 +55,7 @@ UNSEEN = {
     "pyarrow": "Parquet for pandas",
     "jinja2": "pandas' LaTeX and huggingface_hub's cards",
 }
-OTHER_NAMES = {"sklearn": "scikit-learn", "IPython": "ipython"}  # of modules
+OTHER_NAMES = {"sklearn": "scikit-learn", "IPython": "ipython", "PIL": "pillow"}  # of modules
 
 
 def test_dependencies_are_exactly_what_is_imported():

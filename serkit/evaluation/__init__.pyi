@@ -32,4 +32,12 @@ from .intervals import (
     subset_accuracy,
     summary_table,
 )
-from .predictions import check_predictions, grouping_of, scored_rows, selection_of, with_selection
+from .predictions import (
+    check_predictions,
+    grouping_of,
+    protocol_in_words,
+    scored_rows,
+    selection_of,
+    settings_in_words,
+    with_selection,
+)

@@ -427,7 +427,7 @@ def attention_stems(segments):
         order = np.argsort(r.to_numpy())  # NaN comes last
         drawn = {f"fold {fold}: mean of {len(rows)} segments": slice(None)}
         for name, place in (("typical", order[r.notna().sum() // 2]), ("least typical", order[0])):
-            drawn[f"{name}: r = {r[place]:.2f}"] = [place]
+            drawn[f"{name}: r = {r[place]:.2f}".replace("-", "−")] = [place]
         for panel, places in drawn.items():
             some = weights[places]
             shown = pd.DataFrame(np.where(real[places] | (len(some) == 1), some, np.nan))

@@ -1,8 +1,11 @@
-"""What a prediction table must be before anything is averaged over it, and what a variant's name says.
+"""What a prediction table must be before anything is averaged over it, and what its protocol is called.
 
 A variant is called ``<recipe>_<selection>_<by>_<profile>...`` (:attr:`serkit.experiment.Experiment.variant`); whoever
 has only a prediction table reads its protocol from that name, here and nowhere else.
 """
+
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,19 @@ from serkit.metrics import REPEAT, UNIT, check_one_variant
 PROBABILITIES = tuple(f"p_{label}" for label in LABELS)
 COLUMNS = ("utterance_id", "speaker", "session", "truth", "prediction", *PROBABILITIES, *UNIT, "split")
 ROUNDING = 2e-3  # four probabilities written with three digits may miss 1 by this much
+SPEAKERS_OF = {
+    "demo": "synthetic speakers", "ravdess": "RAVDESS actors", "emodb": "EmoDB actors", "iemocap": "IEMOCAP speakers",
+}  # fmt: skip
+SELECTION_IN_WORDS = {
+    "clean": "checkpoint chosen on other speakers", "published": "checkpoint chosen on the test speakers",
+    "last": "last epoch kept",
+}  # fmt: skip
+VIEWS_IN_WORDS = {"spectrogram": "spectrogram", "mfcc": "MFCC", "speech": "waveform"}
+FUSION_IN_WORDS = {
+    "normalised": "co-attention weights that sum to one", "softmax": "softmax co-attention weights",
+    "mean": "mean over frames in place of co-attention", "gated": "gated fusion",
+}  # fmt: skip
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 def check_predictions(predictions, folds=None):
@@ -188,3 +204,77 @@ def _check_runs(table, folds):
                 f"{about}: utterance {row['utterance_id']} of speaker {row['speaker']} has no test row, other variants or "
                 f"seeds have one ({untested['utterance_id'].nunique()} missing in all); predict that fold again"
             )
+
+
+def protocol_in_words(settings, predictions, planned=None):
+    """Whom, how many and how: the part of a caption that begins "over ...".
+
+    Parameters
+    ----------
+    settings : mapping
+        Of the experiment, such as :func:`serkit.runs.shared_parameters` gives them; what is not there (because
+        variants differ in it) is not said, nor what is as in a default run.
+    predictions : pd.DataFrame
+        Prediction table; test rows count.
+    planned : sequence of str, optional
+        Names of all folds of the protocol, from :func:`serkit.runs.planned_folds`: says whether these are all.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"split": "test", "fold": ["1", "2"], "seed": 111, "utterance_id": ["a", "b"],
+    ...                      "speaker": ["1F", "2M"]})
+    >>> settings = {"corpus": "demo", "by": "session", "recipe": "corrected", "selection": "clean"}
+    >>> protocol_in_words(settings, rows, ["1", "2"])  # doctest: +NORMALIZE_WHITESPACE
+    'both leave-one-session-out folds (2 utterances of 2 synthetic speakers; corrected features, checkpoint chosen
+    on other speakers)'
+    >>> protocol_in_words({"corpus": "iemocap"}, rows[:1], ["1", "2"])
+    'fold 1 of two folds (1 utterance of 1 IEMOCAP speaker)'
+    """
+    test = predictions[predictions["split"] == "test"]
+    names = sorted(test["fold"].astype(str).unique())
+    n_folds, by = len(planned or names), f"leave-one-{settings['by']}-out " if "by" in settings else ""
+    folds = f"{_number(n_folds)} {by}fold{'s' * (n_folds > 1)}"
+    if planned and len(names) == n_folds:
+        folds = f"all {folds}".replace("all two", "both")
+    elif planned:
+        few = f"fold{'s' * (len(names) > 1)} {', '.join(names)}"
+        folds = f"{few if len(names) <= 5 else _number(len(names))} of {folds}"
+    parts = (("utterance_id", "utterances"), ("speaker", SPEAKERS_OF[settings["corpus"]]), ("seed", "seeds"))
+    utterances, speakers, seeds = (_count(test[column].nunique(), word) for column, word in parts)
+    who = f"{utterances} of {speakers}" + f", {seeds}" * (test["seed"].nunique() > 1)
+    return f"{folds} ({'; '.join(filter(None, [who, settings_in_words(settings)]))})"
+
+
+def settings_in_words(settings):
+    """Recipe, selection and model in words; of the model only what is not as in a default run.
+
+    >>> settings_in_words({"recipe": "published+D2", "views": "mfcc+speech", "selection": "last"})
+    'published features, D2 mended, MFCC and waveform only, last epoch kept'
+    """
+    base, *changes = re.split("(?=[+-]D)", settings.get("recipe", ""))
+    views, encoder = settings.get("views", "all"), settings.get("speech_encoder")
+    learns, layer = settings.get("encoder_training", "all"), settings.get("encoder_layers", "last")
+    words = [
+        base and f"{base} features",
+        *(f"{change[1:]} {'mended' if change[0] == '+' else 'as published'}" for change in changes),
+        views != "all" and f"{' and '.join(VIEWS_IN_WORDS[view] for view in views.split('+'))} only",
+        settings.get("profile") == "paper" and "the paper's model",
+        encoder and f"speech encoder {Path(encoder).name}",
+        learns != "all" and f"encoder training: {learns}",
+        layer != "last" and (f"layer {layer}" if layer.isdigit() else f"{layer} sum of layers"),
+        FUSION_IN_WORDS.get(settings.get("fusion")),
+        SELECTION_IN_WORDS.get(settings.get("selection")),
+    ]
+    return ", ".join(filter(None, words))
+
+
+def _number(n):
+    return NUMBERS[n] if n < len(NUMBERS) else f"{n:,}"
+
+
+def _count(n, plural):
+    return f"{n:,} {plural if n != 1 else plural[:-1]}"

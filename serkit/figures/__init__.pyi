@@ -4,6 +4,7 @@ from .curves import (
     fold_points,
     plot_fold_points,
     plot_history,
+    plot_rules,
     project,
     read_histories,
     read_vectors,
@@ -50,7 +51,6 @@ from .scores import (
     plot_folds,
     plot_recall_intervals,
     plot_reliability,
-    plot_rules,
     plot_speaker_confusions,
     plot_speaker_scores,
     speaker_confusions,
@@ -70,4 +70,4 @@ from .signals import (
     plot_waveform,
     stem_height,
 )
-from .system import show_system, system_svg
+from .system import show_system

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
-from serkit import runs
+from serkit import metrics, runs
 from serkit.constants import CHANCE_UA, LABELS
-from serkit.errors import ParameterError, RunError
-from serkit.evaluation import scored_rows
+from serkit.errors import ParameterError, RunError, SerkitError
+from serkit.evaluation import Estimate, apply_rule, epoch_scores, percent, scored_rows
 from serkit.figures.saving import (
     BLUE,
     EMOTION_COLOURS,
@@ -22,11 +22,19 @@ from serkit.figures.saving import (
     VERMILLION,
     legend_above,
 )
+from serkit.figures.scores import CHANCE, DOT, PERCENT, draw_whiskers
 
+RULES = {  # of choosing a checkpoint: words, colour, marker
+    "published": ("best on the test speakers", VERMILLION, "D"),
+    "clean": ("best on other speakers", GREEN, "s"),
+    "last": ("last epoch", GREY, "o"),
+}
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
 SEED = 20220522  # of the t-SNE; any number: with it the points are the same in each call
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
-PERPLEXITY = 30.0  # neighbours that count, about; a third of the utterances where there are fewer than 90
+PERPLEXITY = (
+    30.0  # neighbours that count, about; of fewer than 240 utterances an eighth: more would string them up
+)
 ABOUT = ["fold", "seed", "utterance_id", "speaker", "truth"]
 
 
@@ -91,6 +99,42 @@ def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)" if what == "loss" else f"{what.upper()} (%)")
     return legend_above(ax, columns=2 if trainings else None)
+
+
+def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
+    """Mean test score after every epoch; beside it what each rule of choosing an epoch would have reported.
+
+    Each rule has its 95 % interval over speakers. The published one looks at the tested speakers: in every fold it
+    takes the epoch of highest WA + UA there.
+
+    Parameters
+    ----------
+    epochs : pd.DataFrame
+        Of one variant, as :func:`serkit.evaluation.load_epochs` gives it.
+    ax : Axes
+    score : {"ua", "wa"}
+    """
+    scores = epoch_scores(epochs)
+    tested = scores[scores["split"] == "test"].set_index([*metrics.UNIT, "epoch"])[score]
+    course = 100 * tested.groupby("epoch").mean()
+    last, reported = course.index.max(), {}
+    for place, (rule, (words, colour, marker)) in enumerate(RULES.items(), 1):
+        try:
+            value = percent(scored_rows(apply_rule(epochs, rule)), score=score)
+        except SerkitError:  # no validation speakers were kept
+            continue
+        x = last + 0.09 * place * max(last, 5)
+        label = f"{words}: {value.value:.1f} %"
+        ax.plot(x, value.value, marker, color=colour, label=label, zorder=4, **DOT)
+        reported[x] = value
+    ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
+    draw_whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))
+    ax.axhline(CHANCE_UA, **CHANCE)
+    ax.axvline(last + 0.04 * max(last, 5), color="0.8", linewidth=0.8)
+    ax.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
+    ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)", **PERCENT)
+    ax.xaxis.set_label_coords(0.37, -0.15)  # below the epochs
+    return legend_above(ax, columns=2)
 
 
 def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
@@ -207,7 +251,7 @@ def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
             )
         rows = rows.sort_values("utterance_id").iloc[np.linspace(0, len(rows) - 1, share).round().astype(int)]
         values = rows.drop(columns=ABOUT).to_numpy()
-        points = project(values, perplexity=min(PERPLEXITY, share / 3), seed=seed)
+        points = project(values, perplexity=min(PERPLEXITY, max(8.0, share / 8), share / 3), seed=seed)
         points = (points - points.min(axis=0)) / np.ptp(points, axis=0)
         parts.append(rows[ABOUT].assign(x=points[:, 0], y=points[:, 1]))
     return pd.concat(parts, ignore_index=True)
@@ -219,11 +263,11 @@ def fold_grid(n_folds):
     Examples
     --------
     >>> fold_grid(5), fold_grid(10)
-    ((1, 5, 2, 2.0), (2, 5, 2, 3.7))
+    ((1, 5, 2, 1.85), (2, 5, 2, 3.65))
     """
     across = min(n_folds, 5)
     down = -(-n_folds // across)
-    return down, across, 1 if across <= 2 else 2, round(0.3 + 1.7 * down, 2)
+    return down, across, 1 if across <= 2 else 2, round(0.05 + 1.8 * down, 2)
 
 
 def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
@@ -243,9 +287,13 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     ParameterError
         If speakers are asked for and a fold tests only one or more than 6.
     """
-    down, across, *_ = fold_grid(points["fold"].nunique())
-    panels = ax.get_subplotspec().subgridspec(down, across).subplots(squeeze=False)
-    for empty in (ax, *panels.flat[points["fold"].nunique() :]):
+    down, across, _, height = fold_grid(points["fold"].nunique())
+    ax.set_axis_off()
+    ax.figure.set_layout_engine("none")  # panels lie in the same places whatever the legends say
+    place = {"left": 0.005, "right": 0.995, "top": 1 - 0.18 / height, "bottom": 0.25 / height}
+    grid = ax.figure.add_gridspec(down, across, **place, wspace=0.03, hspace=0.29)
+    panels = grid.subplots(squeeze=False)
+    for empty in panels.flat[points["fold"].nunique() :]:
         empty.set_axis_off()
     for panel, (fold, rows) in zip(panels.flat, points.groupby("fold"), strict=False):
         names, colours = LABELS, [EMOTION_COLOURS[label] for label in LABELS]
@@ -263,9 +311,13 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
         panel.set(xticks=[], yticks=[], aspect="equal", title=f"fold {fold}, n = {len(rows)}")
         panel.spines[:].set(visible=True, color="0.6")
         if by == "speaker":
-            panel.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handletextpad=0)
+            panel.legend(
+                loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handletextpad=0, borderaxespad=0.3
+            )
     if by == "truth":
-        ax.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=len(LABELS))
+        ax.figure.legend(
+            *panel.get_legend_handles_labels(), loc="lower center", ncols=len(LABELS), borderaxespad=0.3
+        )
     return ax
 
 

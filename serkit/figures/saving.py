@@ -25,6 +25,7 @@ from tabulate import tabulate
 import serkit
 from serkit.errors import ParameterError, RunError
 from serkit.evaluation import Estimate
+from serkit.evaluation.predictions import SPEAKERS_OF
 from serkit.experiment import project_home, show_path
 from serkit.files import replacing
 from serkit.runs import check_run_name, current_commit, leak_notice
@@ -70,15 +71,18 @@ LATEX_SPECIAL = str.maketrans({
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
     **{char: "\\" + char for char in "%_&#${}"},
     "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "→": r"$\to$",
-    "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$", "…": r"\ldots{}", "°": r"$^\circ$",
+    "\u202f": r"\,", "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$", "…": r"\ldots{}", "°": r"$^\circ$",
 })  # fmt: skip
 AS_WIDE_AS_THE_PAGE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # at most
+HEADS = {
+    "wa_fold_mean": "WA, mean of folds", "ua_fold_mean": "UA, mean of folds", "wa_pooled": "WA, pooled",
+    "ua_pooled": "UA, pooled", "macro_f1": "macro-F1", "p_holm": "p (Holm)", "n_utterances": "utterances",
+    "sd of folds": "standard deviation of folds", "sd of seeds": "standard deviation of seeds",
+}  # fmt: skip
+ABBREVIATIONS = {"wa": "WA", "ua": "UA", "mfcc": "MFCC"}  # in all other heads of tables
+THIN_SPACE = "\u202f"  # in whole numbers of five digits and more; it doesn't break
 P_DIGITS = 3  # decimals that a probability shows at least
 COLUMN_CHARACTERS = 48  # about what fits one column of 3.4 in; a wider table goes over both
-SPEECH_OF = {  # said in every caption, as figures travel without their notebook
-    "demo": "Synthetic speech (demo corpus).", "ravdess": "Acted speech (RAVDESS).", "emodb": "Acted speech (EmoDB).",
-    "iemocap": "Acted dialogues (IEMOCAP).",
-}  # fmt: skip
 
 
 def paper_style(columns: int = 1, height: float = 2.4):
@@ -217,7 +221,7 @@ def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
     Parameters
     ----------
     run : Run
-        What ``start_run`` returned; its corpus is named in the caption.
+        What ``start_run`` returned; its corpus is named in the caption, unless :func:`serkit.evaluation.protocol_in_words` did.
     stem, caption : str
         As in :func:`save_figure`.
     content : matplotlib Figure or pd.DataFrame
@@ -233,10 +237,10 @@ def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
     ParameterError, RunError
         As :func:`save_figure`.
     """
-    settings, speech = run.experiment, SPEECH_OF[run.experiment.corpus]
+    settings, speakers = run.experiment, SPEAKERS_OF[run.experiment.corpus]
     about = {
         "run": run.name,
-        "caption": f"{caption} {speech}",
+        "caption": caption if speakers in caption else f"{caption} Speech of {speakers}.",
         "parameters": {"corpus": settings.corpus, "recipe": settings.recipe, **parameters},
     }
     if isinstance(content, pd.DataFrame):
@@ -393,10 +397,19 @@ def _shown(table, decimals):
     columns = [(str(name), column) for name, column in _flat(table).items()]
     align = ["right" if _is_numeric(column) else "left" for _, column in columns]
     cells = [
-        [name, *(_cell(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
+        [_head(name), *(_cell(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
         for name, column in columns
     ]
     return list(zip(*cells, strict=True)), align
+
+
+def _head(name):
+    """A column's name in words.
+
+    >>> _head("p_holm"), _head("length_mfcc"), _head("UA (%)")
+    ('p (Holm)', 'length MFCC', 'UA (%)')
+    """
+    return HEADS.get(name) or " ".join(ABBREVIATIONS.get(word, word) for word in name.split("_"))
 
 
 def _holds_estimates(column):
@@ -414,12 +427,16 @@ def _cell(value, decimals, p=False):
         return value if "–" in (low, high) else f"{value} [{low}, {high}]"
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
-    if isinstance(value, Real) and not isinstance(value, Integral) and not pd.api.types.is_bool(value):
+    if isinstance(value, Integral) and not pd.api.types.is_bool(value):
+        text = f"{value:,}".replace(",", THIN_SPACE) if abs(value) >= 10_000 else f"{value}"
+    elif isinstance(value, Real) and not pd.api.types.is_bool(value):
         if p and 0 <= value < 0.5 * 10**-P_DIGITS:
             return f"<{10**-P_DIGITS:.{P_DIGITS}f}"
         digits = max(decimals, P_DIGITS) if p else decimals
-        return f"{round(float(value), digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
-    return " ".join(str(value).split())
+        text = f"{round(float(value), digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
+    else:
+        return " ".join(str(value).split())
+    return text.replace("-", "−")
 
 
 def _markdown_text(text):
@@ -446,7 +463,5 @@ def _latex(lines, align, caption, stem):
 
 
 def _latex_text(text):
-    if re.fullmatch(r"-\d+(\.\d+)?", text):
-        return f"$-${text[1:]}"  # a minus sign, not a hyphen
     guard = "{}" if text[:1] in ("[", "*") else ""  # or the line break before takes them as its option
     return guard + text.translate(LATEX_SPECIAL)

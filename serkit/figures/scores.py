@@ -10,21 +10,21 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from scipy import stats
 
 from serkit import metrics
 from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
-from serkit.errors import ParameterError, SerkitError
+from serkit.errors import ParameterError
 from serkit.evaluation import (
     check_same_utterances,
-    choose_epochs,
     class_recall,
-    epoch_scores,
     expected_calibration_error,
     reliability_table,
     scored_rows,
     subset_accuracy,
 )
 from serkit.evaluation.comparison import AXES
+from serkit.evaluation.intervals import MIN_CLUSTERS
 from serkit.figures.saving import (
     BLUE,
     GREY,
@@ -35,10 +35,15 @@ from serkit.figures.saving import (
     legend_above,
     readable_on,
 )
-from serkit.folds import SELECTIONS, SPLITS, task_rows
+from serkit.folds import SPLITS, task_rows
 
 BIN_S = 0.5  # s, of the histogram of durations
 EDGES_S = (0, 1, 2, 3, 4, 6, 9)  # s; the last class of durations is open
+OPEN_S = 2  # s, how wide that one is drawn
+DOT = {"mec": "black", "mew": 0.4}
+DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.8, "zorder": 0}
+DOTTED = {"color": "0.5", "linestyle": ":", "linewidth": 0.8, "zorder": 0}
+CHANCE = DOTTED | {"label": "chance UA"}
 PERCENT = {"ylim": (0, 103), "yticks": range(0, 101, 20)}  # room for half a marker at 100 %
 SMALLEST_LIMIT = 5.0  # points; on a narrower scale of colours noise would look like an effect
 
@@ -171,7 +176,7 @@ def plot_confusion_matrix(truth, prediction, *, labels=LABELS, ax: Axes) -> Axes
     shares, totals = _shares(counts), counts.sum(axis=1)
     brackets = np.where(totals > 0, counts.map("\n({})".format).T, "").T
     rows = [f"{label}\nn = {n}" for label, n in totals.items()]
-    return draw_matrix(shares.fillna(0), _texts(shares, "{:.1f}%") + brackets, ax, rows=rows, columns=labels)
+    return draw_matrix(shares.fillna(0), _texts(shares, "{:.1f} %") + brackets, ax, rows=rows, columns=labels)
 
 
 def speaker_confusions(predictions, folds=None):
@@ -291,6 +296,8 @@ def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=N
 def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     """Recall of each class in percent with its 95 % interval over speakers; UA, their mean, dashed.
 
+    The intervals are those of :func:`serkit.evaluation.subset_accuracy`, which work near 0 and 100 %.
+
     Parameters
     ----------
     predictions : pd.DataFrame
@@ -305,11 +312,11 @@ def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
         A class of fewer than 5 speakers has no interval, one without utterances no bar.
     """
     table = class_recall(predictions, folds=folds)
-    percent = 100 * table[["recall", "low", "high"]]
-    ax.bar(table.index, percent["recall"].fillna(0), width=0.7, color=colours_of(table["label"]))
-    _whiskers(ax, percent)
-    ua = percent["recall"].mean()
-    ax.axhline(ua, color="black", linestyle="--", linewidth=0.8, label=f"UA {ua:.1f} %", zorder=0)
+    ends = 100 * table[["recall", "low", "high"]]
+    ax.bar(table.index, ends["recall"].fillna(0), width=0.7, color=colours_of(table["label"]))
+    draw_whiskers(ax, ends)
+    ua = ends["recall"].mean()
+    ax.axhline(ua, label=f"UA {ua:.1f} %", **DASHED)
     names = [
         f"{row.label}\n" + (f"{100 * row.recall:.1f} %\nn = {row.n_utterances}" if row.n_utterances else "–")
         for row in table.itertuples()
@@ -320,11 +327,10 @@ def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
 
 
 def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
-    """How often predictions of a given confidence are right, against how often they claim to be.
+    """How often predictions of a given probability are right, against how often they claim to be.
 
-    Bars: share of right answers in each bin of confidence. Dots: the same at the bin's mean
-    confidence; below the dashed line the answers are surer than right. The row of numbers on top
-    says how many answers each bar rests on.
+    Bars: accuracy in each bin, the paler the fewer answers it rests on; the row of numbers on top counts them. Dots:
+    the same at the mean probability of the bin's predictions; below the dashed line they promise too much.
 
     Parameters
     ----------
@@ -339,16 +345,21 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     error = 100 * expected_calibration_error(predictions, n_bins, folds)
     filled = table[table["n"] > 0]
     middle = 50 * (filled["low"] + filled["high"])
-    label = f"right; ECE {error:.1f} points ({n_bins} bins)"
-    ax.bar(middle, 100 * filled["accuracy"], width=92 / n_bins, color=BLUE, alpha=0.45, label=label)
-    ax.plot(100 * filled["confidence"], 100 * filled["accuracy"], "o", color=VERMILLION, mec="black", mew=0.4,
-            label="mean confidence")  # fmt: skip
-    ax.plot([0, 100], [0, 100], color="black", linestyle="--", linewidth=0.8, label="as sure as right")
+    colours = [(BLUE, 0.12 + 0.48 * share) for share in filled["n"] / filled["n"].max()]
+    ax.bar(middle, 100 * filled["accuracy"], width=92 / n_bins, color=colours)
+    ax.bar(0, 0, color=(BLUE, 0.6), label="accuracy")  # the legend's colour is that of the fullest bin
+    label = "at the mean predicted probability"
+    ax.plot(100 * filled["confidence"], 100 * filled["accuracy"], "o", color=VERMILLION, label=label, **DOT)
+    ax.plot([0, 100], [0, 100], label="perfect calibration", **DASHED | {"zorder": 2})
+    ax.text(
+        0.03, 0.8, f"ECE {error:.1f} points\n({n_bins} bins)", transform=ax.transAxes, fontsize=7, va="top"
+    )
     left = 100 * min(0.2, filled["low"].min())
     ax.text(left - 0.5, 106, "n =", ha="right", va="bottom", fontsize=6)
     for x, n in zip(middle, filled["n"], strict=True):
         ax.text(x, 106, n, ha="center", va="bottom", fontsize=6)
-    ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(left, 100), **PERCENT | {"ylim": (0, 114)})
+    ax.set(xlabel="predicted probability (%)", ylabel="accuracy (%)", xlim=(left, 100), **PERCENT)
+    ax.set_ylim(0, 114)
     return legend_above(ax, columns=1)
 
 
@@ -386,27 +397,35 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):
 
 
 def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, folds=None) -> Axes:
-    """Share of right utterances by duration, with 95 % intervals over speakers.
+    """Accuracy by duration, with 95 % intervals over speakers.
 
-    Parameters, errors: as :func:`duration_accuracy`, and the ``ax``. A dotted line marks one segment,
-    3 s, if that is an edge; the dashed one is WA over all.
+    Parameters, errors: as :func:`duration_accuracy`, and the ``ax``. Bars span their durations; the open class is
+    drawn 2 s long, one without utterances not at all. The dotted line marks one segment, the dashed one is WA over all.
     """
     table = duration_accuracy(predictions, manifest, edges_s=edges_s, folds=folds)
-    percent = 100 * table[["accuracy", "low", "high"]]
-    _whiskers(ax, percent)
-    ax.plot(table.index, percent["accuracy"], "o", color=BLUE, mec="black", mew=0.4, label="right")
-    wa = 100 * np.average(table["accuracy"].fillna(0), weights=table["n_utterances"])
-    ax.axhline(wa, color="black", linestyle="--", linewidth=0.8, label=f"WA {wa:.1f} %", zorder=0)
+    edges = np.array([*edges_s, edges_s[-1] + OPEN_S])
+    filled = table["n_utterances"].to_numpy() > 0
+    start, end, table = edges[:-1][filled], edges[1:][filled], table[filled]
+    ends = (100 * table[["accuracy", "low", "high"]]).set_index((start + end) / 2)
+    ax.hlines(ends["accuracy"], start, end, color=BLUE, linewidth=2.0, label="accuracy")
+    draw_whiskers(ax, ends)
+    for x, n in zip(ends.index, table["n_utterances"], strict=True):
+        ax.text(x, 103, f"n = {n}", ha="center", va="bottom", fontsize=7)
+    wa = np.average(ends["accuracy"], weights=table["n_utterances"])
+    ax.axhline(wa, label=f"WA {wa:.1f} %", **DASHED)
     if SEGMENT_S in edges_s:
-        at = list(edges_s).index(SEGMENT_S) - 0.5
-        ax.axvline(at, color="0.5", linestyle=":", linewidth=1.0, label=f"{SEGMENT_S:g} s segment", zorder=0)
-    ax.set_xticks(table.index, [f"{row.duration}\nn = {row.n_utterances}" for row in table.itertuples()])
-    ax.set(xlabel="duration (s)", ylabel="right (%)", xlim=(-0.5, len(table) - 0.5), **PERCENT)
+        ax.axvline(SEGMENT_S, label=f"{SEGMENT_S:g} s segment", **DOTTED)
+    ticks = np.unique([*start, *end])
+    ax.set_xticks(ticks, [f"{edge:g}" if edge < edges[-1] else "" for edge in ticks])
+    ax.set(xlabel="duration (s)", ylabel="accuracy (%)", xlim=(start[0], end[-1]), **PERCENT)
+    ax.set_ylim(0, 110)
     return legend_above(ax)
 
 
 def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speaker") -> Axes:
-    """UA and WA of each speaker in percent, their means as lines, chance as a dotted line.
+    """UA and WA of each speaker in percent, and their means; chance dotted.
+
+    The band is the 95 % interval of the mean UA over speakers, by Student's t; with fewer than five there is none.
 
     Parameters
     ----------
@@ -417,13 +436,17 @@ def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speak
         Column that names the scored group; one row for each.
     """
     _check_columns(score_table, [by, "wa", "ua"], f"use serkit.metrics.score_table(predictions, {by!r})")
-    position = np.arange(len(score_table))
-    for score, colour, marker, shift in (("ua", BLUE, "o", -0.12), ("wa", ORANGE, "D", 0.12)):
-        percent = 100 * score_table[score].to_numpy(float)
-        label = f"{score.upper()}, mean {percent.mean():.1f}"
-        ax.plot(position + shift, percent, marker, color=colour, mec="black", mew=0.4, label=label)
-        ax.axhline(percent.mean(), color=colour, linewidth=0.8, zorder=0)
-    ax.axhline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA", zorder=0)
+    position, means = np.arange(len(score_table)), 100 * score_table[["ua", "wa"]].mean()
+    looks = (("ua", BLUE, "o", -0.12, "-"), ("wa", ORANGE, "D", 0.12, "--"))
+    for score, colour, marker, shift, line in looks:
+        label = f"{score.upper()}, mean {means[score]:.1f} %"
+        ax.plot(position + shift, 100 * score_table[score], marker, color=colour, label=label, **DOT)
+        ax.axhline(means[score], color=colour, linestyle=line, linewidth=0.8, zorder=0)
+    if len(position) >= MIN_CLUSTERS:
+        reach = stats.t.ppf(0.975, len(position) - 1) * 100 * score_table["ua"].sem()
+        ends = np.clip([means["ua"] - reach, means["ua"] + reach], 0, 100)
+        ax.axhspan(*ends, color=BLUE, alpha=0.15, linewidth=0, zorder=0, label="95 % interval of mean UA")
+    ax.axhline(CHANCE_UA, **CHANCE)
     ax.set_xticks(position, score_table[by].astype(str), rotation=90 if len(position) > 12 else 0)
     ax.set(xlabel=by, ylabel="score (%)", xlim=(-0.6, len(position) - 0.4), **PERCENT)
     return legend_above(ax)
@@ -443,14 +466,14 @@ def plot_class_probabilities(probabilities, ax: Axes) -> Axes:
     ParameterError
         If these are no probabilities.
     """
-    percent = 100 * pd.Series(probabilities, dtype=float)
+    shares = 100 * pd.Series(probabilities, dtype=float)
     # 0.1 % leaves room for float16 and for values rounded to three digits
-    if not (percent >= 0).all() or abs(percent.sum() - 100) > 0.1:
+    if not (shares >= 0).all() or abs(shares.sum() - 100) > 0.1:
         raise ParameterError(
             f"probabilities={probabilities}: expected values in [0, 1], summing to 1; were logits given? Apply a "
             "softmax first"
         )
-    bars = ax.barh(percent.index, percent, height=0.7, color=colours_of(percent.index))
+    bars = ax.barh(shares.index, shares, height=0.7, color=colours_of(shares.index))
     ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     ax.invert_yaxis()
     ax.set(xlabel="probability (%)", xlim=(0, 112), xticks=range(0, 101, 20))
@@ -473,47 +496,19 @@ def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
     colours = [BLUE if value == AXES[setting][1] else GREY for value in table[setting]]
     ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
     ax.hlines(position, table["low"], table["high"], color="black", linewidth=0.8)
-    ax.axvline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance UA")
+    ax.axvline(CHANCE_UA, **CHANCE)
     ax.set_yticks(position, table[setting])
     ax.set(xlabel=f"{score.upper()} (%), mean over folds, 95 % interval", ylim=(-0.6, len(table) - 0.4))
     return legend_above(ax)
 
 
-def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
-    """Mean test score after every epoch, and what each rule of choosing an epoch would have reported.
-
-    The published rule looks at the tested speakers: in every fold it takes the epoch of highest WA + UA there.
-
-    Parameters
-    ----------
-    epochs : pd.DataFrame
-        Of one variant, as :func:`serkit.evaluation.load_epochs` gives it.
-    ax : Axes
-    score : {"ua", "wa"}
-    """
-    scores = epoch_scores(epochs)
-    tested = scores[scores["split"] == "test"].set_index([*metrics.UNIT, "epoch"])[score]
-    course = 100 * tested.groupby("epoch").mean()
-    ax.plot(course.index, course, marker=".", color=BLUE, label="test, mean over folds and seeds")
-    for rule, style in zip(SELECTIONS, ("--", "-.", ":"), strict=True):
-        try:
-            chosen = choose_epochs(scores, rule)
-        except SerkitError:  # no validation speakers were kept
-            continue
-        mean = 100 * tested.loc[chosen.to_frame("epoch").set_index("epoch", append=True).index].mean()
-        ax.axhline(mean, color="black", linestyle=style, linewidth=0.8, label=f"rule {rule}: {mean:.1f}")
-    ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    return legend_above(ax, columns=2)
-
-
-def _whiskers(ax, percent):
-    """Intervals at 0, 1, ..., of the rows of value, low and high that have one."""
-    value, low, high = percent.to_numpy().T
+def draw_whiskers(ax, ends):
+    """Intervals of the rows of value, low and high that have one, at the places that the index says."""
+    value, low, high = ends.to_numpy(float).T
     if np.isfinite(low).any():
         reach = np.clip([value - low, high - value], 0, None)  # by rounding a point may lie outside
         style = {"fmt": "none", "ecolor": "black", "elinewidth": 0.8, "capsize": 2.5}
-        bars = ax.errorbar(percent.index, value, reach, label="95 % interval", **style)
+        bars = ax.errorbar(ends.index, value, reach, label="95 % interval", **style)
         halo = [withStroke(linewidth=2.0, foreground="white")]  # or they would be lost on a dark bar
         plt.setp(bars.get_children(), path_effects=halo)
 

@@ -180,8 +180,10 @@ def plot_coattention(
     waveform: np.ndarray | None = None,
     frame_hop: int = WAV2VEC_HOP,
     frame_width: int = WAV2VEC_WIDTH,
+    valid_s: float | None = None,
+    top: float | None = None,
 ) -> Axes:
-    """Weight of each speech encoder frame over time, in front of what was heard.
+    """Weight of each speech encoder frame as a stem over time, in front of what was heard.
 
     Parameters
     ----------
@@ -200,6 +202,10 @@ def plot_coattention(
         Background instead of the spectrogram.
     frame_hop, frame_width : int
         Of the speech encoder, in samples; those of wav2vec 2.0 unless given.
+    valid_s : float, optional
+        Where the speech of the background ends, in seconds; the padding after it is shaded.
+    top : float, optional
+        Largest weight on the y-axis: one for all panels that are compared. Default that of these weights.
 
     Raises
     ------
@@ -211,19 +217,27 @@ def plot_coattention(
         raise ParameterError("background: expected spectrogram_db=... or waveform=...; give exactly one")
     if waveform is not None:
         plot_waveform(waveform, sample_rate, ax)
+        end_s = len(waveform) / sample_rate
         for artist in (*ax.lines, *ax.collections):
             artist.set_color("0.7")
     else:
         image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r")
         low, high = image.get_clim()
         image.set_clim(low, high + 0.6 * (high - low))  # pale enough for the weights to stand out
+        n_rows, n_frames = image.get_array().shape
+        end_s = n_frames * hop_length / sample_rate
+        ax.set(xlim=(0, end_s), ylim=(0, n_rows * sample_rate / n_fft / 1000))  # to the last tick
+    if valid_s is not None and valid_s < end_s:
+        ax.axvspan(valid_s, end_s, color="0.88", linewidth=0)
+        ax.annotate("padding", (valid_s, 1), (3, -3), ax.get_xaxis_transform(), "offset points", va="top", color="0.4",
+                    fontsize=7)  # fmt: skip
     front = ax.twinx()
     seconds = (np.arange(len(weights)) * frame_hop + frame_width / 2) / sample_rate
-    front.plot(seconds, weights, color=VERMILLION, linewidth=1.0)
+    front.vlines(seconds, 0, weights, color=VERMILLION, linewidth=1.0)
     front.set_ylabel("co-attention weight", color=VERMILLION)
     front.tick_params(axis="y", colors=VERMILLION)
     front.spines["right"].set(visible=True, color=VERMILLION)
-    front.set_ylim(min(0.0, 1.05 * weights.min()), 1.05 * weights.max() or 1.0)
+    front.set_ylim(min(0.0, 1.05 * weights.min()), 1.05 * (top or weights.max()) or 1.0)
     return ax
 
 
@@ -243,7 +257,7 @@ def plot_attention(attention, figure: Figure) -> Figure:
     """Co-attention weights over the spectrogram of each segment of an utterance, in one picture.
 
     All panels share one scale of weights, so that a segment that hardly counts looks like it.
-    Times are those within the segment; the title says where it lies and what it was taken for.
+    Times are those within the segment; the title says where it lies and how it was classified. Padding is shaded.
 
     Parameters
     ----------
@@ -262,11 +276,11 @@ def plot_attention(attention, figure: Figure) -> Figure:
     rows = attention.segments.to_dict("records")[:MAX_PANELS]
     for number, (ax, row) in enumerate(zip(panels.flat, rows, strict=False)):
         weights, spectrogram = attention.weights[number], attention.spectrogram[number]
-        plot_coattention(weights, ax, sample_rate=SAMPLE_RATE, spectrogram_db=spectrogram)
+        about = {"valid_s": row["end_s"] - row["start_s"], "top": top}
+        plot_coattention(weights, ax, sample_rate=SAMPLE_RATE, spectrogram_db=spectrogram, **about)
         front = figure.axes[-1]
-        front.set_ylim(0, 1.05 * top)
-        share = max(row[name] for name in PROBABILITIES)
-        ax.set_title(f"{row['start_s']:.1f}–{row['end_s']:.1f} s: {row['emotion']} {share:.0%}")
+        percent = 100 * max(row[name] for name in PROBABILITIES)
+        ax.set_title(f"{row['start_s']:.1f}–{row['end_s']:.1f} s: {row['emotion']} {percent:.0f} %")
         ax.set_xlabel("time in the segment (s)")
         if number % n_columns > 0:  # the y-axes are named at the edges of the picture only
             ax.set_ylabel("")
@@ -289,7 +303,7 @@ def stem_height(n_folds):
 
 
 def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
-    """Co-attention weights of folds and of single segments as stems, a row for each fold, all on one scale.
+    """Co-attention weights of folds and of single segments as stems: a row for each fold, with one scale.
 
     Grey rises with the share of segments in which a frame is padding.
 
@@ -302,7 +316,7 @@ def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
     """
     folds = list(stems.groupby("fold", sort=False))[:MAX_PANELS]
     grid = ax.get_subplotspec().subgridspec(len(folds), folds[0][1]["panel"].nunique())
-    panels = grid.subplots(sharex=True, sharey=True, squeeze=False)
+    panels = grid.subplots(sharex=True, sharey="row", squeeze=False)
     ax.set_axis_off()
     for line, (_, rows) in zip(panels, folds, strict=True):
         for panel, (title, part) in zip(line, rows.groupby("panel", sort=False), strict=True):
@@ -313,7 +327,7 @@ def plot_stems(stems: pd.DataFrame, ax: Axes) -> Axes:
             panel.vlines(part["time_s"], part["low"], part["high"], **spread)
             panel.vlines(part["time_s"], 0, part["weight"], color=BLUE, linewidth=0.6, label="weight")
             panel.set_title(title, fontsize=7, pad=2)
-    panel.set(xlim=(0, SEGMENT_S), ylim=(0, 1.05 * stems[["weight", "high"]].max().max() or 1.0))
+        panel.set(xlim=(0, SEGMENT_S), ylim=(0, 1.05 * rows[["weight", "high"]].max().max() or 1.0))
     ax.figure.legend(*panel.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     ax.figure.supxlabel("time in the segment (s)", fontsize=8)
     ax.figure.supylabel("co-attention weight", fontsize=8)

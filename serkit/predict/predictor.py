@@ -108,13 +108,16 @@ class Predictor:
         """
         recording, tables, scores = Recording(path), [], []
         total_s = round(recording.announced_s)
-        with tqdm(desc=recording.path.name, total=total_s, unit="s", delay=BAR_AFTER_S,
-                  leave=False, disable=not progress) as bar:  # fmt: skip
+        with tqdm(desc=recording.path.name, total=total_s, delay=BAR_AFTER_S, leave=False, disable=not progress,
+                  bar_format="{desc} {bar} {n_fmt} of {total_fmt} s of sound") as bar:  # fmt: skip
             for start, waveform in recording.windows(self.recipe):
                 segments, plan = _analyse(waveform, self.recipe)
                 scores.append(self._forward(segments)[0])
                 tables.append(_segment_table(start, waveform, plan, scores[-1]))
-                bar.update(recording.duration_s - bar.n)
+                bar.update(round(recording.duration_s) - bar.n)
+            bar.total = (
+                bar.n
+            )  # also where the file holds less than it announced: a bar that stops short turns red
         return Prediction(
             str(path), _pooled(np.concatenate(scores)), pd.concat(tables, ignore_index=True), recording.notices(),
             recording.duration_s, recording.sample_rate, recording.channels,
@@ -211,7 +214,7 @@ def _pooled(scores):
 
 
 def _segment_table(start, waveform, plan, scores):
-    """Where segments lie in the recording, how loud they are, and what they were taken for."""
+    """Where segments lie in the recording, how loud they are, and how they were classified."""
     ends = plan.sample_start + plan.num_samples
     peaks = [np.abs(waveform[a:b]).max(initial=0) for a, b in zip(plan.sample_start, ends, strict=True)]
     table = pd.DataFrame({

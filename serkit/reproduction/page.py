@@ -1,12 +1,12 @@
 """What lies in ``figures/<run>/`` and what is wrong with it, and one HTML page of the whole run."""
 
 import base64
+import io
 import json
 import re
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
-from pathlib import Path
 
 from serkit import runs
 from serkit.experiment import project_home, show_path
@@ -14,15 +14,33 @@ from serkit.figures import DIGEST, write_file
 
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING, ANALYSIS = "05_train_coattention", "06_confusion_matrix"
+SCORES, ABOUT_WEIGHTS, MORE = "Scores and verdict", "What the co-attention does", "More"
+STORY = {  # section -> beginnings of the stems in it, in the order of the story; the first that fits counts
+    SCORES: ("scores_by_variant", "paper_comparison", "baselines", "variant_differences"),
+    "The corpus": ("corpus",),
+    "The three views": ("mfcc", "spectrogram", "wav2vec2"),
+    "Training": ("curves", "fold_curves", "coattention"),
+    "Results on unseen speakers": (
+        "scores", "confusion", "recall", "speaker_scores", "speaker", "duration", "reliability", "embedding", "marked",
+    ),
+    ABOUT_WEIGHTS: ("attention",),
+    "Ablations": ("ablation", "checkpoint_rules"),
+    "A recording": ("predict",),
+    "Context": ("literature",),
+    MORE: ("",),
+}  # fmt: skip
+EMBEDDED = re.compile(r"data:(image/png|audio/wav);base64,([A-Za-z0-9+/=]+)")
+COLOURS = 64  # of an embedded picture
 OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")  # end of a stem
 THUMBNAIL = 240  # pixels wide
 # Nothing is fetched, nothing runs, whatever a notebook's output holds
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
 STYLE = """
-body { font: 15px/1.45 sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+body { font: 15px/1.45 sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+p, li, figcaption { max-width: 62rem; }
 img { max-width: 100%; height: auto; } figure { margin: 1.5rem 0; } figure img { zoom: 0.45; } figcaption { color: #444; }
 table { border-collapse: collapse; margin: 0.8rem 0; font-size: 13px; display: block; overflow-x: auto; }
-th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid #ddd; } thead th { border-bottom: 2px solid #444; }
+th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid #ddd; } thead th { border-bottom: 2px solid #444; }
 pre { background: #f5f5f5; padding: 0.5rem; overflow-x: auto; font-size: 12.5px; white-space: pre-wrap; }
 details { margin: 0.6rem 0; border-left: 3px solid #0072b2; padding-left: 0.8rem; }
 summary { cursor: pointer; font-weight: bold; } .fault { color: #a63c00; } .prompt { display: none; }
@@ -59,7 +77,7 @@ def read_catalogue(run, *, digests, not_made=None):
     Returns
     -------
     list of Entry
-        Sorted by stem.
+        In the order of the story: scores, corpus, views, training, results.
     """
     folder = project_home() / "figures" / run
     names = sorted(path.name for path in folder.glob("[!.]*"))
@@ -69,33 +87,56 @@ def read_catalogue(run, *, digests, not_made=None):
     }
     for stem, why in (not_made or {}).items():
         entries[stem] = replace(entries.get(stem, Entry(stem)), faults=(f"can't be made now: {why}",))
-    return [entries[stem] for stem in sorted(entries)]
+    return [entries[stem] for stem in sorted(entries, key=_place)]
+
+
+def _place(stem):
+    """Section of the story that a stem belongs to, and its place there.
+
+    >>> [list(STORY)[_place(stem)[0]] for stem in ("scores", "scores_by_variant", "mine")]
+    ['Results on unseen speakers', 'Scores and verdict', 'More']
+    """
+    places = ((i, j, name) for i, names in enumerate(STORY.values()) for j, name in enumerate(names))
+    return next((i, j, stem) for i, j, name in places if stem.startswith(name))
+
+
+def _section(entry):
+    return list(STORY)[_place(entry.stem)[0]]
 
 
 def write_catalogue(run, entries):
-    """Write ``figures/<run>/README.md``: thumbnail, caption and files of each entry; returns its path."""
-    lines = [f"# Figures and tables of the run `{run}`", "", "Made by `serkit report`.", ""]
-    lines += ["| | caption | files |", "| :-- | :-- | :-- |"]
-    for entry in entries:
-        first = f"`{entry.stem}`"
-        if f"{entry.stem}.png" in entry.files:
-            first = f'<img src="{entry.stem}.png" width="{THUMBNAIL}" alt="{entry.stem}"><br>{first}'
-        caption = " ".join([entry.caption, *(f"**{fault}**" for fault in entry.faults)]).replace("|", "\\|")
-        links = " ".join(f"[{name.rpartition('.')[2]}]({name})" for name in entry.files)
-        lines.append(f"| {first} | {caption} | {links} |")
+    """Write ``figures/<run>/README.md``: picture, caption and files of each entry, by section; returns its path."""
+    lines = [f"# Figures and tables of the run `{run}`", "", "Made by `serkit report`."]
+    for section, members in groupby(entries, key=_section):
+        lines += ["", f"## {section}", "", "| | caption | files |", "| :-- | :-- | :-- |"]
+        for entry in members:
+            caption = " ".join([entry.caption, *(f"**{fault}**" for fault in entry.faults)]).replace(
+                "|", "\\|"
+            )
+            first = f"`{entry.stem}`"
+            if f"{entry.stem}.png" in entry.files:
+                alt = escape(_first_sentence(entry.caption).replace("|", "/"))
+                first = f'<img src="{entry.stem}.png" width="{THUMBNAIL}" alt="{alt}"><br>{first}'
+            links = " ".join(f"[{name.rpartition('.')[2]}]({name})" for name in entry.files)
+            lines.append(f"| {first} | {caption} | {links} |")
     return write_file(project_home() / "figures" / run / "README.md", "\n".join([*lines, ""]).encode())
 
 
-def write_page(run, *, summary, entries, predictions=""):
+def write_page(run, *, summary, entries, notes=None, predictions=""):
     """Write ``runs/<run>/report.html``, which needs nothing else; the same run gives the same bytes.
+
+    It begins with scores and verdict and tells the rest in the order of the story. Of the notebooks that trained
+    folds the first is on it, the others are named: with all of them, the page would grow with every fold.
 
     Parameters
     ----------
     run : str
     summary : list of str
-        Paragraphs at the top, plain text.
+        Paragraphs at the top, plain text: what must be known before any number.
     entries : list of Entry
-        Figures and tables; faults are named where they stand, missing ones in a list at the top.
+        Figures and tables; faults are named where they stand, missing ones in a list at the end.
+    notes : dict of str to list of str, optional
+        Paragraphs at the beginning of a section.
     predictions : str, optional
         Digest of the predictions that it shows, see :func:`serkit.figures.digest_of`; kept in its head.
 
@@ -113,21 +154,25 @@ def write_page(run, *, summary, entries, predictions=""):
     faults = [f"{entry.stem}: {'; '.join(entry.faults)}" for entry in entries if entry.faults]
     faults += [f"notebook {show_path(path)}: not there" for path in notebooks if not path.is_file()]
     parts = [f"<h1>Run {escape(run)}</h1>", *(f"<p>{escape(text)}</p>" for text in summary)]
+    for section, members in groupby((entry for entry in entries if entry.files), key=_section):
+        parts.append(f"<h2>{section}</h2>")
+        parts += [f"<p>{escape(text)}</p>" for text in (notes or {}).get(section, [])]
+        parts += [_shown(run, entry) for entry in members]
+    parts.append("<h2>Notebooks as they were run</h2>")
+    there = [path for path in notebooks if path.is_file()]
+    trained = [path for path in there if path.stem == TRAINING]
+    for path in there:
+        if path not in trained[1:]:
+            parts.append(_folded(path.relative_to(home).as_posix(), _notebook(path)))
+    if trained[1:]:
+        names = ", ".join(show_path(path).as_posix() for path in trained[1:])
+        parts.append(f"<p>The same for the other folds and seeds: {escape(names)}.</p>")
     if faults:
         items = "".join(f"<li>{escape(fault)}</li>" for fault in faults)
         parts.append(_folded(f"Missing or out of date: {len(faults)}", f'<ul class="fault">{items}</ul>'))
-    # results come first, then those of others, then what was looked at before training
-    shown = [entry for entry in entries if entry.files]
-    shown.sort(key=lambda entry: (DIGEST not in entry.parameters, entry.stem != "literature", entry.stem))
-    for kind in ("table", "figure"):
-        parts.append(f"<h2>{kind.capitalize()}s</h2>")
-        parts += [_shown(run, entry) for entry in shown if entry.kind == kind]
-    parts.append("<h2>Notebooks as they were run</h2>")
-    for path in filter(Path.is_file, notebooks):
-        parts.append(_folded(path.relative_to(home).as_posix(), _notebook(path)))
     head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     head += f'<title>Run {escape(run)}</title><meta name="{DIGEST}" content="{escape(predictions)}">'
-    body = _self_contained("\n".join(parts))
+    body = EMBEDDED.sub(_smaller, _self_contained("\n".join(parts)))
     html = f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>{body}</body></html>\n'
     return write_file(home / runs.REPORT, html.encode())
 
@@ -185,6 +230,34 @@ def _self_contained(html):
     return nh3.clean(html, tags=tags, attributes=attributes, url_schemes={"data"}, url_relative="deny")
 
 
+def _smaller(match):
+    """An embedded picture in few colours, a sound as MP3: together a third of the bytes; else as it is."""
+    import soundfile
+    from PIL import Image
+
+    content, out, kind = io.BytesIO(base64.b64decode(match[2])), io.BytesIO(), match[1]
+    try:
+        if kind == "audio/wav":
+            sound, rate = soundfile.read(content)
+            soundfile.write(out, sound, rate, format="MP3")
+            kind = "audio/mpeg"
+        else:
+            picture = Image.open(content).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+            picture.save(out, "PNG", optimize=True)
+    except (OSError, RuntimeError, ValueError):  # cut short, or a rate that MP3 doesn't know
+        return match[0]
+    return f"data:{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _first_sentence(caption):
+    """What is seen, for who can't see it: a caption up to its protocol.
+
+    >>> _first_sentence("UA by epoch, fold 1.5 dropped. All five folds.")
+    'UA by epoch, fold 1.5 dropped'
+    """
+    return caption.partition(". ")[0].removesuffix(".")
+
+
 def _folded(summary, html):
     return f"<details><summary>{escape(summary)}</summary>{html}</details>"
 
@@ -199,7 +272,7 @@ def _shown(run, entry):
         html = markdown2html((folder / f"{entry.stem}.md").read_text(encoding="utf-8"))
     elif f"{entry.stem}.png" in entry.files:
         data = base64.b64encode((folder / f"{entry.stem}.png").read_bytes()).decode()
-        image = f'<img alt="{escape(entry.stem)}" src="data:image/png;base64,{data}">'
+        image = f'<img alt="{escape(_first_sentence(entry.caption))}" src="data:image/png;base64,{data}">'
         html = f"<figure>{image}<figcaption>{escape(entry.caption)}</figcaption></figure>"
     html += f'<p class="fault">{escape("; ".join(entry.faults))}</p>'
-    return _folded(entry.stem, html) if OF_A_FOLD.search(entry.stem) else html
+    return _folded(_first_sentence(entry.caption), html) if OF_A_FOLD.search(entry.stem) else html

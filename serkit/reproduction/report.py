@@ -13,17 +13,24 @@ from serkit.constants import CHANCE_UA
 from serkit.errors import ParameterError, SerkitError
 from serkit.evaluation.claims import LITERATURE_CAPTION, LITERATURE_COLUMNS, RULE
 from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate
+from serkit.evaluation.predictions import SPEAKERS_OF
 from serkit.figures import DIGEST, digest_of
 from serkit.figures.curves import MAX_POINTS
-from serkit.reproduction.page import read_catalogue, write_catalogue, write_page
+from serkit.reproduction.page import ABOUT_WEIGHTS, read_catalogue, write_catalogue, write_page
 
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
 OVER_SPEAKERS = "with 95 % intervals over speakers"
+ATTENTION = (
+    "What the co-attention weights of test segments look like, a row for each fold and seed. Correlation with the fold's "
+    "mean; effective number of frames (participation ratio); in %: frames never used, weight on silence (frames 40 dB "
+    "below the loudest) beside the share of silence, weight on padding beside the share of padding, segments without "
+    "weight; then the lengths of the joined vectors"
+)
 MAX_PAIRS = 6  # differences of variants, the first ones by name
 BASELINES = (
-    "Beside each variant what a linear classifier reaches, in %, mean over folds, with 95 % intervals over speakers; "
-    "difference: UA of the variant minus that of the baseline, points. probe: logistic regression on the states of the "
-    "speech encoder that training began with, averaged over each segment; egemaps: linear SVM on 88 acoustic descriptors "
+    "Beside each variant what a linear classifier reaches, in %, mean over folds, with 95 % intervals over speakers. "
+    "Difference: UA of the variant minus that of the baseline, points. Probe: logistic regression on the states of the "
+    "speech encoder that training began with, averaged over each segment. Egemaps: linear SVM on 88 acoustic descriptors "
     "of each utterance (eGeMAPSv02). Standardised over training utterances, C = 1, nothing tuned"
 )
 
@@ -50,38 +57,6 @@ class Item:
             figure = Figure()
             self.plot(figure.subplots())
             return figures.save_figure(figure, self.stem, data=data, **about)
-
-
-def score_summary(run, variant=""):
-    """One row for each variant and seed of a run, whatever of it has been finished.
-
-    Parameters
-    ----------
-    run : str
-    variant : str, optional
-        Only this one is read; default all.
-
-    Returns
-    -------
-    pd.DataFrame
-        Columns ``variant, seed``; number of folds and utterances; WA and UA in percent, as mean
-        over folds (the paper's way) and over all utterances pooled.
-
-    Raises
-    ------
-    RunError, ParameterError, FoldError
-        As :func:`serkit.evaluation.check_predictions`, except for folds that are not there: the
-        column ``folds`` counts them.
-    """
-    rows = []
-    for (name, seed), table in runs.load_predictions(run, variant).groupby(["variant", "seed"]):
-        evaluation.check_predictions(table, tested_folds(table))
-        scores = metrics.pooled_and_fold_mean(table)
-        counts = {"folds": scores["n_folds"], "utterances": scores["n_utterances"]}
-        shown = ("wa_fold_mean", "ua_fold_mean", "wa_pooled", "ua_pooled")
-        percent = {score: round(100 * scores[score], 2) for score in shown}
-        rows.append({"variant": name, "seed": seed} | counts | percent)
-    return pd.DataFrame(rows)
 
 
 def checked_predictions(run, partial=False, variant=""):
@@ -217,15 +192,15 @@ def write_report(run, others=(), partial=False, baselines=False):
     facts = [
         f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
         *_remarks(run, parameters, corpus, folds, partial),
-        *(evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters),
     ]
+    found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
     for variant in parameters:
         facts += evaluation.make_baselines(run, variant, baselines)
     items = run_tables(run, predictions, folds, parameters, others)
     for item in items:
         facts += evaluation.below_baseline(item.numbers()) if item.stem == "baselines" else []
     items += run_figures(run, predictions, folds, parameters)
-    print(f"run {run}\n" + "\n".join(facts) + "\n")
+    print("\n".join([f"run {run}", *facts, *found, ""]))
     not_made = {}
     for item in items:
         try:
@@ -238,7 +213,8 @@ def write_report(run, others=(), partial=False, baselines=False):
     digests = [digest_of(predictions), *(digest_of(table) for _, table in predictions.groupby("variant"))]
     entries = read_catalogue(run, digests=digests, not_made=not_made)
     catalogue = write_catalogue(run, entries)
-    page = write_page(run, summary=[*facts, RULE], entries=entries, predictions=digests[0])
+    notes = {ABOUT_WEIGHTS: found}
+    page = write_page(run, summary=facts, entries=entries, notes=notes, predictions=digests[0])
     for entry in entries:
         if entry.faults:
             print(f"{entry.stem}: {'; '.join(entry.faults)}")
@@ -272,22 +248,28 @@ def run_tables(run, predictions, folds, parameters, others=()):
     corpus = next(iter(parameters.values())).get("corpus")
     about = {"corpus": corpus, DIGEST: digest_of(predictions)} | _leak(parameters.values())
     beside = {"others": {name: digest_of(runs.load_predictions(name)) for name in others}} if others else {}
-    tables = predictions.groupby("variant")
-    protocols = "; ".join(_protocol(table, parameters[variant]) for variant, table in tables)
-    scores = f"Scores in % with 95 % intervals over speakers (from {MIN_CLUSTERS} on): {protocols}."
-    claims = f"WA and UA in %, mean over folds, with 95 % intervals over speakers; corpus {corpus}. {RULE}"
-    pairs = f"Differences of UA as fractions at common seeds, p corrected for all pairs (Holm): {protocols}."
+    several = len(parameters) > 1
+    whom = f"{_protocol(predictions, _in_common(parameters), run)}."
+    scores = f"Scores in % {OVER_SPEAKERS} (for at least {MIN_CLUSTERS}). {whom}"
+    claims = f"The paper's claims on IEMOCAP, and this run ({SPEAKERS_OF[corpus]}): WA and UA in %, mean over folds, {OVER_SPEAKERS}. {RULE}"
+    pairs = f"Differences of UA between variants (A minus B) in points {OVER_SPEAKERS}, p of the permutation test corrected for all pairs (Holm). {whom}"
     literature = evaluation.read_literature()[LITERATURE_COLUMNS]
     baselines = evaluation.baseline_table(run, predictions, folds)
+    shown = [] if several else ["variant"]  # a column that says the same in every row
     items = [
-        Item("scores_by_variant", scores, lambda: score_intervals(predictions, folds), about),
+        Item(
+            "scores_by_variant",
+            scores,
+            lambda: score_intervals(predictions, folds).drop(columns=shown),
+            about,
+        ),
         Item("paper_comparison", claims, lambda: comparison, about | beside, decimals=2),
         Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2),
-        Item("variant_differences", pairs, lambda: _differences(predictions, folds), about, decimals=4),
+        Item("variant_differences", pairs, lambda: _differences(predictions, folds), about),
     ]
     if len(baselines):
-        items.insert(1, Item("baselines", f"{BASELINES}: {protocols}.", lambda: baselines, about))
-    return items if len(tables) > 1 else items[:-1]
+        items.insert(1, Item("baselines", f"{BASELINES}. {whom}", lambda: baselines, about))
+    return items if several else items[:-1]
 
 
 def run_figures(run, predictions, folds, parameters):
@@ -298,13 +280,13 @@ def run_figures(run, predictions, folds, parameters):
     made, tables = [], dict(list(predictions.groupby("variant")))
     for variant, table in tables.items():
         about = parameters[variant] | {"variant": variant, DIGEST: digest_of(table)}
-        protocol = _protocol(table, parameters[variant])
+        protocol = _protocol(table, parameters[variant], run)
         for stem, caption, *rest in _of_variant(run, variant, table, folds[variant], about):
-            name = f"{stem}_{runs.stem_of(variant)}"
-            made.append(Item(name, f"{caption}: {protocol}.", rest[0], about, *rest[1:]))
+            name = f"{stem}_{runs.stem_of(variant)}" if len(tables) > 1 else stem
+            made.append(Item(name, f"{caption}. {protocol}.", rest[0], about, *rest[1:]))
     for a, b in list(combinations(tables, 2))[:MAX_PAIRS]:
         pair = {name: parameters[name] for name in (a, b)}
-        made.append(_difference(tables[a], tables[b], folds[a], pair, digest_of(predictions)))
+        made.append(_difference(run, tables[a], tables[b], folds[a], pair, digest_of(predictions)))
     return made
 
 
@@ -314,8 +296,8 @@ def _of_variant(run, variant, table, folds, parameters):
     n_folds = tested["fold"].nunique()
     manifest = runs.find_manifest(parameters.get("corpus"))
     vectors = (
-        f"t-SNE of the fused vectors of the network of each fold for itself, seed {tested['seed'].min()}, at most "
-        f"{MAX_POINTS // n_folds} test utterances a fold, at even steps"
+        f"What the classifier sees of the test utterances, on a plane by t-SNE, fold by fold: seed {tested['seed'].min()}, "
+        f"at most {MAX_POINTS // n_folds} utterances a fold; only who is near whom means something. Coloured by "
     )
 
     @cache
@@ -326,23 +308,25 @@ def _of_variant(run, variant, table, folds, parameters):
         return figures.read_histories(run, variant)
 
     items = [
-        ("speaker_confusions", "Confusion matrix of each unseen speaker, truth in rows, utterances in the cells",
+        ("speaker_confusions", "Confusion matrix of each unseen speaker. Rows: true class; numbers: utterances; colour: "
+         "share of the row",
          lambda: figures.speaker_confusions(table, folds),
          lambda ax: figures.plot_speaker_confusions(table, ax, folds=folds),
          (2, figures.speaker_grid(tested["speaker"].nunique())[2])),
         ("recall_intervals", f"Recall of each class {OVER_SPEAKERS}",
          lambda: evaluation.class_recall(table, folds=folds),
          lambda ax: figures.plot_recall_intervals(table, ax, folds=folds)),
-        ("reliability", "Share of right answers by confidence",
+        ("reliability", "How often predictions of a given probability are right: accuracy by probability of the predicted "
+         "class, and the expected calibration error (ECE)",
          lambda: evaluation.reliability_table(table, folds=folds),
          lambda ax: figures.plot_reliability(table, ax, folds=folds), (1, 2.8)),
-        ("fold_curves", "UA by epoch, each fold and seed thin, their mean thick", histories,
+        ("fold_curves", "UA by epoch in training and validation, each fold and seed thin, their mean thick", histories,
          lambda ax: figures.plot_history(histories(), ax, what="ua")),
-        ("embedding_emotion", f"{vectors}, by emotion", points,
+        ("embedding_emotion", f"{vectors} emotion", points,
          lambda ax: figures.plot_fold_points(points(), ax), figures.fold_grid(n_folds)[2:]),
-        ("embedding_speaker", f"{vectors}, by speaker", points,
+        ("embedding_speaker", f"{vectors} speaker", points,
          lambda ax: figures.plot_fold_points(points(), ax, by="speaker"), figures.fold_grid(n_folds)[2:]),
-        ("duration_accuracy", f"Share of right utterances by duration {OVER_SPEAKERS}",
+        ("duration_accuracy", f"Accuracy by duration of the utterance {OVER_SPEAKERS}",
          lambda: figures.duration_accuracy(table, manifest, folds=folds),
          lambda ax: figures.plot_duration_accuracy(table, manifest, ax, folds=folds), (2, 2.4)),
     ]  # fmt: skip
@@ -359,26 +343,29 @@ def _of_attention(run, variant, folds):
         return evaluation.attention_tables(run, variant, folds)
 
     return [
-        ("attention", "Co-attention weights of test segments, r with the fold's mean; in % frames never used, weight on "
-         "silence (frames 40 dB below the loudest) and on padding beside their share of frames, segments without "
-         "weight; effective number of frames (participation ratio), lengths of the joined vectors",
+        ("attention", ATTENTION,
          lambda: tables()[0], None, None, 2),
         ("attention_worth", f"UA in % with the weights of each segment and with others in their place, {OVER_SPEAKERS}",
          lambda: tables()[1]),
-        ("attention_weights", "Co-attention weights, all on one scale, lowest seed: mean of each fold, the segment "
-         "whose correlation r with it is the median, and that with the lowest r", lambda: tables()[2],
+        ("attention_weights", "Co-attention weights, a row and a scale for each fold, lowest seed. From left to right: mean of each fold, "
+         "the segment whose correlation r with it is the median, and the one with the lowest r", lambda: tables()[2],
          lambda ax: figures.plot_stems(tables()[2], ax), (2, figures.stem_height(len(folds)))),
     ]  # fmt: skip
 
 
 def _differences(predictions, folds):
-    """Differences of UA between the variants, at the seeds that all of them have."""
-    return evaluation.compare_many(evaluation.at_shared_seeds(predictions), folds=next(iter(folds.values())))
+    """Differences of UA in points between the variants, at the seeds that all of them have."""
+    table = evaluation.compare_many(evaluation.at_shared_seeds(predictions), folds=next(iter(folds.values())))
+    points = 100 * table[["difference", "low", "high"]]
+    about = table[["variant_a", "variant_b"]].set_axis(["A", "B"], axis=1)
+    return about.assign(
+        difference=[Estimate(*row) for row in points.to_numpy()], p_holm=table["p_permutation_holm"]
+    )
 
 
-def _difference(a, b, folds, parameters, digest):
+def _difference(run, a, b, folds, parameters, digest):
     """How often A gives an answer more often than B, at the seeds that both have."""
-    (first, about), (second, _) = parameters.items()
+    (first, about), (second, other) = parameters.items()
 
     def pair():
         both = evaluation.at_shared_seeds(pd.concat([a, b], ignore_index=True))
@@ -388,8 +375,9 @@ def _difference(a, b, folds, parameters, digest):
     shared = a[a["seed"].isin(b["seed"])]
     return Item(
         f"confusion_difference_{runs.stem_of(first)}__{runs.stem_of(second)}",
-        "Confusion matrix of A minus that of B, row shares in percentage points, "
-        f"A = {first}, B = {second}: {_protocol(shared, about)}.",
+        "Confusion matrix of A minus that of B, row shares in percentage points. "
+        f"A: {evaluation.settings_in_words(about)}. B: {evaluation.settings_in_words(other)}. "
+        f"{_protocol(shared, _in_common(parameters), run)}.",
         lambda: figures.confusion_difference(*pair(), folds),
         origin | _leak(parameters.values()),
         lambda ax: figures.plot_confusion_difference(*pair(), ax, folds=folds),
@@ -403,15 +391,17 @@ def _leak(parameters):
     return {"selection": "published"} if leaks else {}
 
 
-def _protocol(table, parameters):
-    """Protocol of a variant in a few words, for captions: corpus, folds, counts."""
-    test = table[table["split"] == "test"]
-    seeds = test["seed"].nunique()
-    return (
-        f"{parameters.get('corpus')}, {test['fold'].nunique()} folds by {parameters.get('by')}, "
-        f"{test['utterance_id'].nunique()} utterances of {test['speaker'].nunique()} speakers, "
-        f"{seeds} seed{'s' * (seeds > 1)}, {', '.join(test['variant'].unique())}"
-    )
+def _protocol(table, parameters, run):
+    """Protocol of predictions as a sentence of a caption."""
+    planned = runs.planned_folds(run, next(iter(table["variant"]), "*"))
+    words = evaluation.protocol_in_words(parameters, table, planned)
+    return words[0].upper() + words[1:]
+
+
+def _in_common(parameters):
+    """Settings that all variants share."""
+    first, *others = parameters.values()
+    return {name: value for name, value in first.items() if all(known.get(name) == value for known in others)}
 
 
 def _remarks(run, parameters, corpus, folds, partial=False):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from serkit import figures, runs
 from serkit.constants import LABELS
-from serkit.errors import AudioError, SerkitError
+from serkit.errors import AudioError, SerkitError, WeightsError
 from serkit.features import audio
 from serkit.predict import Prediction, describe_training, newest_model, open_predictor
 from serkit.widgets.lecture import picture, player, segment_table, wav_bytes
@@ -53,7 +53,7 @@ class Analysis:
         if any(notice.kind == "silence" for notice in self.prediction.notices):
             return "no answer: the recording is silent"
         order = sorted(LABELS, key=self.prediction.utterance.get, reverse=True)
-        first, second = (f"{label} {self.prediction.utterance[label]:.0%}" for label in order[:2])
+        first, second = (f"{label} {100 * self.prediction.utterance[label]:.0f} %" for label in order[:2])
         return f"{first}, then {second}"
 
     @property
@@ -140,8 +140,18 @@ def open_recogniser(run, model="", device="auto"):
         If the model or the device can't be used.
     """
     runs.quiet_libraries()
-    chosen = runs.project_home() / Path(model).expanduser()
-    return Recogniser(chosen if model else newest_model(getattr(run, "name", run)), device)
+    if not model:
+        return Recogniser(newest_model(getattr(run, "name", run)), device)
+    folder = runs.project_home() / Path(model).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        inside = sorted(folder.rglob("model/config.json"))
+        example = (
+            runs.show_path(inside[0].parent) if inside else "runs/<run>/<variant>/fold=<f>/seed=<s>/model"
+        )
+        raise WeightsError(
+            f'{model} is not the folder of a model; set model = "{example}", or model = "" for the newest one of the run'
+        )
+    return Recogniser(folder, device)
 
 
 def compare(analyses):
@@ -296,7 +306,7 @@ class VoicePanel(widgets.VBox):
             self.answer.value = as_html(self.recogniser.analyse_file(path, name))
         except (SerkitError, KeyboardInterrupt) as error:
             said = escape(str(error) or "interrupted; nothing was kept")
-            self.answer.value = f'<p class="serkit-problem"><b>Not possible.</b> {said}</p>'
+            self.answer.value = f'<p class="serkit-problem"><b>Not possible:</b> {said}</p>'
 
 
 def _draw(analysis):

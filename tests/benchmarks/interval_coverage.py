@@ -1,7 +1,7 @@
 """How often the intervals of `serkit.evaluation.intervals` hold the true score, by simulation.
 
 ``python tests/benchmarks/interval_coverage.py`` prints the table that stands in the docstring of
-``bootstrap_interval``, in some minutes. Speakers are drawn, each with a recall of its own for every
+``bootstrap_interval``, in some minutes; with ``--shares`` that of ``subset_accuracy``, in two. Speakers are drawn, each with a recall of its own for every
 class; the true score is that of a hundred thousand speakers. Beside the kit's two intervals stand the plain
 percentiles of the same kind of resamples, to show what bootstrap-t is for.
 """
@@ -10,12 +10,22 @@ import argparse
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit, roots_hermitenorm
 
-from serkit.evaluation.intervals import Tally, cluster_limits, row_limits, score_of
+from serkit.evaluation.intervals import Tally, cluster_limits, row_limits, score_of, share_limits
 
 IEMOCAP = (110, 108, 164, 171)  # utterances of a speaker: angry, sad, happy, neutral
 RAVDESS = (8, 8, 8, 4)
 RECALL = (0.75, 0.75, 0.65, 0.68)
+SHARES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+SPREADS = (0.0, 0.4, 0.8, 1.2)  # of speakers' log-odds
+SAMPLES = (
+    (10, 110, 0.3),
+    (10, 8, 0.0),
+    (24, 110, 0.3),
+    (24, 8, 0.0),
+)  # speakers, utterances of each, size_sd
 POPULATION = 2000  # speakers at a time
 SEED = 7
 
@@ -141,6 +151,28 @@ def coverage(setting, n_tables, n_resamples, naive=True, level=0.95):
     return {name: count / n_tables for name, count in hits.items()}
 
 
+def share_setting(share, spread, n_speakers, utterances, size_sd):
+    """Speakers whose shares have this mean, and log-odds of this standard deviation."""
+    nodes, weights = roots_hermitenorm(60)
+    weights /= weights.sum()
+    median = expit(brentq(lambda odds: weights @ expit(odds + spread * nodes) - share, -20, 20))
+    return Setting(
+        "share", "wa", n_speakers, utterances=(utterances, 0), recall=(median, 0.5), speaker_sd=spread, class_sd=0.0,
+        size_sd=size_sd,
+    )  # fmt: skip
+
+
+def share_coverage(share, spread, sample, n_tables):
+    """Share of ``n_tables`` simulated tables whose interval of a share holds the true one."""
+    rng, hits = np.random.default_rng(SEED), 0
+    setting = share_setting(share, spread, *sample)
+    for _ in range(n_tables):
+        counts = draw_speakers(setting, setting.n_speakers, rng)[0]
+        low, high = share_limits(tally_counts(counts, "wa"), len(counts), 1, counts.sum())
+        hits += low <= share <= high
+    return hits / n_tables
+
+
 def seed_coverage(n_seeds, seed_sd, n_tables, n_resamples):
     """Share of tables whose interval holds the truth, with seeds drawn and with seeds as they are.
 
@@ -160,6 +192,17 @@ def seed_coverage(n_seeds, seed_sd, n_tables, n_resamples):
     return hits / n_tables
 
 
+def print_shares(n_tables):
+    """Lowest and highest coverage over all shares, a line for each sample and a column for each spread."""
+    print(f"{'speakers, utterances of each':30s}", *(f"{spread:>11.1f}" for spread in SPREADS))
+    for sample in SAMPLES:
+        print(f"{f'{sample[0]}, {sample[1]}':30s}", end=" ")
+        for spread in SPREADS:
+            held = [100 * share_coverage(share, spread, sample, n_tables) for share in SHARES]
+            print(f"{min(held):5.1f}–{max(held):5.1f}", end=" ", flush=True)
+        print()
+
+
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -168,7 +211,10 @@ def main():
     parser.add_argument(
         "--settings", type=int, nargs="*", default=range(len(SETTINGS)), help="by number, from 0"
     )
+    parser.add_argument("--shares", action="store_true", help="intervals of shares, and no other")
     arguments = parser.parse_args()
+    if arguments.shares:
+        return print_shares(arguments.tables)
     names = ["bootstrap-t", "percentile", "naive"]
     print(f"{'score and setting':30s}", *(f"{name:>11s}" for name in names))
     for setting in (SETTINGS[i] for i in arguments.settings):

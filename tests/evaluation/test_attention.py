@@ -267,9 +267,7 @@ class TestFinishedFolds:
         assert not stems()
         evaluation.look_into("trial", VARIANT)
         items = stems()
-        assert list(items) == [
-            f"{name}_{VARIANT}" for name in ("attention", "attention_worth", "attention_weights")
-        ]
+        assert list(items) == ["attention", "attention_worth", "attention_weights"]
         for item in items.values():
             assert all(path.is_file() for path in item.save("trial"))
 

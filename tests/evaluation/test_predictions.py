@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 from prediction_tables import manifest, predict
 
+from serkit.constants import CORPORA, FUSIONS
 from serkit.errors import FoldError, ParameterError, RunError
+from serkit.evaluation import predictions
 from serkit.evaluation.predictions import check_predictions, scored_rows
+from serkit.experiment import Experiment
 from serkit.folds import make_folds
 
 
@@ -206,3 +209,56 @@ class TestEdits:
     def test_variants_are_not_mixed(self, about, clean):
         with pytest.raises(ParameterError, match="mixes variants"):
             scored_rows(pd.concat([clean, predict(about, recipe="published+D2")]))
+
+
+class TestProtocolInWords:
+    PLANNED = ("1", "2", "3", "4", "5")
+
+    def words(self, settings=None, folds=PLANNED, n=1200, seeds=(111,), planned=PLANNED):
+        rows = pd.DataFrame({"utterance_id": range(n), "speaker": [f"{i % 10}" for i in range(n)]})
+        rows = rows.assign(fold=[folds[i % len(folds)] for i in range(n)], split="test")
+        table = pd.concat([rows.assign(seed=seed) for seed in seeds])
+        table = pd.concat([table, table.assign(split="validation", utterance_id="v", fold="9")])
+        return predictions.protocol_in_words(
+            {"corpus": "demo", "by": "session"} | (settings or {}), table, planned
+        )
+
+    def test_a_whole_run(self):
+        settings = vars(Experiment(recipe="corrected", selection="clean"))
+        assert self.words(settings, n=400) == (
+            "all five leave-one-session-out folds (400 utterances of 10 synthetic speakers; corrected features, "
+            "checkpoint chosen on other speakers)"
+        )
+
+    @pytest.mark.parametrize(
+        ("folds", "planned", "expected"),
+        [
+            (["3"], PLANNED, "fold 3 of five leave-one-session-out folds ("),
+            (["1", "3"], PLANNED, "folds 1, 3 of five leave-one-session-out folds ("),
+            (["1", "2"], None, "two leave-one-session-out folds ("),
+            (["1", "2"], ["1", "2"], "both leave-one-session-out folds ("),
+            (list("abcdef"), [*"abcdefghijkl"], "six of 12 leave-one-session-out folds ("),
+        ],
+    )
+    def test_folds(self, folds, planned, expected):
+        assert self.words(folds=folds, planned=planned).startswith(expected)
+
+    def test_long_numbers_and_seeds(self):
+        assert "(1,200 utterances of 10 synthetic speakers, 2 seeds)" in self.words(seeds=(111, 211))
+
+    def test_no_setting_that_tells_variants_apart_is_left_out(self):
+        """Two variants of a run would have the same caption otherwise."""
+        changes = [
+            {}, {"recipe": "published"}, {"recipe": "published+D2"}, {"recipe": "corrected-D2"},
+            {"selection": "published"}, {"selection": "last"}, {"by": "speaker"}, {"profile": "paper"},
+            {"speech_encoder": "encoders/whisper-base"}, {"encoder_training": "frozen"}, {"encoder_training": "top_4"},
+            {"encoder_layers": "weighted"}, {"encoder_layers": "9"}, {"views": "mfcc"}, {"views": "mfcc+speech"},
+            *({"fusion": fusion} for fusion in FUSIONS[1:]),
+        ]  # fmt: skip
+        said = {Experiment(**change).variant: self.words(vars(Experiment(**change))) for change in changes}
+        assert len(set(said.values())) == len(said) == len(changes)
+        assert all(variant not in words and "_session_" not in words for variant, words in said.items())
+
+    def test_every_corpus_has_words(self):
+        for corpus in CORPORA:
+            assert self.words({"corpus": corpus}).endswith(f"of 10 {predictions.SPEAKERS_OF[corpus]})")

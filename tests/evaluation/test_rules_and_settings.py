@@ -235,8 +235,11 @@ class TestRules:
         _, ax = plt.subplots()
         figures.plot_rules(epochs, ax)
         labels = [text.get_text() for text in ax.get_legend().get_texts()]
-        assert labels[1:] == ["rule published: 75.0", "rule clean: 50.0", "rule last: 62.5"]
-        assert ax.lines[0].get_ydata().tolist() == pytest.approx([25, 50, 75, 62.5])
+        rules = ["best on the test speakers: 75.0 %", "best on other speakers: 50.0 %", "last epoch: 62.5 %"]
+        assert labels[:3] == rules and "95 % interval" in labels
+        course = next(line for line in ax.lines if line.get_label() == "mean by epoch")
+        assert course.get_ydata().tolist() == pytest.approx([25, 50, 75, 62.5])
+        assert max(ax.get_xticks()) == 4  # what the rules report stands beside the epochs
         plt.close()
 
     def test_the_rule_stands_in_the_name_of_the_variant(self, epochs):

@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import prediction_tables as tables
 import pytest
+from benchmarks.interval_coverage import SAMPLES, share_coverage
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from serkit.constants import LABELS
 from serkit.errors import ParameterError
-from serkit.evaluation import bootstrap_interval, class_recall, subset_accuracy
+from serkit.evaluation import class_recall, subset_accuracy
 from serkit.metrics import recall_per_class
 
 
@@ -18,13 +21,11 @@ def predictions():
 
 
 class TestSubsets:
-    def test_recall_is_that_of_metrics_with_the_interval_of_its_rows(self, predictions):
+    def test_recall_is_that_of_metrics(self, predictions):
         test = predictions[predictions["split"] == "test"]
         found = class_recall(predictions).set_index("label")
         assert list(found.index) == list(LABELS)
         assert np.allclose(found["recall"], recall_per_class(test["truth"], test["prediction"]))
-        interval = bootstrap_interval(test[test["truth"] == "sad"], "wa")
-        assert tuple(found.loc["sad", ["low", "high"]]) == (interval.low, interval.high)
         assert set(found["n_utterances"]) == {20}
 
     def test_four_speakers_get_no_interval(self):
@@ -40,3 +41,61 @@ class TestSubsets:
     def test_an_utterance_outside_all_subsets_is_named(self, predictions):
         with pytest.raises(ParameterError, match=r"utterance 1F_000 is in no subset \(80"):
             subset_accuracy(predictions, pd.Series({"other": "a"}))
+
+
+def interval_of(right, n, **options):
+    """Low and high for speakers with so many of ``n`` right, all of one class."""
+    return subset_accuracy(tables.with_counts(right, n), "truth", **options).loc[0, ["low", "high"]].tolist()
+
+
+class TestIntervalsOfShares:
+    @pytest.mark.parametrize("right", [0, 1, 6, 8])
+    def test_speakers_alike_give_wilsons_interval(self, right):
+        expected = proportion_confint(5 * right, 40, method="wilson")
+        assert np.allclose(interval_of([right] * 5, 8), np.clip(expected, 0, 1), atol=1e-12)
+
+    def test_ends_are_t_errors_away_at_their_own_error(self):
+        right, n = np.array([8, 8, 7, 8, 6, 8, 8, 3, 8, 7]), 8
+        share = right.sum() / (10 * n)
+        left_out = (right.sum() - right) / (9 * n)
+        error = np.sqrt(0.9 * np.square(left_out - share).sum())  # the jackknife's
+        for end in interval_of(right, n):
+            error_there = error * np.sqrt(end * (1 - end) / (share * (1 - share)))
+            assert np.isclose(abs(share - end), stats.t.ppf(0.975, 9) * error_there)
+
+    def test_one_speaker_does_not_stretch_it_over_everything(self):
+        """One of ten at 0 %, nine at 90 %: bootstrap-t gave 0 to 97 %."""
+        low, high = interval_of([0, *[7, 8] * 4, 7], 8)
+        assert 0.5 < low < 0.6 and 0.9 < high < 0.97
+
+    def test_a_copied_seed_adds_nothing_to_what_is_known(self):
+        table = tables.with_counts([1, 2, 3, 4, 5], 6)
+        both = pd.concat([table, table.assign(seed=211)])
+        ends = [
+            subset_accuracy(rows, "truth").loc[0, ["low", "high"]].astype(float) for rows in (table, both)
+        ]
+        assert np.allclose(*ends)
+
+    def test_seeds_that_differ_make_it_wider(self):
+        first, second = (
+            tables.with_counts([4, 5, 4, 5, 4], 8),
+            tables.with_counts([7, 8, 7, 8, 7], 8, seed=211),
+        )
+        low, high = subset_accuracy(pd.concat([first, second]), "truth").loc[0, ["low", "high"]]
+        apart = [interval_of([4, 5, 4, 5, 4], 8), interval_of([7, 8, 7, 8, 7], 8)]
+        assert high - low > max(end - start for start, end in apart)
+
+    def test_a_higher_level_is_wider(self):
+        (low, high), (lower, higher) = (interval_of([5, 6, 7, 8, 4], 8, level=level) for level in (0.8, 0.99))
+        assert lower < low < high < higher
+        with pytest.raises(ParameterError, match=r"level=95, expected a number from 0\.5 to 0\.999"):
+            interval_of([5, 6, 7, 8, 4], 8, level=95)
+
+    @pytest.mark.parametrize(
+        ("share", "spread", "sample"), [(0.95, 0.4, SAMPLES[0]), (0.98, 0.8, SAMPLES[3])]
+    )
+    def test_coverage(self, share, spread, sample):
+        n = 500
+        held = share_coverage(share, spread, sample, n)
+        # 93 to 97 % in the long run, each bound with 99.9 % of the draws of a binomial
+        assert stats.binom.ppf(0.001, n, 0.93) <= n * held <= stats.binom.ppf(0.999, n, 0.97)

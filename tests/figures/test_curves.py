@@ -228,8 +228,8 @@ class TestFoldPoints:
             paths = [path for figure in chosen for path in figure.save("trial", project / root)]
             saved.append({path.name: path.read_bytes() for path in paths})
         assert saved[0] == saved[1] and len(saved[0]) == 10
-        caption = json.loads(saved[0][f"embedding_emotion_{variant}.json"])["caption"]
+        caption = json.loads(saved[0]["embedding_emotion.json"])["caption"]
+        assert "seed 111, at most 300 utterances a fold" in caption
         assert (
-            "seed 111, at most 300 test utterances a fold, at even steps, by emotion: demo, 5 folds"
-            in caption
+            "Coloured by emotion. Five leave-one-session-out folds (120 utterances of 10 synthetic" in caption
         )

@@ -215,14 +215,14 @@ def test_by_hand(tmp_path):
     assert csv.read_text() == "speaker,n,UA (%),delta_UA\n1F,528,71.0512,-0.5\n5M,651,,-0.001\n"
     assert markdown.read_text() == (
         "UA by speaker, 10 folds & 2 seeds.\n\n"
-        "| speaker   |   n |   UA (%) |   delta_UA |\n"
+        "| speaker   |   n |   UA (%) |   delta UA |\n"
         "|:----------|----:|---------:|-----------:|\n"
-        "| 1F        | 528 |    71.05 |      -0.50 |\n"
+        "| 1F        | 528 |    71.05 |      −0.50 |\n"
         "| 5M        | 651 |        – |       0.00 |\n"
     )
     text = latex.read_text()
     assert r"\begin{tabular}{lrrr}" in text
-    assert r"speaker & n & UA (\%) & delta\_UA \\" in text
+    assert r"speaker & n & UA (\%) & delta UA \\" in text
     assert r"1F & 528 & 71.05 & $-$0.50 \\" in text
     assert r"5M & 651 & -- & 0.00 \\" in text
     assert r"\caption{UA by speaker, 10 folds \& 2 seeds.}" in text
@@ -243,6 +243,21 @@ def test_a_probability_is_never_shown_as_zero(tmp_path):
     assert cells == [["0.002", "0.00"], [r"\<0.001", "0.00"], ["0.054", "0.00"], ["–", "0.00"]]
     assert r"b & \textless{}0.001 & 0.00 \\" in latex.read_text()
     assert "0.0004" in csv.read_text()
+
+
+def test_heads_are_words_and_long_numbers_have_separators(tmp_path):
+    table = pd.DataFrame(
+        {"wa_fold_mean": [0.5], "p_holm": [0.01], "n": [120_072_409], "length_mfcc": [-9999]}
+    )
+    csv, markdown, latex, _ = save_one(tmp_path, table)
+    assert csv.read_text() == "wa_fold_mean,p_holm,n,length_mfcc\n0.5,0.01,120072409,-9999\n"
+    header, _, cells = markdown.read_text().splitlines()[2:]
+    words = ["WA, mean of folds", "p (Holm)", "n", "length MFCC"]
+    assert [text.strip() for text in header.strip("|").split("|")] == words
+    assert [text.strip(" ") for text in cells.strip("|").split("|")] == [
+        "0.50", "0.010", "120\u202f072\u202f409", "−9999",
+    ]  # fmt: skip
+    assert " & ".join(words) in latex.read_text() and r"& 120\,072\,409 & $-$9999 \\" in latex.read_text()
 
 
 def test_latex_special_characters_are_escaped(tmp_path):
@@ -370,7 +385,7 @@ class TestSaveInOneCall:
     def test_the_caption_says_whose_speech_it_is(self, run, tmp_path, capsys):
         figures.save(run, "scores", DATA, "Scores of two runs.")
         record = json.loads((tmp_path / "figures/mine/scores.json").read_text())
-        assert record["caption"] == "Scores of two runs. Acted speech (RAVDESS)."
+        assert record["caption"] == "Scores of two runs. Speech of RAVDESS actors."
         assert record["parameters"] == {"corpus": "ravdess", "recipe": "published+D2"}
         assert capsys.readouterr().out.splitlines()[-1].endswith("figures/mine/scores .csv .md .tex .json")
 
@@ -378,3 +393,8 @@ class TestSaveInOneCall:
         figures.save(run, "line", Figure(), "A line.", data=DATA, n_fft=800)
         assert (tmp_path / "figures/mine/line.csv").read_bytes() == figures.table_csv(DATA)
         assert json.loads((tmp_path / "figures/mine/line.json").read_text())["parameters"]["n_fft"] == 800
+
+    def test_a_caption_that_names_the_speakers_needs_no_more(self, run, tmp_path):
+        caption = "WA over all 24 folds (900 utterances of 24 RAVDESS actors)."
+        figures.save(run, "scores", DATA, caption)
+        assert json.loads((tmp_path / "figures/mine/scores.json").read_text())["caption"] == caption

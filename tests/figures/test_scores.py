@@ -7,6 +7,7 @@ import prediction_tables as tables
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from scipy import stats
 
 from serkit import figures
 from serkit.constants import LABELS
@@ -84,8 +85,8 @@ class TestScores:
     def test_confusion_matrix_by_hand(self, ax):
         assert figures.plot_confusion_matrix(TRUTH, PREDICTION, labels=LABELS, ax=ax) is ax
         shown = texts(ax)
-        assert shown[:4] == ["75.0%\n(3)", "25.0%\n(1)", "0.0%\n(0)", "0.0%\n(0)"]
-        assert shown[8:12] == ["33.3%\n(1)", "0.0%\n(0)", "33.3%\n(1)", "33.3%\n(1)"]
+        assert shown[:4] == ["75.0 %\n(3)", "25.0 %\n(1)", "0.0 %\n(0)", "0.0 %\n(0)"]
+        assert shown[8:12] == ["33.3 %\n(1)", "0.0 %\n(0)", "33.3 %\n(1)", "33.3 %\n(1)"]
         assert [text.get_text() for text in ax.get_yticklabels()] == [
             "angry\nn = 4", "sad\nn = 2", "happy\nn = 3", "neutral\nn = 1",
         ]  # fmt: skip
@@ -104,16 +105,28 @@ class TestScores:
     def test_absent_class_has_no_shares(self, ax):
         figures.plot_confusion_matrix(["sad"], ["happy"], labels=LABELS, ax=ax)
         assert texts(ax)[:4] == ["–"] * 4
-        assert texts(ax)[4:8] == ["0.0%\n(0)", "0.0%\n(0)", "100.0%\n(1)", "0.0%\n(0)"]
+        assert texts(ax)[4:8] == ["0.0 %\n(0)", "0.0 %\n(0)", "100.0 %\n(1)", "0.0 %\n(0)"]
 
     def test_speaker_scores(self, ax):
         table = pd.DataFrame({"speaker": ["1F", "1M"], "n": [10, 20], "wa": [0.5, 0.7], "ua": [0.4, 0.8]})
         figures.plot_speaker_scores(table, ax)
         assert ax.lines[0].get_ydata() == pytest.approx([40, 80])  # UA
         assert ax.lines[2].get_ydata() == pytest.approx([50, 70])  # WA
-        assert "UA, mean 60.0" in [text.get_text() for text in ax.get_legend().get_texts()]
+        assert legend_of(ax) == [
+            "UA, mean 60.0 %",
+            "WA, mean 60.0 %",
+            "chance UA",
+        ]  # two speakers: no interval
         with pytest.raises(ParameterError, match=r"lacks \['session'\]"):
             figures.plot_speaker_scores(table, ax, by="session")
+
+    def test_the_mean_over_speakers_has_its_interval(self, ax):
+        ua = [0.4, 0.5, 0.6, 0.7, 0.8]
+        table = pd.DataFrame({"speaker": list("abcde"), "wa": 0.5, "ua": ua})
+        figures.plot_speaker_scores(table, ax)
+        band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+        interval = stats.ttest_1samp(100 * np.array(ua), 0).confidence_interval(0.95)
+        assert (band.y0, band.y1) == pytest.approx(tuple(interval))
 
     def test_class_probabilities(self, ax):
         figures.plot_class_probabilities({"angry": 0.7, "sad": 0.2, "happy": 0.1, "neutral": 0.0}, ax)
@@ -242,10 +255,22 @@ class TestCertainty:
     def test_reliability_by_hand(self, ax):
         # confidence 0.7 throughout, 10 of 20 right: a gap of 20 points in one bin
         figures.plot_reliability(tables.with_counts([1, 2, 2, 3, 2], 4), ax)
-        assert [bar.get_height() for bar in ax.patches] == [50]
-        dot = next(line for line in ax.lines if line.get_label() == "mean confidence")
+        assert [bar.get_height() for bar in ax.patches] == [50, 0]  # the second is there for the legend
+        dot = next(line for line in ax.lines if line.get_label() == "at the mean predicted probability")
         assert np.allclose(dot.get_xydata(), [[70, 50]])
-        assert "20" in texts(ax) and "right; ECE 20.0 points (10 bins)" in legend_of(ax)
+        assert {"20", "ECE 20.0 points\n(10 bins)"} <= set(texts(ax)) and "perfect calibration" in legend_of(
+            ax
+        )
+
+    def test_a_bar_of_few_answers_is_pale(self, ax):
+        few, many = tables.with_counts([1, 1, 1, 1, 1], 1), tables.with_counts([9, 9, 9, 9, 9], 18)
+        few = tables.with_probabilities(few.assign(utterance_id="few" + few["utterance_id"]), confidence=0.95)
+        figures.plot_reliability(pd.concat([few, many]), ax)
+        alphas = {
+            round(bar.get_x() + bar.get_width() / 2): bar.get_alpha() or bar.get_facecolor()[3]
+            for bar in ax.patches
+        }
+        assert alphas[95] < 0.2 and alphas[65] == pytest.approx(0.6)
 
 
 class TestDurations:
@@ -259,10 +284,19 @@ class TestDurations:
             table.loc["0–3", "accuracy"], weighted_accuracy(short["truth"], short["prediction"])
         )
         figures.plot_duration_accuracy(predictions, about, ax, edges_s=(0, 3, 5))
-        dots = next(line for line in ax.lines if line.get_label() == "right")
-        assert np.allclose(dots.get_ydata(), 100 * table["accuracy"])
+        levels = np.array(ax.collections[0].get_segments())  # (classes, ends, x and y)
+        assert np.allclose(levels[:, :, 1], 100 * table[["accuracy", "accuracy"]])
+        assert levels[:, :, 0].tolist() == [
+            [0, 3],
+            [3, 5],
+            [5, 7],
+        ]  # seconds; the open class is drawn 2 s long
         wa = 100 * weighted_accuracy(test["truth"], test["prediction"])
         assert {f"WA {wa:.1f} %", "3 s segment"} <= set(legend_of(ax))
+
+    def test_classes_without_utterances_are_not_drawn(self, predictions, about, ax):
+        figures.plot_duration_accuracy(predictions, about, ax, edges_s=(0, 0.5, 3, 5, 20))
+        assert len(ax.collections[0].get_segments()) == 3 and ax.get_xlim() == (0.5, 20)
 
 
 PLOTS = {

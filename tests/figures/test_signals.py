@@ -30,7 +30,7 @@ def covered(patch):
     return edges[chosen[0]], edges[chosen[-1] + 1]
 
 
-def test_stems_share_one_scale_and_padding_is_shaded(ax):
+def test_stems_of_a_fold_share_a_scale_and_padding_is_shaded(ax):
     """Two folds of two frames: a mean whose last frame is padding in every second segment, and a segment."""
     rows = [
         (fold, panel, time_s, weight, high, padding)
@@ -45,8 +45,8 @@ def test_stems_share_one_scale_and_padding_is_shaded(ax):
     panels = ax.figure.axes[1:]
     titles = [panel.get_title() for panel in panels]
     assert titles[::2] == ["fold 1: mean of 8 segments", "fold 2: mean of 8 segments"]
-    for panel in panels:
-        assert panel.get_ylim() == pytest.approx((0, 1.05 * 8)) and panel.get_xlim() == (0, 3)
+    for panel, top in zip(panels, (8, 8, 2, 2), strict=True):
+        assert panel.get_ylim() == pytest.approx((0, 1.05 * top)) and panel.get_xlim() == (0, 3)
         np.testing.assert_allclose(panel.patches[0].get_data().values, [0, 0.5])
     first = panels[0].collections[1].get_segments()
     np.testing.assert_allclose(first, [[[0.75, 0], [0.75, 4]], [[2.25, 0], [2.25, 0]]])
@@ -136,15 +136,25 @@ class TestSignals:
         weights[10] = 2.0
         figures.plot_coattention(weights, ax, sample_rate=16_000, waveform=np.zeros(48_000))
         front = ax.figure.axes[-1]
-        seconds, drawn = front.lines[0].get_data()
+        stems = np.array(front.collections[0].get_segments())  # (frames, ends, x and y)
         # frame 10 looks at samples 3200 to 3600
-        assert seconds[np.argmax(drawn)] == pytest.approx(3400 / 16_000)
-        assert len(drawn) == 149
+        assert stems[10].ravel() == pytest.approx([3400 / 16_000, 0, 3400 / 16_000, 2])
+        assert len(stems) == 149 and (stems[:, 1, 1] > 0).sum() == 1
 
     def test_coattention_over_spectrogram(self, ax):
         spectrogram = np.zeros((200, 300))
         figures.plot_coattention(np.ones(149), ax, spectrogram_db=spectrogram, n_fft=800, **FRAMES)
         assert ax.images[0].get_extent()[1] == pytest.approx(2.995)
+        assert (ax.get_xlim(), ax.get_ylim()) == ((0, 3.0), (0, 4.0))  # so that the last ticks are drawn
+        assert not ax.texts
+
+    def test_panels_that_are_compared_share_a_scale_and_padding_is_shaded(self, ax):
+        figures.plot_coattention(
+            np.ones(149), ax, sample_rate=16_000, waveform=np.zeros(48_000), valid_s=1.2, top=10.0
+        )
+        assert ax.figure.axes[-1].get_ylim() == (0, 10.5)
+        shade = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+        assert (shade.x0, shade.x1) == pytest.approx((1.2, 3.0)) and ax.texts[0].get_text() == "padding"
 
     def test_errors(self, ax):
         with pytest.raises(ParameterError, match="give exactly one"):

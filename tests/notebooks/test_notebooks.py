@@ -145,12 +145,14 @@ class TestOwnRecording:
         )  # fmt: skip
         done = nbformat.read(output, as_version=4)
         html, _ = HTMLExporter(template_name="basic").from_notebook_node(done)
-        assert html.count("data:audio/wav;base64,") == 2 and html.count("data:image/png;base64,") == 4
+        assert html.count("data:audio/wav;base64,") == 8 and html.count("data:image/png;base64,") == 4
         assert "talk.wav: 7.30 s, 8000 Hz" in html and "there is nothing above 4000 Hz" in html
         for suffix in ("png", "csv", "json"):
             assert (project / "figures" / "trial" / f"predict_timeline.{suffix}").stat().st_size > 50
         table = (project / "figures" / "trial" / "predict_segments.csv").read_text().splitlines()
         assert len(table) == 1 + 3  # 0 to 3, 3 to 6, and the last 3 s
+        caption = (project / "figures" / "trial" / "predict_segments.md").read_text().splitlines()[0]
+        assert "your recording; model of run trial" in caption and "Synthetic speech" not in caption
 
 
 class TestGuard:

@@ -343,3 +343,19 @@ class TestCommand:
         assert "fold=2" in capfd.readouterr().err
         assert run(sounds / "short.wav") == 2
         assert "run 'demo': no finished fold" in capfd.readouterr().err
+
+
+def test_the_progress_bar_ends_at_its_end(predictor, tmp_path, monkeypatch):
+    """A bar that stops short of its total turns red in a notebook."""
+    from serkit.predict import predictor as module
+
+    bars, usual = [], module.tqdm
+
+    def watched(**options):
+        bars.append(usual(**options | {"delay": 0, "file": io.StringIO()}))
+        return bars[-1]
+
+    monkeypatch.setattr(module, "tqdm", watched)
+    soundfile.write(tmp_path / "talk.wav", voice(5.8), 16_000)
+    predictor.predict(tmp_path / "talk.wav", progress=True)
+    assert (bars[0].n, bars[0].total) == (6, 6)

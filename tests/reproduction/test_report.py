@@ -1,5 +1,7 @@
 """The report: verdicts beside the paper, what may stand there, what is refused, and one page of it all."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import prediction_tables as tables
 import pytest
+import soundfile
 
 from serkit import runs
 from serkit.constants import LABELS
@@ -217,7 +220,8 @@ class TestRefused:
         html = report.write_report("trial", partial=True).read_text()
         assert f"{CLEAN}: scores are of folds 1, 2, 4, 5 only" in capsys.readouterr().out
         assert f"{CLEAN}: scores are of folds 1, 2, 4, 5 only" in html
-        assert "4 folds by session" in (project / "figures/trial/scores_by_variant.md").read_text()
+        caption = (project / "figures/trial/scores_by_variant.md").read_text()
+        assert "Four leave-one-session-out folds (64 utterances of 8 synthetic speakers" in caption
 
     def test_a_speaker_in_two_splits(self, project):
         predictions = both_protocols(seeds=(111,))
@@ -225,7 +229,7 @@ class TestRefused:
         row = predictions.index[(predictions["fold"] == "2") & (predictions["split"] == "validation")][0]
         predictions.loc[row, "split"] = "test"
         write_folds(project, predictions, "demo")
-        for use in (report.write_report, report.score_summary):
+        for use in (report.write_report, report.checked_predictions):
             with pytest.raises(FoldError, match=r"fold 2: speaker 3F is in validation .* and in test"):
                 use("trial")
 
@@ -256,18 +260,16 @@ def test_scores_of_a_variant_are_there_though_another_one_is_damaged(project):
     write_run(project, "demo", "clean", [1, 2])
     write_run(project, "demo", "last", [1])
     next((project / "runs").rglob("corrected_last*/**/predictions.parquet")).unlink()
-    assert report.score_summary("trial", CLEAN)["variant"].tolist() == [CLEAN]
+    assert list(report.checked_predictions("trial", partial=True, variant=CLEAN)[1]) == [CLEAN]
     with pytest.raises(RunError, match=r"predictions\.parquet is missing"):
-        report.score_summary("trial")
+        report.checked_predictions("trial", partial=True)
 
 
 def test_scores_by_hand(project):
     write_run(project, "demo", "clean", [1, 2])
-    row = report.score_summary("trial").iloc[0]
-    assert (row["folds"], row["utterances"]) == (2, 16)
-    assert (row["wa_pooled"], row["ua_fold_mean"]) == (25.0, 25.0)
     scores = report.score_intervals(runs.load_predictions("trial"), {CLEAN: ["1", "2"]}).set_index("score")
-    assert scores.loc["UA", "pooled"].value == 25 and np.isnan(scores.loc["UA", "pooled"].low)  # 2 speakers
+    assert scores.loc["WA", "fold mean"].value == scores.loc["UA", "pooled"].value == 25
+    assert np.isnan(scores.loc["UA", "pooled"].low)  # 2 speakers
 
 
 def test_a_damaged_variant_leaves_the_others_alone(project):
@@ -276,9 +278,9 @@ def test_a_damaged_variant_leaves_the_others_alone(project):
     (project / "runs/trial/corrected_published_session_paper/fold=1/seed=1/predictions.parquet").write_text(
         "cut"
     )
-    assert report.score_summary("trial", CLEAN)["variant"].tolist() == [CLEAN]
+    assert list(report.checked_predictions("trial", partial=True, variant=CLEAN)[1]) == [CLEAN]
     with pytest.raises(RunError, match=r"predictions.parquet can't be read"):
-        report.score_summary("trial")
+        report.checked_predictions("trial", partial=True)
 
 
 class TestPrintedAtTheEndOfARun:
@@ -428,12 +430,43 @@ class TestPage:
     def test_tables_captions_and_notebooks_are_in_it(self, reported):
         html = (reported / "runs" / "trial" / "report.html").read_text()
         assert "leave one speaker out, UA" in html and "not IEMOCAP" in html
-        assert (
-            0
-            < html.index("leave one speaker out, UA")
-            < html.index("Context from the literature, not measured")
-        )
-        assert "Confusion matrix of each unseen speaker" in html
+        story = [
+            "<h1>", "Scores in %", "macro-F1", "leave one speaker out, UA", "<h2>Training</h2>", "UA by epoch",
+            "Confusion matrix of each unseen speaker", "Context from the literature, not measured", "02_mfcc.ipynb",
+        ]  # fmt: skip
+        assert sorted(story, key=html.index) == story
+        captions = re.findall("<figcaption>(.*?)</figcaption>", html)
+        assert len(captions) == 11 and not [text for text in captions if PUBLISHED in text or CLEAN in text]
+
+    def test_pictures_and_players_are_small_and_whole(self, reported):
+        """A picture in few colours, a second of sound as MP3; what can't be read stays as it is."""
+        picture = next((reported / "figures/trial").glob("*.png")).read_bytes()
+        sound = io.BytesIO()
+        soundfile.write(sound, np.sin(np.arange(16_000) / 10), 16_000, "PCM_16", format="WAV")
+        for kind, content, expected in (
+            ("image/png", picture, "image/png"),
+            ("audio/wav", sound.getvalue(), "audio/mpeg"),
+        ):
+            made = page.EMBEDDED.sub(
+                page._smaller, f"data:{kind};base64,{base64.b64encode(content).decode()}"
+            )
+            about, data = made.split(";base64,")
+            assert about == f"data:{expected}" and len(base64.b64decode(data)) < 0.7 * len(content)
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+        assert rate == 16_000 and abs(len(samples) - 16_000) < 2400 and 0.9 < np.abs(samples).max() < 1.1
+        broken = "data:audio/wav;base64,UklGRg=="
+        assert page.EMBEDDED.sub(page._smaller, broken) == broken
+
+    def test_of_the_trained_folds_one_notebook_is_shown(self, reported, tmp_path, monkeypatch):
+        shutil.copytree(reported, tmp_path / "copy")
+        monkeypatch.chdir(tmp_path / "copy")
+        for fold in "123":
+            folder = tmp_path / f"copy/runs/trial/{CLEAN}/fold={fold}/seed=111"
+            cell = nbformat.v4.new_markdown_cell(f"This is fold {fold}.")
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "05_train_coattention.ipynb")
+        html = page.write_page("trial", summary=[], entries=[]).read_text()
+        assert "This is fold 1." in html and "This is fold 2." not in html
+        assert f"runs/trial/{CLEAN}/fold=3/seed=111/05_train_coattention.ipynb." in html
         assert "the paper" in html and "there" in html and "stopped here" in html
 
     def test_what_is_not_there_is_named(self, reported):
@@ -457,7 +490,12 @@ class TestCatalogue:
     def test_every_format_is_linked_and_shown_small(self, reported):
         text = (reported / "figures" / "trial" / "README.md").read_text()
         stem = f"reliability_{CLEAN}"
-        assert f'<img src="{stem}.png" width="240"' in text
+        assert (
+            f'<img src="{stem}.png" width="240" alt="How often predictions of a given probability are right: '
+            in text
+        )
+        sections = re.findall("^## (.*)", text, re.MULTILINE)
+        assert sections == [name for name in page.STORY if name in sections] and sections[0] == page.SCORES
         for suffix in ("png", "pdf", "svg", "csv", "json"):
             assert f"[{suffix}]({stem}.{suffix})" in text
         assert "Leak: the checkpoint was chosen on the test speakers" in text
@@ -503,7 +541,8 @@ class TestDifferences:
         about = tables.manifest()
         thrice = pd.concat([tables.predict(about, seed=seed) for seed in (111, 211, 311)], ignore_index=True)
         once = pd.concat([tables.predict(about, recipe="published", seed=seed) for seed in seeds])
-        parameters = {table["variant"].iloc[0]: {"corpus": "demo"} for table in (thrice, once)}
+        recipes = ((thrice, "corrected"), (once, "published"))
+        parameters = {table["variant"].iloc[0]: {"corpus": "demo", "recipe": name} for table, name in recipes}
         predictions = pd.concat([thrice, once])
         folds = dict.fromkeys(parameters, report.tested_folds(predictions))
         return thrice, once, report.run_figures("trial", predictions, folds, parameters)[-1]
@@ -515,7 +554,10 @@ class TestDifferences:
         pd.testing.assert_frame_equal(
             figure.numbers(), confusion_difference(thrice[thrice["seed"] == 111], once)
         )
-        assert "1 seed" in figure.caption
+        assert (
+            "A: corrected features. B: published features. Ten folds (80 utterances of 10 " in figure.caption
+        )
+        assert "seeds" not in figure.caption
 
     def test_no_common_seed_is_said(self):
         _, _, figure = self.both([7])

@@ -84,7 +84,7 @@ class TestAnalysis:
 
     def test_verdict_and_table_by_hand(self):
         result = made_up()
-        assert result.verdict == "sad 60%, then happy 25%"
+        assert result.verdict == "sad 60 %, then happy 25 %"
         assert result.segments.to_dict("list") == {
             "from (s)": [0, 3], "to (s)": [3, 6], "peak (dBFS)": [-10, -12], "angry": [10, 10], "sad": [60, 60],
             "happy": [25, 25], "neutral": [5, 5], "likeliest": ["sad", "sad"],
@@ -150,6 +150,20 @@ class TestBadInput:
             open_recogniser("none", "nowhere")
         with pytest.raises(ParameterError, match="device='tpu'"):
             open_recogniser("none", folder, "tpu")
+
+    def test_a_folder_around_the_model_says_which_one_was_meant(self, folder, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        run = tmp_path / "runs" / "mine"
+        run.mkdir(parents=True)
+        with pytest.raises(
+            WeightsError, match=r"runs/mine is not the folder of a model; set model = .*=<s>/model"
+        ):
+            open_recogniser("none", "runs/mine")
+        shutil.copytree(folder, run / "v/fold=1/seed=111/model")
+        with pytest.raises(
+            WeightsError, match='set model = "runs/mine/v/fold=1/seed=111/model", or model = ""'
+        ):
+            open_recogniser("none", "runs/mine")
 
 
 class TestSoundInput:

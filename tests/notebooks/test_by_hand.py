@@ -46,6 +46,7 @@ def comparisons(stem):
 @pytest.fixture
 def step_through(monkeypatch, demo_corpus, tmp_path):
     """Function that runs the cells of a notebook, or the first ones, in this process and in an empty project."""
+    (tmp_path / "notebooks").symlink_to(NOTEBOOKS)  # by them a project is known
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
     monkeypatch.setattr(runs, "open_manifest", lambda run: corpora.load("demo", demo_corpus))

@@ -23,9 +23,9 @@ SPOIL = {  # what of serkit is changed by a ten-thousandth
     ],
 }
 OUTSIDE = {  # parameters, each outside the range that its comment promises
-    "02_mfcc": {"n_mfcc": 1, "n_mels": 300, "n_fft": 10, "hop_length": 640, "short_s": 5, "long_s": 3},
+    "02_mfcc": {"n_mfcc": 1, "n_mels": 300, "n_fft": 10, "hop_length": 640, "short_s": 5.0, "long_s": 3.0},
     "03_spectrogram": {
-        "window_ms": 200, "zoom_s": 4, "scaler_utterances": 19, "short_s": 0.4, "long_s": 3,
+        "window_ms": 200, "zoom_s": 4.0, "scaler_utterances": 19, "short_s": 0.4, "long_s": 3.0,
     },
 }  # fmt: skip
 

@@ -140,6 +140,7 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
         _hatch_padding(line, real, (np.arange(len(mfcc) + 1) - 0.5) * hop_length / sample_rate)
         line.set_title(title)
     below.set_xlim(0, max(map(len, panels.values())) * hop_length / sample_rate)
+    below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     lines[0].set_ylabel("no. 0 (dB)")
     images[0].set_ylabel("coefficient")
     ax.figure.colorbar(image, ax=[*images], label="MFCC (dB)", pad=0.02, extend="both")

@@ -650,7 +650,7 @@ def plot_filters(filters, maps, ax: Axes) -> Axes:
     for line, (name, pictures) in zip(panels, rows.items(), strict=True):
         limit = float(abs(filters).max()) if name == "filter" else largest
         for panel, picture in zip(line, pictures, strict=True):
-            panel.imshow(picture, cmap="PuOr_r", vmin=-limit, vmax=limit)
+            panel.imshow(np.asarray(picture), cmap="PuOr_r", vmin=-limit, vmax=limit)
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set_visible(False)
         line[0].set_ylabel(name)

@@ -88,7 +88,10 @@ def test_stepping_through_05(project):
             assert person.run(cell)[1] is None
         printed, fault = person.run("curves")
         assert fault.startswith("NameError")
-        assert "'result' is made by code cell 15, under '5. The same, with checkpoints and early stopping'" in printed
+        assert (
+            "'result' is made by code cell 15, under '5. The same, with checkpoints and early stopping'"
+            in printed
+        )
 
         manifest = runs.processed_folder("demo") / "manifest.parquet"
         manifest.rename(manifest.with_suffix(".away"))

@@ -20,7 +20,6 @@ from .lecture import (
     unheard_utterances,
     utterance_near,
     wav_bytes,
-    waveform_near,
 )
 from .listening import Listening
 from .voice import Analysis, Recogniser, SoundInput, VoicePanel, as_html, compare, open_recogniser

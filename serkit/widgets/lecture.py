@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from scipy.signal import lfilter
 
 from serkit import corpora, figures, runs
-from serkit.constants import GUIDED, HOP_LENGTH, LABELS, MIN_SAMPLES, N_FFT, PREEMPHASIS, SAMPLE_RATE
+from serkit.constants import GUIDED, HOP_LENGTH, LABELS, N_FFT, PREEMPHASIS, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, check_range
 from serkit.evaluation.attention import correlations
 from serkit.features import audio
@@ -214,25 +214,6 @@ def utterance_near(manifest, seconds, *, speaker=""):
     if rows.empty:
         raise ParameterError(f"speaker={speaker!r} has no labelled utterance; choose one of the manifest")
     return rows.loc[(rows["seconds"] - seconds).abs().idxmin()]
-
-
-def waveform_near(manifest, seconds, *, speaker=""):
-    """A waveform of about the wanted length: whole where the corpus has one, otherwise cut.
-
-    An utterance within a fifth of the wanted length is taken whole, a longer one is cut down to it.
-
-    Returns
-    -------
-    utterance : pd.Series
-        From :func:`utterance_near`.
-    waveform : np.ndarray, shape (num_samples,), float32
-        16 kHz.
-    """
-    utterance = utterance_near(manifest, seconds, speaker=speaker)
-    waveform = audio.read(utterance["path"])
-    if utterance["seconds"] > 1.2 * seconds:
-        waveform = waveform[: max(round(seconds * SAMPLE_RATE), MIN_SAMPLES)]
-    return utterance, waveform
 
 
 def check_all(checks):

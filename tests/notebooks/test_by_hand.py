@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 from colab_cell import is_colab_cell
+from tones import make_tones
 
 from serkit import corpora, features, model, runs
 from serkit.errors import ParameterError, RunError
@@ -21,12 +22,14 @@ SPOIL = {  # what of serkit is changed by a ten-thousandth
         (features, "spectrogram_image"),
         (model.SpectrogramCNN, "forward"),
     ],
+    "04_wav2vec2": [(model.CoAttentionModel, "frame_weights")],
 }
 OUTSIDE = {  # parameters, each outside the range that its comment promises
     "02_mfcc": {"n_mfcc": 1, "n_mels": 300, "n_fft": 10, "hop_length": 640, "short_s": 5.0, "long_s": 3.0},
     "03_spectrogram": {
         "window_ms": 200, "zoom_s": 4.0, "scaler_utterances": 19, "short_s": 0.4, "long_s": 3.0,
     },
+    "04_wav2vec2": {"short_s": 3.0, "click_s": 2.5},
 }  # fmt: skip
 
 
@@ -89,3 +92,13 @@ def test_a_parameter_outside_of_its_range(stem, name, step_through):
     value = OUTSIDE[stem][name]
     with pytest.raises(ParameterError, match=f"^{name}={value}, expected a (whole )?number from"):
         step_through(stem, 3, **{name: value})
+
+
+def test_the_network_in_ten_lines(monkeypatch, step_through, tmp_path):
+    """Notebook 05 up to its ten lines, on tones: they give the model's logits, and not those of another model."""
+    monkeypatch.setattr(runs, "open_manifest", lambda run: make_tones(tmp_path)[0])
+    n_cells = next(i for i, source in enumerate(code("05_train_coattention"), 1) if "def forward" in source)
+    assert step_through("05_train_coattention", n_cells)["difference"] < CLOSE
+    right = model.CoAttentionModel.frame_weights
+    monkeypatch.setattr(model.CoAttentionModel, "frame_weights", lambda *args: 1.01 * right(*args))
+    assert step_through("05_train_coattention", n_cells)["difference"] > CLOSE

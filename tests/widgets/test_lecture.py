@@ -16,7 +16,7 @@ from serkit.corpora.manifest import make_manifest
 from serkit.errors import CorpusError, ParameterError, RunError
 from serkit.recipe import CORRECTED, PUBLISHED
 from serkit.widgets import lecture
-from serkit.widgets.lecture import check_all, one_per_emotion, utterance_near, wav_bytes, waveform_near
+from serkit.widgets.lecture import check_all, one_per_emotion, utterance_near, wav_bytes
 
 
 @pytest.fixture
@@ -293,14 +293,6 @@ def test_nearest_length_leaves_out_what_has_no_label(manifest):
 def test_nearest_length_of_an_unknown_speaker(manifest):
     with pytest.raises(ParameterError, match="speaker='Z' has no labelled utterance"):
         utterance_near(manifest, 2.0, speaker="Z")
-
-
-def test_waveform_is_cut_only_where_nothing_is_short_enough(tmp_path):
-    sound = np.random.default_rng(1).uniform(-0.1, 0.1, 48000)
-    soundfile.write(tmp_path / "x.wav", sound, 16000)
-    manifest = make_manifest([row("x", "A", "sad", "s", seconds=3.0, path=tmp_path / "x.wav")])
-    assert len(waveform_near(manifest, 2.6)[1]) == 48000
-    assert len(waveform_near(manifest, 2.0)[1]) == 32000
 
 
 def test_checks_print_and_stop(capsys):

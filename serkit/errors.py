@@ -62,6 +62,13 @@ def check_range(name, value, low, high, *, whole=False):
         raise ParameterError(f"{name}={value!r}, expected {expected} from {low} to {high}")
 
 
+class Stopped(KeyboardInterrupt):
+    """A training that was asked to stop, and what of it is kept; a notebook shows this sentence alone."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
 _STEPPED = []  # path of the notebook that this kernel runs
 
 

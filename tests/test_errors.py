@@ -71,3 +71,10 @@ def test_a_shell_says_it_after_the_error(notebook, capsys):
     finally:
         shell.history_manager.end_session()
         InteractiveShell.clear_instance()
+
+
+def test_a_stopped_training_shows_its_sentence_alone(capsys):
+    shell = InteractiveShell()
+    shell.run_cell("from serkit.errors import Stopped\nraise Stopped('stopped; all is kept')")
+    assert capsys.readouterr().out.strip() == "stopped; all is kept"
+    assert issubclass(errors.Stopped, KeyboardInterrupt)

@@ -62,7 +62,6 @@ from .signals import (
     plot_attention,
     plot_coattention,
     plot_cut,
-    plot_mfcc,
     plot_mfcc_panels,
     plot_spectrogram,
     plot_stems,

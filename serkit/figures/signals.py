@@ -108,28 +108,6 @@ def plot_spectrogram(
     return ax
 
 
-def plot_mfcc(mfcc: np.ndarray, *, hop_length: int, sample_rate: int, ax: Axes, valid_frames=None) -> Axes:
-    """Mel-frequency cepstral coefficients over time in seconds, with a colour bar.
-
-    Colours span the range of coefficients 1 and up, symmetrically about 0: coefficient 0, the
-    level, is an order of magnitude larger and would leave the others white.
-
-    Parameters
-    ----------
-    mfcc : np.ndarray, shape (n_frames, n_mfcc)
-    hop_length, sample_rate, ax, valid_frames
-        As in :func:`plot_spectrogram`.
-    """
-    mfcc = _finite(mfcc, "mfcc", 2)
-    limit = float(np.abs(mfcc[:, 1:]).max(initial=0)) or 1.0
-    colours = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
-    image = _draw_frames(ax, mfcc.T, 1, hop_length, sample_rate, valid_frames, **colours)
-    extend = "both" if np.abs(mfcc).max() > limit else "neither"
-    ax.figure.colorbar(image, ax=ax, label="MFCC (dB)", pad=0.02, extend=extend)
-    ax.set_ylabel("coefficient")
-    return ax
-
-
 def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, valid_frames=None) -> Axes:
     """MFCC side by side on one time axis: coefficient 0 as a line, below it all others in one scale of colours.
 
@@ -162,6 +140,7 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
         _hatch_padding(line, real, (np.arange(len(mfcc) + 1) - 0.5) * hop_length / sample_rate)
         line.set_title(title)
     below.set_xlim(0, max(map(len, panels.values())) * hop_length / sample_rate)
+    below.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     lines[0].set_ylabel("no. 0 (dB)")
     images[0].set_ylabel("coefficient")
     ax.figure.colorbar(image, ax=[*images], label="MFCC (dB)", pad=0.02, extend="both")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from serkit.errors import RunError
+from serkit.errors import RunError, Stopped
 from serkit.experiment import show_path
 from serkit.files import replacing
 from serkit.runs import CHECKPOINT, EPOCHS
@@ -122,7 +122,7 @@ def interruptible(folder):
 
     Raises
     ------
-    KeyboardInterrupt
+    Stopped
         On Ctrl-C and SIGTERM, at once: an unfinished epoch is lost.
     RunError
         If the disk is full or write-protected.
@@ -132,7 +132,7 @@ def interruptible(folder):
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"stopped; {kept_epochs(folder)}: run again to go on") from None
+        raise Stopped(f"stopped; {kept_epochs(folder)}: run again to go on") from None
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise

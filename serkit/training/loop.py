@@ -96,7 +96,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
     RunError
         If the loss is no longer a number, memory or disk are exhausted, or the folder belongs to
         another experiment.
-    KeyboardInterrupt
+    Stopped
         On Ctrl-C and SIGTERM, saying what is kept.
     """
     folder = Path(folder)

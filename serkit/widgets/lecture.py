@@ -19,12 +19,15 @@ from matplotlib.axes import Axes
 from scipy.signal import lfilter
 
 from serkit import corpora, figures, runs
-from serkit.constants import HOP_LENGTH, LABELS, MIN_SAMPLES, N_FFT, PREEMPHASIS, SAMPLE_RATE
+from serkit.constants import GUIDED, HOP_LENGTH, LABELS, MIN_SAMPLES, N_FFT, PREEMPHASIS, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, check_range
+from serkit.evaluation.attention import correlations
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
 from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, VIEW_COLOURS
 from serkit.folds import task_rows
+from serkit.metrics import confusion_matrix
+from serkit.training.encoder_states import real_frames
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks
 SCREEN_DPI = 130  # a page of 7 inches fits beside JupyterLab's file browser
@@ -255,6 +258,57 @@ def check_all(checks):
     if failed := [name for name, holds in checks.items() if not holds]:
         wrong = f"{len(failed)} of {len(checks)} checks failed: {'; '.join(failed)}"
         raise RunError(f"{wrong}; look at the cells above before using anything this notebook wrote")
+
+
+def read_matrix(predictions):
+    """What the confusion matrix of a prediction table says, in a few sentences.
+
+    Examples
+    --------
+    >>> print(read_matrix(pd.DataFrame({"truth": ["sad", "sad", "happy"], "prediction": "happy"})))
+    Best recognised: happy (1 of 1); worst: sad (0 of 2). Most frequent mistake: sad classified as happy (2 of 2). \
+Never predicted: angry, sad, neutral.
+    """
+    counts = confusion_matrix(predictions["truth"], predictions["prediction"])
+    totals = counts.sum(axis=1)[lambda n: n > 0]
+    shares = (pd.Series(np.diag(counts), counts.index) / totals).dropna()
+    best, worst = (
+        f"{label} ({counts.loc[label, label]} of {totals[label]})"
+        for label in (shares.idxmax(), shares.idxmin())
+    )
+    text = f"Best recognised: {best}; worst: {worst}."
+    mistakes = counts.where(~np.eye(len(counts), dtype=bool), 0).stack()
+    truth, prediction = mistakes.idxmax()
+    if n := mistakes.max():
+        text += f" Most frequent mistake: {truth} classified as {prediction} ({n} of {totals[truth]})."
+    never = [label for label in LABELS if not counts[label].any()]
+    return text + f" Never predicted: {', '.join(never)}." * bool(never)
+
+
+def read_weights(network, weights, num_samples, recipe):
+    """What the co-attention weights of some segments have in common, in a sentence.
+
+    Parameters
+    ----------
+    network : CoAttentionModel
+    weights : np.ndarray, shape (N, T')
+    num_samples : torch.Tensor of int64, shape (N,)
+        Real samples of each segment.
+    recipe : Recipe
+        Of their features.
+
+    Returns
+    -------
+    str
+    """
+    if network.config.fusion not in GUIDED or "speech" not in network.views or len(network.views) == 1:
+        return "This network has no co-attention: no view decides about the frames of another."
+    alike = correlations(weights, real_frames(network, num_samples, recipe)).dropna()
+    unused, n = (weights == 0).all(axis=0).sum(), len(weights)
+    text = f"{unused} of {weights.shape[1]} frames get no weight in any of these {n} segments."
+    if alike.empty:
+        return f"{text} No segment's weights differ from frame to frame."
+    return f"{text} A segment's weights correlate with the mean of all {n} at r = {alike.min():.2f} to {alike.max():.2f}."
 
 
 def unheard_utterances(experiment, root=""):
@@ -596,7 +650,7 @@ def plot_filters(filters, maps, ax: Axes) -> Axes:
     for line, (name, pictures) in zip(panels, rows.items(), strict=True):
         limit = float(abs(filters).max()) if name == "filter" else largest
         for panel, picture in zip(line, pictures, strict=True):
-            panel.imshow(picture, cmap="PuOr_r", vmin=-limit, vmax=limit)
+            panel.imshow(np.asarray(picture), cmap="PuOr_r", vmin=-limit, vmax=limit)
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set_visible(False)
         line[0].set_ylabel(name)

@@ -9,6 +9,7 @@ from browser.server import git
 
 READY_S = 120  # s until a notebook is open and its kernel idle
 POLL_S = 0.5  # s
+MOVED_S = 60  # s until a moved slider has drawn
 SAVED_S = 30  # s until git has been told of a saved notebook
 QUIET_S = 1.5  # s that a state must last: outputs of widgets come after the cell has ended
 PANEL = "const panel = [...jupyterapp.shell.widgets('main')].find(w => w.context?.path === path);"
@@ -170,6 +171,19 @@ class OpenNotebook:
     def play(self, player):
         """Start a player, wait until it is heard, stop it; return its position in seconds."""
         return player.evaluate(PLAY)
+
+    def move_sliders(self):
+        """Move every slider by a step with the keyboard and wait for its new picture; return their names."""
+        names = []
+        for panel in self.node.locator(".serkit-sliders").all():
+            for slider in panel.locator(".widget-slider").all():
+                before = panel.locator("img").first.get_attribute("src")
+                slider.locator(".noUi-handle").press("ArrowRight")
+                names.append(slider.locator("label").inner_text())
+                # while it draws there is no picture
+                changed = f"""node => {{ const image = node.querySelector('img'); return image && image.src !== {before!r}; }}"""
+                self.page.wait_for_function(changed, arg=panel.element_handle(), timeout=MOVED_S * 1000)
+        return names
 
     def save_views(self, stem, selector):
         """Write ``<stem>_light.png`` and ``<stem>_dark.png`` with what the selector finds in the middle."""

@@ -48,7 +48,7 @@ class Person:
             if kind == "stream":
                 printed += content["text"]
             elif kind == "error":
-                fault = f"{content['ename']}: {content['evalue']}"
+                fault, self.shown = f"{content['ename']}: {content['evalue']}", content["traceback"]
             elif kind == "status" and content["execution_state"] == "idle":
                 return printed, fault
         raise TimeoutError(f"cell {cell} takes more than {TIMEOUT_S} s: {printed}")
@@ -88,7 +88,10 @@ def test_stepping_through_05(project):
             assert person.run(cell)[1] is None
         printed, fault = person.run("curves")
         assert fault.startswith("NameError")
-        assert "'result' is made by code cell 10, under '4. Training': run that cell first" in printed
+        assert (
+            "'result' is made by code cell 15, under '5. The same, with checkpoints and early stopping'"
+            in printed
+        )
 
         manifest = runs.processed_folder("demo") / "manifest.parquet"
         manifest.rename(manifest.with_suffix(".away"))
@@ -100,7 +103,9 @@ def test_stepping_through_05(project):
         folder = project / "runs/stepped/corrected_clean_session_demo/fold=1/seed=111"
         checkpoint = folder / runs.CHECKPOINT
         printed, fault = person.run("train", interrupt_when=checkpoint.exists)
-        assert fault.startswith("KeyboardInterrupt: stopped; ") and fault.endswith("run again to go on")
+        assert fault.startswith("Stopped: stopped; everything up to epoch ")
+        (sentence,) = person.shown  # in place of a traceback
+        assert sentence.startswith("stopped; ") and sentence.endswith(": run again to go on")
         assert checkpoint.exists() and not (folder / runs.DONE).exists()
         printed, fault = person.run("train")
         assert fault is None and "resumed after epoch" in printed

@@ -1,13 +1,16 @@
 """What the lecture chooses, plays and draws, held against what can be worked out by hand."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from matplotlib.figure import Figure
 
+from serkit import model
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import CorpusError, ParameterError, RunError
@@ -176,6 +179,59 @@ class TestPlots:
     def test_vectors_that_are_all_zero(self, ax):
         lecture.plot_vectors(np.zeros((4, 3)), ax, hop=320, n_real=4)
         assert ax.images[0].get_clim() == (-1, 1)
+
+
+class TestReading:
+    """What is said of a matrix and of weights, worked out by hand."""
+
+    def predictions(self, *pairs):
+        return pd.DataFrame(pairs, columns=["truth", "prediction"])
+
+    def test_matrix(self):
+        table = self.predictions(
+            *[("angry", "happy")] * 3, ("angry", "angry"), *[("sad", "sad")] * 2, ("happy", "sad")
+        )
+        assert lecture.read_matrix(table) == (
+            "Best recognised: sad (2 of 2); worst: happy (0 of 1). Most frequent mistake: angry classified as happy "
+            "(3 of 4). Never predicted: neutral."
+        )
+
+    def test_a_matrix_without_a_mistake(self):
+        text = lecture.read_matrix(self.predictions(*[(label, label) for label in LABELS]))
+        assert text == "Best recognised: angry (1 of 1); worst: angry (1 of 1)."
+
+    def network(self, **changes):
+        config = replace(model.DEMO, **changes)
+        return model.CoAttentionModel(config)
+
+    def test_weights(self):
+        """Two segments of 149 frames, the second one half padding: alike in its half, so r = 1."""
+        weights = np.zeros((2, 149), np.float32)
+        weights[:, 10], weights[0, 100] = 1.0, 5.0
+        num_samples = torch.tensor([48_000, 24_000])
+        text = lecture.read_weights(self.network(), weights, num_samples, CORRECTED)
+        assert text.startswith("147 of 149 frames get no weight in any of these 2 segments. ")
+        assert text.endswith("correlate with the mean of all 2 at r = 1.00 to 1.00.")
+
+    def test_weights_that_differ(self):
+        weights = np.zeros((2, 149), np.float32)
+        weights[0, 3], weights[1, 8] = 2.0, 1.0
+        text = lecture.read_weights(self.network(), weights, torch.tensor([48_000] * 2), CORRECTED)
+        mean = weights.mean(axis=0)
+        low, high = sorted(np.corrcoef(own, mean)[0, 1] for own in weights)
+        assert 0.4 < low < 0.5 and text.endswith(f"at r = {low:.2f} to {high:.2f}.")
+
+    def test_equal_weights(self):
+        text = lecture.read_weights(self.network(), np.ones((2, 149)), torch.tensor([48_000] * 2), CORRECTED)
+        assert text.startswith("0 of 149 frames") and text.endswith("differ from frame to frame.")
+
+    @pytest.mark.parametrize(
+        "changes", [{"views": "mfcc"}, {"views": "speech"}, {"views": "spectrogram+mfcc"}, {"fusion": "mean"}]
+    )
+    def test_no_coattention(self, changes):
+        network = self.network(**changes)
+        text = lecture.read_weights(network, np.zeros((2, 149)), torch.tensor([48_000] * 2), CORRECTED)
+        assert text.startswith("This network has no co-attention")
 
 
 def row(utterance_id, speaker, label, sentence, seconds=2.0, agreement=None, path="x.wav"):

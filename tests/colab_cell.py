@@ -15,10 +15,15 @@ import sys
 repository = ""  # @param {type:"string"}
 if "google.colab" in sys.modules and not os.path.isdir("notebooks"):
     if not os.path.isdir("kit") and not repository:
-        sys.exit("repository: fill in the address this notebook was opened from, https://github.com/...")
+        sys.exit(
+            "repository: fill in the address this notebook was opened from, https://github.com/..."
+        )
     if not os.path.isdir("kit"):
         subprocess.run(["git", "clone", "--depth=1", repository, "kit"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--editable", "./kit"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--editable", "./kit"],
+        check=True,
+    )
     os.chdir("kit")"""
 
 

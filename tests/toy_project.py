@@ -80,7 +80,7 @@ def write_training(folder, *cells):
 
 def manifest():
     """Ten speakers, every utterance two seconds long."""
-    return tables.manifest().assign(num_samples=32_000, sample_rate=16_000)
+    return tables.manifest().assign(num_samples=32_000, sample_rate=16_000, digest="64044-0badcafe")
 
 
 def separate(parameters):

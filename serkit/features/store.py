@@ -217,12 +217,21 @@ def check_store(folder):
 def store_key(manifest, recipe):
     """Name of the store that belongs to these utterances and the recipe's analysis of them.
 
+    Raises
+    ------
+    StoreError
+        If the manifest does not say which recordings its files are.
+
     >>> from serkit.recipe import CORRECTED, PUBLISHED
     >>> table = pd.DataFrame({"utterance_id": ["a"], "label": "sad", "num_samples": 16000, "sample_rate": 16000,
     ...                       "digest": "32044-0badcafe"})
     >>> store_key(table, PUBLISHED) == store_key(table, CORRECTED)  # they differ in cutting only
     True
     """
+    if "digest" not in manifest:
+        raise StoreError(
+            "the manifest is of an older version of serkit; run notebook 01_prepare_corpus again"
+        )
     rows = task_rows(manifest)[["utterance_id", "num_samples", "sample_rate", "digest"]]
     content = f"{FEATURE_VERSION} {json.dumps(recipe.extraction)} {rows.to_csv(index=False)}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]

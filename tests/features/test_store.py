@@ -518,6 +518,10 @@ class TestRefused:
 
 
 class TestKey:
+    def test_a_manifest_of_an_older_version(self, corpus):
+        with pytest.raises(StoreError, match="older version of serkit; run notebook 01"):
+            store_key(corpus.drop(columns="digest"), PUBLISHED)
+
     def test_the_same_names_and_lengths_with_other_sound(self, corpus, tmp_path):
         """A second copy of a corpus, denoised for example, or a file that was mended in place."""
         other = write_corpus(tmp_path / "denoised", seed=100)

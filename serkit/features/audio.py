@@ -67,8 +67,9 @@ def open_sounds(path):
     kinds = set()
     try:
         starts, _ = joined_parts(path)
+        content = path.read_bytes() if len(starts) > 1 else None
         for start, end in pairwise([*(starts or [0]), None]):
-            source = os.fsencode(path) if len(starts) < 2 else io.BytesIO(path.read_bytes()[start:end])
+            source = os.fsencode(path) if content is None else io.BytesIO(content[start:end])
             with Stream(source) as sound:
                 check_rate(sound.samplerate, path)
                 kinds.add((sound.samplerate, sound.channels))
@@ -78,8 +79,13 @@ def open_sounds(path):
                     )
                 yield sound
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
-        reason = str(error).rpartition(": ")[2]  # libsndfile repeats the path
-        raise AudioError(f"{shown}: not readable as audio ({reason}); convert it to WAV or FLAC") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(source, error):
+    name = shown_path(source) if isinstance(source, str | bytes | os.PathLike) else "a joined recording"
+    reason = str(error).rpartition(": ")[2]  # libsndfile repeats the path
+    return AudioError(f"{name}: not readable as audio ({reason}); convert it to WAV or FLAC")
 
 
 def read_channels(sound, frames):
@@ -89,8 +95,16 @@ def read_channels(sound, frames):
     -------
     np.ndarray, shape (num_samples, n_channels), float32
         Shorter at the end of the file, and empty behind it.
+
+    Raises
+    ------
+    AudioError
+        If they can't be decoded.
     """
-    return sound.read(frames, dtype="float32", always_2d=True)
+    try:
+        return sound.read(frames, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise _unreadable(sound.name, error) from error
 
 
 def downmix(channels):

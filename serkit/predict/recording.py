@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 import soxr
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
 from serkit.corpora.sound_files import UNKNOWN_LENGTH, joined_parts, sound_bytes
+from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.features.segments import count_segments
 
@@ -177,7 +177,7 @@ class Recording:
     def _next_second(self, sound):
         try:
             return audio.read_channels(sound, sound.samplerate)
-        except soundfile.LibsndfileError:
+        except AudioError:
             if not self.num_samples:
                 raise
             return []  # what was decoded before counts; the rest is said to be missing

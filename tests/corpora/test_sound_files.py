@@ -125,6 +125,16 @@ class TestFlac:
         seconds, (said,) = heard(path)
         assert 1.5 < seconds < 2.5 and said.startswith("incomplete: the file announces 4.0 s and holds")
 
+    def test_damaged_from_the_first_frame_on(self, tmp_path):
+        """The header promises sound that can't be decoded: one sentence, wherever it is read."""
+        path = write(tmp_path / "a.flac")
+        content = path.read_bytes()
+        first = content.index(b"\xff\xf8")
+        path.write_bytes(content[:first] + bytes(len(content) - first))
+        for reader in (audio.read, lambda name: list(Recording(name).windows(CORRECTED))):
+            with pytest.raises(AudioError, match=r"a\.flac: not readable as audio|a\.flac: 0\.000 s long"):
+                reader(path)
+
 
 class TestStreams:
     @pytest.mark.parametrize("name", ["j.ogg", "k.ogg", "l.mp3"])

@@ -192,18 +192,17 @@ def _announced_bytes(path):
             return 0, 0
         first, head, names = CHUNKS[magic]
         stream.seek(first)
+        # W64 counts its own head, and its blocks start at multiples of 8
+        own, step = (24, 8) if magic == b"riff" else (0, 2)
         wide = 0  # 64 bits of size, which RF64 keeps in a chunk of its own
         while len(block := stream.read(struct.calcsize(head))) == struct.calcsize(head):
             name, length = struct.unpack(head, block)
             start = stream.tell()
             if name[:4] in names:
-                # W64 counts its own head
-                return (wide or length) - (len(block) if magic == b"riff" else 0), size - start
+                return (wide or length) - own, size - start
             if name == b"ds64":
                 wide = struct.unpack("<QQ", stream.read(16).ljust(16, b"\0"))[1]
-            step = 8 if magic == b"riff" else 2  # blocks start at multiples of it
-            end = start + length - (len(block) if magic == b"riff" else 0)
-            stream.seek(-(-end // step) * step)
+            stream.seek(-(-(start + length - own) // step) * step)
     return 1, 0
 
 

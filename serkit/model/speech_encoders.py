@@ -144,6 +144,12 @@ def check_structure(speech):
         # transformers would fetch a kernel of that name from the hub
         if name == "auto_map" or ("attn_implementation" in name and "/" in str(value)):
             raise ValueError(f"{name} asks to run code that comes with a model: not done")
+    check_sizes(speech)
+
+
+def check_sizes(settings):
+    """Refuse, with a ValueError, a number that would take hours to build."""
+    for name, value in settings.items():
         numbers = value if isinstance(value, list) else [value]
         limit = MOST_LAYERS if name.endswith("layers") else LARGEST
         if any(isinstance(number, int | float) and not abs(number) <= limit for number in numbers):

@@ -26,7 +26,7 @@ from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
 from serkit.model.encoders import RANDOM, fingerprint
-from serkit.model.speech_encoders import check_structure
+from serkit.model.speech_encoders import check_sizes, check_structure
 from serkit.recipe import Recipe, named
 from serkit.runs import leak_notice, write_json
 
@@ -115,8 +115,7 @@ def _checked_config(settings):
         if name in SETTINGS and name != "cnn_weights":
             convert(name, settings[name])
     check_structure(settings["speech"])
-    sizes = {name: settings[name] for name in ("cnn_channels", "lstm_hidden", "hidden")}
-    check_structure({"model_type": "wav2vec2", "lstm_layers": settings["lstm_layers"], **sizes})
+    check_sizes(settings)
     return ModelConfig(**settings | {"cnn_channels": tuple(settings["cnn_channels"])})
 
 

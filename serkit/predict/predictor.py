@@ -115,9 +115,7 @@ class Predictor:
                 scores.append(self._forward(segments)[0])
                 tables.append(_segment_table(start, waveform, plan, scores[-1]))
                 bar.update(round(recording.duration_s) - bar.n)
-            bar.total = (
-                bar.n
-            )  # also where the file holds less than it announced: a bar that stops short turns red
+            bar.total = bar.n  # a bar that stops short turns red, and a file may hold less than it announced
         return Prediction(
             str(path), _pooled(np.concatenate(scores)), pd.concat(tables, ignore_index=True), recording.notices(),
             recording.duration_s, recording.sample_rate, recording.channels,

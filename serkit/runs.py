@@ -413,8 +413,17 @@ def shared_parameters(run, variant=""):
                     f"{show_path(folder)} was made with {name}={value!r}, {show_path(other)} with {before[name]!r}, "
                     "expected the same in all folds and seeds of a variant; delete one of them"
                 )
-    (_, usual), *others = first.values()
-    return {name: value for name, value in usual.items() if all(p[name] == value for _, p in others)}
+    return in_common([parameters for _, parameters in first.values()])
+
+
+def in_common(parameters):
+    """What several mappings of parameters have the same.
+
+    >>> in_common([{"fusion": "mean", "by": "session"}, {"fusion": "gated", "by": "session"}])
+    {'by': 'session'}
+    """
+    first, *others = parameters
+    return {name: value for name, value in first.items() if all(known.get(name) == value for known in others)}
 
 
 def planned_folds(run, variant):

@@ -249,7 +249,7 @@ def run_tables(run, predictions, folds, parameters, others=()):
     about = {"corpus": corpus, DIGEST: digest_of(predictions)} | _leak(parameters.values())
     beside = {"others": {name: digest_of(runs.load_predictions(name)) for name in others}} if others else {}
     several = len(parameters) > 1
-    whom = f"{_protocol(predictions, _in_common(parameters), run)}."
+    whom = f"{_protocol(predictions, runs.in_common(parameters.values()), run)}."
     scores = f"Scores in % {OVER_SPEAKERS}, if there are at least {MIN_CLUSTERS}. {whom}"
     claims = f"The paper's claims on IEMOCAP, and this run ({SPEAKERS_OF[corpus]}): WA and UA in %, mean over folds, {OVER_SPEAKERS}. {RULE}"
     pairs = f"Differences of UA between variants (A minus B) in points {OVER_SPEAKERS}, p of the permutation test corrected for all pairs (Holm). {whom}"
@@ -377,7 +377,7 @@ def _difference(run, a, b, folds, parameters, digest):
         f"confusion_difference_{runs.stem_of(first)}__{runs.stem_of(second)}",
         "Confusion matrix of A minus that of B, row shares in percentage points. "
         f"A: {evaluation.settings_in_words(about)}. B: {evaluation.settings_in_words(other)}. "
-        f"{_protocol(shared, _in_common(parameters), run)}.",
+        f"{_protocol(shared, runs.in_common(parameters.values()), run)}.",
         lambda: figures.confusion_difference(*pair(), folds),
         origin | _leak(parameters.values()),
         lambda ax: figures.plot_confusion_difference(*pair(), ax, folds=folds),
@@ -396,12 +396,6 @@ def _protocol(table, parameters, run):
     planned = runs.planned_folds(run, next(iter(table["variant"]), "*"))
     words = evaluation.protocol_in_words(parameters, table, planned)
     return words[0].upper() + words[1:]
-
-
-def _in_common(parameters):
-    """Settings that all variants share."""
-    first, *others = parameters.values()
-    return {name: value for name, value in first.items() if all(known.get(name) == value for known in others)}
 
 
 def _remarks(run, parameters, corpus, folds, partial=False):

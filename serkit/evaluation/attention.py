@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from serkit import runs
-from serkit.constants import GUIDED, HOP_LENGTH, LABELS, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
+from serkit.constants import GUIDED, HOP_LENGTH, LABELS, SEED, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
 from serkit.errors import SerkitError
-from serkit.evaluation.intervals import MIN_CLUSTERS, SEED, Estimate, percent
+from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent
 from serkit.evaluation.predictions import scored_rows
 from serkit.features.store import FeatureStore, store_key
 from serkit.files import replacing

@@ -12,8 +12,8 @@ import pandas as pd
 from serkit import runs
 from serkit.constants import IEMOCAP_UTTERANCES, PAPER_RESULTS, PUBLISHED_SEEDS
 from serkit.errors import ParameterError
-from serkit.evaluation.intervals import Estimate, bootstrap_interval
-from serkit.evaluation.predictions import check_predictions
+from serkit.evaluation.intervals import Estimate, percent
+from serkit.evaluation.predictions import check_predictions, scored_rows
 from serkit.experiment import Experiment
 
 MARGIN = 5.0  # percentage points
@@ -165,8 +165,7 @@ def _judge(variants, experiment, score, paper):
     for name, published in asdict(experiment).items():
         if name not in HARMLESS and parameters.get(name, published) != published:
             return empty, f"can't tell: {name}={parameters[name]}, published {published}"
-    interval = bootstrap_interval(rows, score, average="fold_mean")
-    cell = Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
+    cell = percent(scored_rows(rows), score=score)
     n_utterances = test["utterance_id"].nunique()
     if n_utterances != IEMOCAP_UTTERANCES:
         return cell, f"can't tell: {n_utterances:,} of {IEMOCAP_UTTERANCES:,} utterances"

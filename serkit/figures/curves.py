@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
 from serkit import metrics, runs
-from serkit.constants import CHANCE_UA, LABELS
+from serkit.constants import CHANCE_UA, LABELS, SEED
 from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.evaluation import Estimate, apply_rule, epoch_scores, percent, scored_rows
 from serkit.figures.saving import (
@@ -30,7 +30,6 @@ RULES = {  # of choosing a checkpoint: words, colour, marker
     "last": ("last epoch", GREY, "o"),
 }
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
-SEED = 20220522  # of the t-SNE; any number: with it the points are the same in each call
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
 PERPLEXITY = (
     30.0  # neighbours that count, about; of fewer than 240 utterances an eighth: more would string them up

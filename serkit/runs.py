@@ -15,14 +15,15 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError, explain_names
-from serkit.experiment import Experiment, declared, project_home, require_project, show_path, shown
+from serkit.experiment import Experiment, declared, key_of, project_home, require_project, show_path, shown
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
 FOLD_CURE = "but the fold is marked as done; delete its folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
-EXAMPLE = "example"  # run whose predictions come with the kit, see serkit.examples
+EXAMPLE = "example"  # run whose predictions come with the kit, in this file:
+PACKED = "data/examples/ravdess_whisper.parquet"
 EPOCHS = "epochs.parquet"  # predictions after every epoch, where they are kept
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 ATTENTION = "attention.parquet"  # weights of each test segment, from the model of a finished fold
@@ -354,9 +355,7 @@ def finished_folders(run, variant=""):
     """
     run = getattr(run, "name", run)
     if run == EXAMPLE:
-        from serkit import examples  # here: it imports this module
-
-        examples.unpack()
+        unpack_example()
     folders = find_folds(run, variant or "*")
     if not folders:
         where, others = project_home() / "runs" / run / variant, variants_of(run)
@@ -367,6 +366,27 @@ def finished_folders(run, variant=""):
         )
         raise RunError(f"run {run!r}: no finished fold in {show_path(where)}; {cure}")
     return folders
+
+
+def unpack_example():
+    """Make the folders of the run :data:`EXAMPLE`, unless they come from the present file already."""
+    packed, target = project_home() / PACKED, project_home() / "runs" / EXAMPLE
+    mark = target / "unpacked.txt"  # SHA-256 of the file that they were made from
+    if not packed.is_file() or (mark.is_file() and mark.read_text() == sha256_of(packed)):
+        return
+    table = pd.read_parquet(packed)
+    records = json.loads(table.attrs.pop("records"))
+    for (variant, seed, fold), rows in table.groupby(["variant", "seed", "fold"]):
+        folder = target / variant / f"fold={fold}" / f"seed={seed}"
+        parameters = records[variant]["parameters"] | {"fold": fold, "seed": seed}
+        record = {"key": key_of(parameters)} | records[variant] | {"parameters": parameters}
+        write_json(folder / "experiment.json", record)
+        every_epoch = rows[rows["epoch"] > 0]
+        rows[rows["epoch"] == 0].drop(columns="epoch").to_parquet(folder / "predictions.parquet", index=False)
+        if len(every_epoch):
+            every_epoch.to_parquet(folder / EPOCHS, index=False)
+        (folder / DONE).write_text(record["key"])
+    mark.write_text(sha256_of(packed))
 
 
 def choose_variant(run, variant=""):

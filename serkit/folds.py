@@ -27,6 +27,11 @@ def task_rows(manifest):
     return manifest[manifest["label"].notna()].reset_index(drop=True)
 
 
+def seconds_of(rows):
+    """Length of each utterance of a manifest in s."""
+    return (rows["num_samples"] / rows["sample_rate"]).astype(float)
+
+
 def make_folds(manifest, by="session", selection="clean"):
     """Split the four-class utterances of a manifest, one fold for each speaker or session.
 
@@ -117,9 +122,7 @@ def check_folds(folds, manifest, selection="clean"):
     for fold in folds:
         for split in ("train", "test"):
             if not len(getattr(fold, split)):
-                raise FoldError(
-                    f"fold {fold.name}: {split} is empty; build folds with serkit.folds.make_folds"
-                )
+                raise FoldError(f"fold {fold.name}: {split} is empty; build folds with folds.make_folds")
     table = fold_table(folds)
     table["speaker"] = table["utterance_id"].map(manifest.set_index("utterance_id")["speaker"])
     unknown = table[table["speaker"].isna()]

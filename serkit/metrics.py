@@ -132,9 +132,7 @@ def confusion_matrix(truth, prediction, labels: Sequence[str] = LABELS) -> pd.Da
     """
     truth, prediction = _pair(truth, prediction, labels)
     counts = sk.confusion_matrix(truth, prediction, labels=list(range(len(labels))))
-    return pd.DataFrame(
-        counts, index=pd.Index(labels, name="truth"), columns=pd.Index(labels, name="prediction")
-    )
+    return pd.DataFrame(counts, pd.Index(labels, name="truth"), pd.Index(labels, name="prediction"))
 
 
 def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
@@ -182,9 +180,8 @@ def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     records = []
     for key, group in rows.groupby(by, dropna=False):
         pair = group["truth"], group["prediction"]
-        records.append(
-            (*key, len(group), weighted_accuracy(*pair), unweighted_accuracy(*pair), macro_f1(*pair))
-        )
+        scores = [score(*pair) for score in (weighted_accuracy, unweighted_accuracy, macro_f1)]
+        records.append((*key, len(group), *scores))
     return pd.DataFrame(records, columns=[*by, "n", *SCORES])
 
 

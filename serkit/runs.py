@@ -221,6 +221,11 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def recorded(path):
+    """What ``files.json`` says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
 def write_inventory(folder):
     """Write ``files.json`` of a run folder whose results are all there: size and SHA-256 of each file.
 
@@ -232,10 +237,7 @@ def write_inventory(folder):
     names = [*RESULTS, *MODEL, *(name for name in FURTHER if (folder / name).is_file())]
     for name in [*names, "model"]:
         sync(folder / name)
-    record = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
-    }
-    write_json(folder / FILES, {"files": record})
+    write_json(folder / FILES, {"files": {name: recorded(folder / name) for name in names}})
 
 
 def read_record(folder):
@@ -359,11 +361,8 @@ def finished_folders(run, variant=""):
     folders = find_folds(run, variant or "*")
     if not folders:
         where, others = project_home() / "runs" / run / variant, variants_of(run)
-        cure = (
-            f"its variants are {', '.join(others)}"
-            if others
-            else ("train one with notebook 05_train_coattention or `serkit reproduce`")
-        )
+        known = f"its variants are {', '.join(others)}"
+        cure = known if others else "train one with notebook 05_train_coattention or `serkit reproduce`"
         raise RunError(f"run {run!r}: no finished fold in {show_path(where)}; {cure}")
     return folders
 

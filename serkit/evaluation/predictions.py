@@ -72,8 +72,9 @@ def check_predictions(predictions, folds=None):
             "notebook 05_train_coattention or `serkit reproduce`"
         )
     if missing := [column for column in COLUMNS if column not in predictions.columns]:
+        there = list(predictions.columns)
         raise ParameterError(
-            f"prediction table lacks {missing}, has {list(predictions.columns)}; read predictions.parquet of a run"
+            f"prediction table lacks {missing}, has {there}; read predictions.parquet of a run"
         )
     for values, wrong, expected in _rules(predictions):
         if (wrong := np.asarray(wrong)).any():

@@ -38,7 +38,7 @@ class Recipe:
         check_range("preemphasis", self.preemphasis, 0, 0.999)
         check_range("top_db", self.top_db, 0.1, 1000)
         if self.mask_padding and self.waveform_padding == "before":
-            raise ParameterError("mask_padding=True, expected only beside waveform_padding='after'")
+            raise ParameterError("mask_padding=True needs waveform_padding='after': it counts from the start")
         for field in dataclasses.fields(self):
             allowed = getattr(field.type, "__args__", None)
             if allowed:

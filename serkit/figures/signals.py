@@ -123,10 +123,8 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
         How many first frames of each are not padding; the padding is hatched.
     """
     panels = {title: _finite(mfcc, "mfcc", 2) for title, mfcc in panels.items()}
-    shape = {"nrows": 2, "ncols": len(panels), "height_ratios": (1, 2.2)}
-    lines, images = (
-        ax.get_subplotspec().subgridspec(**shape).subplots(sharex=True, sharey="row", squeeze=False)
-    )
+    grid = ax.get_subplotspec().subgridspec(2, len(panels), height_ratios=(1, 2.2))
+    lines, images = grid.subplots(sharex=True, sharey="row", squeeze=False)
     ax.set_axis_off()
     others = np.concatenate([mfcc[:, 1:].ravel() for mfcc in panels.values()])
     limit = float(np.percentile(np.abs(others), PALEST)) or 1.0
@@ -148,19 +146,9 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
 
 
 def plot_coattention(
-    weights: np.ndarray,
-    ax: Axes,
-    *,
-    sample_rate: int,
-    spectrogram_db: np.ndarray | None = None,
-    hop_length: int = HOP_LENGTH,
-    n_fft: int = N_FFT,
-    waveform: np.ndarray | None = None,
-    frame_hop: int = WAV2VEC_HOP,
-    frame_width: int = WAV2VEC_WIDTH,
-    valid_s: float | None = None,
-    top: float | None = None,
-) -> Axes:
+    weights, ax: Axes, *, sample_rate, spectrogram_db=None, hop_length=HOP_LENGTH, n_fft=N_FFT, waveform=None,
+    frame_hop=WAV2VEC_HOP, frame_width=WAV2VEC_WIDTH, valid_s=None, top=None,
+) -> Axes:  # fmt: skip
     """Weight of each speech encoder frame as a stem over time, in front of what was heard.
 
     Parameters
@@ -356,9 +344,7 @@ def _steps(segments):
     needed = ["start_s", "end_s", "peak_dbfs", *PROBABILITIES]
     missing = [name for name in needed if name not in segments.columns]
     if missing:
-        raise ParameterError(
-            f"segments lack {', '.join(missing)}; give Prediction.segments of serkit.predict"
-        )
+        raise ParameterError(f"segments lack {', '.join(missing)}; give Prediction.segments of a recording")
     table = segments[needed].sort_values("start_s", ignore_index=True)
     table["start_s"] = np.maximum(table["start_s"], table["end_s"].shift(fill_value=0.0).cummax())
     table = table[table["end_s"] > table["start_s"]].reset_index(drop=True)
@@ -406,9 +392,7 @@ def _hatch_padding(ax, valid, edges):
     n = len(edges) - 1
     mask = np.asarray(valid, bool) if np.ndim(valid) else np.arange(n) < valid
     if mask.shape != (n,) or not 0 <= np.sum(valid) <= n:
-        raise ParameterError(
-            f"valid_frames or valid_samples: expected a number from 0 to {n}, or {n} true-or-false values"
-        )
+        raise ParameterError(f"what is valid: expected a number from 0 to {n}, or {n} true-or-false values")
     _cover(ax, ~mask, edges, facecolor="none", edgecolor="0.5", hatch="////")
 
 

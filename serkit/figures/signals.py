@@ -1,15 +1,22 @@
-"""What is heard and what the network looks at: waveform, spectrogram, MFCC, co-attention, emotions over time."""
+"""What is heard and what the network looks at: waveform, spectrogram, MFCC, co-attention, emotions over time.
 
+The system itself on one page, ``system.svg`` beside this file, is shown with the part that a notebook is about lit.
+"""
+
+import base64
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, check_choice
 from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, VIEW_COLOURS, legend_above
 
 MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
@@ -24,6 +31,44 @@ STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided em
 PROBABILITIES = [f"p_{label}" for label in LABELS]
 LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
+PALE = 0.4  # opacity of what is not lit
+# what is lit, by the part of the system that a notebook is about
+PARTS = {
+    "corpus": ("input", "emotions"),
+    "mfcc": ("mfcc",),
+    "spectrogram": ("spectrogram",),
+    "speech": ("speech",),
+    "coattention": ("coattention",),
+    "result": ("result", "emotions"),
+    "ablations": ("spectrogram", "mfcc", "speech", "coattention"),
+    "predict": ("input", "spectrogram", "mfcc", "speech", "coattention", "result", "emotions"),
+}
+
+
+def show_system(lit: str = "predict") -> HTML:
+    """The system in a notebook, for the last line of a cell.
+
+    Parameters
+    ----------
+    lit : str
+        A name of ``PARTS``, or several joined by ``+``: they are in full colour, the rest is pale.
+
+    Raises
+    ------
+    ParameterError
+        If a name is unknown.
+    """
+    shown = {"always"}
+    for name in lit.split("+"):
+        check_choice("lit", name, PARTS)
+        shown |= {*PARTS[name]}
+    svg = Path(__file__).with_name("system.svg").read_text(encoding="utf-8")
+    fade = re.compile(r'<g class="(\w+)"')
+    svg = fade.sub(lambda group: group[0] + ("" if group[1] in shown else f' opacity="{PALE}"'), svg)
+    alt = f"{re.search(r'<title>(.*)</title>', svg)[1]} In full colour: {lit.replace('+', ', ')}."
+    data = base64.b64encode(svg.encode()).decode()
+    style = "width: 100%; max-width: 800px"
+    return HTML(f'<img alt="{alt}" style="{style}" src="data:image/svg+xml;base64,{data}">')
 
 
 def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_samples=None) -> Axes:

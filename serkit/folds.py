@@ -81,10 +81,8 @@ def make_folds(manifest, by="session", selection="clean"):
     folds = [_fold(rows, name, by, selection, sessions) for name in names]
     for fold in folds:
         if selection == "clean" and not len(fold.validation):
-            raise FoldError(
-                f"fold {fold.name}: its session has no other speaker to validate on; "
-                "use by='session' or selection='last'"
-            )
+            cure = "use by='session' or selection='last'"
+            raise FoldError(f"fold {fold.name}: its session has no other speaker to validate on; {cure}")
     check_folds(folds, rows, selection)
     return folds
 
@@ -154,10 +152,9 @@ def check_speakers(table, selection="clean", about=""):
         if selection == "published" and first == "validation":
             continue
         for (fold, speaker), n in counts[(counts[first] > 0) & (counts[second] > 0)].iterrows():
-            raise FoldError(
-                f"{about}fold {fold}: speaker {speaker} is in {first} ({n[first]} utterances) and in {second} "
-                f"({n[second]}); build folds with serkit.folds.make_folds"
-            )
+            both = f"in {first} ({n[first]} utterances) and in {second} ({n[second]})"
+            cure = "build folds with serkit.folds.make_folds"
+            raise FoldError(f"{about}fold {fold}: speaker {speaker} is {both}; {cure}")
 
 
 def fold_table(folds):

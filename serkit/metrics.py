@@ -170,10 +170,8 @@ def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     by = [by] if isinstance(by, str) else list(by)
     missing = [column for column in by if column not in predictions.columns]
     if missing or not by:
-        raise ParameterError(
-            f"by={by}: the prediction table lacks {missing}, has {list(predictions.columns)}; "
-            "group by one or more of its columns"
-        )
+        there = list(predictions.columns)
+        raise ParameterError(f"by={by}: the prediction table lacks {missing}; group by some of {there}")
     rows = predictions if "split" in by else predictions[predictions["split"] == "test"]
     if "variant" not in by:
         check_one_variant(rows)
@@ -236,10 +234,7 @@ def check_one_variant(predictions):
     """Refuse a prediction table of several variants: their rows are never pooled."""
     variants = sorted(predictions["variant"].astype(str).unique())
     if len(variants) > 1:
-        raise ParameterError(
-            f"prediction table mixes variants {variants}, expected one; filter it to one variant, "
-            'or use score_table(predictions, by=["variant", ...])'
-        )
+        raise ParameterError(f"prediction table mixes variants {variants}, expected one; filter it to one")
 
 
 def hardly_learned(history):
@@ -305,10 +300,8 @@ def _pair(truth, prediction, labels):
     labels = list(labels)
     truth, prediction = _indices(truth, "truth", labels), _indices(prediction, "prediction", labels)
     if len(truth) != len(prediction):
-        raise ParameterError(
-            f"truth has {len(truth)} utterances and prediction has {len(prediction)}, expected as many; "
-            "take both from the same rows of one prediction table"
-        )
+        lengths = f"truth has {len(truth)} utterances and prediction has {len(prediction)}"
+        raise ParameterError(f"{lengths}, expected as many; take both from the same rows")
     return truth, prediction
 
 

@@ -110,10 +110,8 @@ def named(name):
     base, changes = re.match(r"([a-z]*)(.*)", name, re.DOTALL).groups()
     bases = {"published": PUBLISHED, "corrected": CORRECTED}
     if base not in bases or not re.fullmatch(r"([+-]D[1-5])*", changes):
-        raise ParameterError(
-            f"recipe={name!r}, expected published or corrected, then changes such as +D2 or -D3 "
-            f"(known: {', '.join(DEVIATIONS)})"
-        )
+        known = f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})"
+        raise ParameterError(f"recipe={name!r}, expected {known}")
     result = bases[base]
     for sign, key in re.findall(r"([+-])(D[1-5])", changes):
         result = result.with_deviation(key, mended=sign == "+")

@@ -51,10 +51,8 @@ def check_run_name(name):
     """
     name = str(name) if type(name) is int else name  # papermill makes a number of 2024
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
-        raise ParameterError(
-            f"run={shown(name)}, expected at most 64 letters (a to z), digits, - and _, not beginning with -: "
-            "it names a folder"
-        )
+        allowed = "at most 64 letters (a to z), digits, - and _, not beginning with -: it names a folder"
+        raise ParameterError(f"run={shown(name)}, expected {allowed}")
     return name
 
 
@@ -131,18 +129,24 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
 
 
 def open_manifest(run):
-    """The manifest that notebook 01 saved for this run's corpus.
+    """The manifest that notebook 01 saved for a run's corpus.
+
+    Parameters
+    ----------
+    run : Run or str
+        A run, or the name of the corpus.
 
     Raises
     ------
     RunError
         If there is none yet, or it is damaged, saying how to make it.
     """
-    manifest = find_manifest(run.experiment.corpus)
+    corpus = run if isinstance(run, str) else run.experiment.corpus
+    manifest = find_manifest(corpus)
     if manifest is None:
         raise RunError(
-            f"{show_path(run.processed / MANIFEST)} is missing; run notebook 01_prepare_corpus with "
-            f"corpus={run.experiment.corpus!r} first, or `serkit reproduce`, which runs everything in order"
+            f"{show_path(processed_folder(corpus) / MANIFEST)} is missing; run notebook 01_prepare_corpus with "
+            f"corpus={corpus!r} first, or `serkit reproduce`, which runs everything in order"
         )
     return manifest
 
@@ -278,10 +282,9 @@ def read_experiment(folder):
         return Experiment.of(record["parameters"])
     except ParameterError as error:
         made_by = dict(record.get("versions") or {}).get("serkit", "no version")
-        raise RunError(
-            f"{show_path(folder)} was made by another version of serkit ({made_by} recorded, {version('serkit')} here): "
-            f"{error}; read it with that one"
-        ) from error
+        versions = f"{made_by} recorded, {version('serkit')} here"
+        about = f"{show_path(folder)} was made by another version of serkit ({versions})"
+        raise RunError(f"{about}: {error}; read it with that one") from error
 
 
 def is_done(folder, experiment):
@@ -309,10 +312,9 @@ def check_folder(folder, experiment):
     now = asdict(experiment) | {"key": experiment.key}
     for name in [*asdict(experiment), *before]:
         if before.get(name) != now.get(name):
-            raise RunError(
-                f"{show_path(folder)} holds a run with {name}={before.get(name)!r}, asked for {now.get(name)!r}; "
-                "choose another run name, or delete it"
-            )
+            other = f"{name}={before.get(name)!r}, asked for {now.get(name)!r}"
+            cure = "choose another run name, or delete it"
+            raise RunError(f"{show_path(folder)} holds a run with {other}; {cure}")
 
 
 def find_folds(run="*", variant="*", home=None):

@@ -134,10 +134,8 @@ def _manifest_of(corpus, root, rows, speakers, skip_broken):
     """The manifest of ``rows`` ({path: row without what its header says}), once speakers and files are in order."""
     speakers_there = {row["speaker"] for row in rows.values()}
     if len(speakers_there) < 2:  # nobody could be held out for testing
-        raise CorpusError(
-            f"corpus root {root}: {len(speakers_there)} of {len(speakers)} {corpus} speakers found, "
-            "expected at least 2; check that the archive was unpacked fully"
-        )
+        few = f"{len(speakers_there)} of {len(speakers)} {corpus} speakers found"
+        raise CorpusError(f"corpus root {root}: {few}, expected at least 2; unpack all of it")
     if missing := [speaker for speaker in speakers if speaker not in speakers_there]:
         print(f"note: {corpus} speakers without files: {', '.join(missing)}")
     headers, broken = read_headers(rows)

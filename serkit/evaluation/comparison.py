@@ -18,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 from serkit import runs
 from serkit.constants import FUSIONS, SEED, VIEW_SETS
 from serkit.errors import ParameterError, RunError, SerkitError, check_choice, check_range
-from serkit.evaluation.intervals import Tally, clustered_interval, score_interval, score_of, tally
+from serkit.evaluation.intervals import Tally, clustered_interval, percent, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows, with_selection
 from serkit.folds import SELECTIONS
 from serkit.metrics import UNIT, score_table
@@ -269,12 +269,8 @@ def families(run, setting):
         value = str(parameters.pop(setting))
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = AXES[setting][0]
-
-    def rank(value):  # values without an order of their own come last
-        return (order.index(value) if value in order else len(order)), value
-
     return [
-        {value: group[value] for value in sorted(group, key=rank)}
+        {value: group[value] for value in [*filter(group.get, order), *sorted(group.keys() - set(order))]}
         for group in groups.values()
         if len(group) > 1
     ]
@@ -340,8 +336,7 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
 
 def _percent(rows, score, folds):
     """Fold mean of one variant's score and its interval, in percent."""
-    interval = score_interval(rows, score, average="fold_mean", folds=folds)
-    return {score: 100 * interval.estimate, "low": 100 * interval.low, "high": 100 * interval.high}
+    return dict(zip((score, "low", "high"), percent(scored_rows(rows, folds), score=score), strict=True))
 
 
 def _differences(rows, pairs, score, folds):
@@ -408,10 +403,8 @@ def load_epochs(run, variant=""):
     tables = []
     for folder in runs.finished_folders(run, variant):
         if not (folder / runs.EPOCHS).is_file():
-            raise RunError(
-                f"{runs.show_path(folder)} kept no predictions of its epochs; train with keep_epochs=True "
-                "(--keep-epochs) under a new run name"
-            )
+            cure = "train with keep_epochs=True (--keep-epochs) under a new run name"
+            raise RunError(f"{runs.show_path(folder)} kept no predictions of its epochs; {cure}")
         tables.append(runs.read_table(folder / runs.EPOCHS, runs.FOLD_CURE))
     return pd.concat(tables, ignore_index=True)
 
@@ -469,9 +462,8 @@ def read_differences(table, setting="rule", alpha=0.05):
         shown = "higher" if low > 0 else "lower" if high < 0 else ""
         verdict = shown if shown and row["p_holm"] <= alpha else "no difference is shown"
         points = f"{row['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]".replace("-", "−")
-        lines.append(
-            f"{row[setting]} against {row['against']}: {points}, p = {row['p_holm']:.3f} (Holm): {verdict}"
-        )
+        pair = f"{row[setting]} against {row['against']}"
+        lines.append(f"{pair}: {points}, p = {row['p_holm']:.3f} (Holm): {verdict}")
     return "\n".join(lines)
 
 
@@ -525,10 +517,8 @@ def choose_epochs(scores, rule):
         return scores.groupby(UNIT)["epoch"].max()
     seen = scores[scores["split"] == SPLIT_OF[rule]]
     if len(seen.groupby(UNIT)) != len(scores.groupby(UNIT)):
-        raise ParameterError(
-            f"rule={rule!r} needs predictions of the {SPLIT_OF[rule]} speakers in every fold; train with "
-            "selection='clean'"
-        )
+        cure = "train with selection='clean'"
+        raise ParameterError(f"rule={rule!r} needs predictions of the {SPLIT_OF[rule]} speakers; {cure}")
     total = (seen["wa"] + seen["ua"]).round(9)
     ranked = seen.assign(total=total).sort_values(["total", "epoch"], ascending=[False, True], kind="stable")
     return ranked.groupby(UNIT)["epoch"].first()

@@ -326,12 +326,10 @@ def reliability_table(predictions, n_bins=10, folds=None):
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
     right = (rows["truth"] == rows["prediction"]).to_numpy(float)
     n = np.bincount(bins, minlength=n_bins)
-    with np.errstate(invalid="ignore"):
-        confidence, accuracy = (
-            np.bincount(bins, weights=values, minlength=n_bins) / n for values in (confidence, right)
-        )
-    edges = {"low": edges[:-1], "high": edges[1:]}
-    return pd.DataFrame(edges | {"n": n, "confidence": confidence, "accuracy": accuracy})
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n})
+    for name, values in (("confidence", confidence), ("accuracy", right)):
+        table[name] = np.bincount(bins, weights=values, minlength=n_bins) / table["n"]
+    return table
 
 
 def expected_calibration_error(predictions, n_bins=10, folds=None):

@@ -81,10 +81,8 @@ class FeatureStore:
         wanted = {"feature_version": FEATURE_VERSION, "extraction": recipe.extraction}
         given = {name: record[name] for name in wanted}
         if given != wanted:
-            raise StoreError(
-                f"store {folder}: made with {given}, but recipe {recipe.name} has {wanted}; "
-                "build one for this recipe with notebook 01"
-            )
+            about = f"store {folder}: made with {given}, but recipe {recipe.name} has {wanted}"
+            raise StoreError(f"{about}; notebook 01 builds one for this recipe")
         self.skipped = record["skipped"]
         self._files = _part_files(self.folder, record["frames"], record["samples"], record["audio_type"])
         for file in self._files.values():
@@ -120,10 +118,8 @@ class FeatureStore:
         """
         wanted = set(utterance_ids)
         if absent := sorted(wanted - set(self._row_of) - set(self.skipped)):
-            raise StoreError(
-                f"store {self.folder}: utterance {absent[0]} is not in it (and {len(absent) - 1} more); "
-                "build the store from the same manifest"
-            )
+            missing = f"utterance {absent[0]} is not in it (and {len(absent) - 1} more)"
+            raise StoreError(f"store {self.folder}: {missing}; build the store from the same manifest")
         if skipped := sorted(wanted & set(self.skipped)):
             print(
                 f"{len(skipped)} of {len(wanted)} utterances without usable sound are left out: {skipped[0]} ..."
@@ -271,10 +267,8 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
             "folder, then call again: what is extracted is kept"
         ) from error
     except BrokenExecutor as error:
-        raise StoreError(
-            "extraction: the system has ended a worker, probably for want of memory; call again with "
-            "workers=1: what is extracted is kept"
-        ) from error
+        cure = "call again with workers=1: what is extracted is kept"
+        raise StoreError(f"extraction: a worker was ended, perhaps for want of memory; {cure}") from error
     return FeatureStore(folder, recipe)
 
 

@@ -161,10 +161,8 @@ def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
     """
     embeddings = np.asarray(embeddings, dtype=float)
     if (embeddings == embeddings[0]).all():
-        raise ParameterError(
-            f"all {len(embeddings)} embeddings are the same, expected vectors that differ: this network has learned "
-            "nothing; look at its training curves"
-        )
+        cure = "this network has learned nothing; look at its training curves"
+        raise ParameterError(f"all {len(embeddings)} embeddings are the same: {cure}")
     # PCA as a start keeps far groups apart and leaves nothing to chance
     tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", learning_rate="auto", max_iter=1000,
                 random_state=seed, n_jobs=1)  # fmt: skip

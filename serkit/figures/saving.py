@@ -333,10 +333,8 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
     """Path without suffix of a figure or table, and what its sidecar says of its origin, all of it checked."""
     check_run_name(run)
     if not isinstance(stem, str) or not STEM.fullmatch(stem) or DATE.search(stem):
-        raise ParameterError(
-            f"stem={stem!r}: expected a name of letters, digits, '_', '-' and '=', without folder, extension or "
-            "date; use for example stem='confusion_matrix', and tell runs apart by run=..."
-        )
+        expected = "a name of letters, digits, '_', '-' and '=', without folder, extension or date"
+        raise ParameterError(f"stem={stem!r}: expected {expected}; tell runs apart by run=...")
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         raise ParameterError(
             f"{kind} {stem}: its numbers are a {type(frame).__name__} of shape {np.shape(frame)}, expected a pandas "

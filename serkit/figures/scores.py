@@ -445,10 +445,8 @@ def plot_class_probabilities(probabilities, ax: Axes) -> Axes:
     shares = 100 * pd.Series(probabilities, dtype=float)
     # 0.1 % leaves room for float16 and for values rounded to three digits
     if not (shares >= 0).all() or abs(shares.sum() - 100) > 0.1:
-        raise ParameterError(
-            f"probabilities={probabilities}: expected values in [0, 1], summing to 1; were logits given? Apply a "
-            "softmax first"
-        )
+        expected = "values in [0, 1], summing to 1; were logits given?"
+        raise ParameterError(f"probabilities={probabilities}: expected {expected}")
     bars = ax.barh(shares.index, shares, height=0.7, color=colours_of(shares.index))
     ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     ax.invert_yaxis()

@@ -449,8 +449,5 @@ def _cover(ax, chosen, edges, **style):
 def _finite(array, name, ndim):
     array = np.asarray(array, dtype=float)
     if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
-        raise ParameterError(
-            f"{name} has shape {array.shape}, expected {ndim} filled dimension{'s' * (ndim > 1)} of finite "
-            "numbers; give one segment, without NaN"
-        )
+        raise ParameterError(f"{name} has shape {array.shape}, expected {ndim}-D, filled with finite numbers")
     return array

@@ -282,10 +282,8 @@ def load_published(path):
             raise ValueError("it holds something else too")
     except Exception as error:  # torch's own depends on where the file is damaged
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(
-            f"checkpoint {path}: can't be read as tensors ({reason}); expected a state_dict, names with tensors: "
-            "save model.state_dict()"
-        ) from error
+        about = f"checkpoint {path}: can't be read as tensors ({reason})"
+        raise WeightsError(f"{about}; expected what torch.save(model.state_dict(), ...) writes") from error
     return from_published_state_dict(state)
 
 

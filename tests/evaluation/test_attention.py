@@ -204,7 +204,7 @@ class TestTables:
             "difference": [evaluation.Estimate(np.nan), change, change, change],
         })  # fmt: skip
         row, _ = look(network(np.arange(149.0)), sounds())
-        text = attention.attention_text(pd.DataFrame([row]), worth)
+        text = f"{attention.weights_text(pd.DataFrame([row]))} {attention.worth_text(worth)}"
         assert pd.Series(text).str.contains(said).item(), text
         assert f"changes by {interval[0]:+.1f}".replace("-", "−") in text and "nan" not in text
 

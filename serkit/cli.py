@@ -54,9 +54,7 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
         corpus, root, run, grid = settings.pop("corpus", "demo"), self.root, self.run, None
         if self.grid:
             for name in sorted(changed.keys() & {*settings, "folds", "seeds"}):
-                raise ParameterError(
-                    f"{name}={changed[name]!r} beside a grid, expected it in the grid; write it into {self.grid}"
-                )
+                raise ParameterError(f"{name}={changed[name]!r} beside a grid; write it into {self.grid}")
             from serkit.reproduction.plan import read_grid
 
             grid = read_grid(self.grid)

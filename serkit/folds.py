@@ -27,6 +27,11 @@ def task_rows(manifest):
     return manifest[manifest["label"].notna()].reset_index(drop=True)
 
 
+def seconds_of(rows):
+    """Length of each utterance of a manifest in s."""
+    return (rows["num_samples"] / rows["sample_rate"]).astype(float)
+
+
 def make_folds(manifest, by="session", selection="clean"):
     """Split the four-class utterances of a manifest, one fold for each speaker or session.
 
@@ -76,10 +81,8 @@ def make_folds(manifest, by="session", selection="clean"):
     folds = [_fold(rows, name, by, selection, sessions) for name in names]
     for fold in folds:
         if selection == "clean" and not len(fold.validation):
-            raise FoldError(
-                f"fold {fold.name}: its session has no other speaker to validate on; "
-                "use by='session' or selection='last'"
-            )
+            cure = "use by='session' or selection='last'"
+            raise FoldError(f"fold {fold.name}: its session has no other speaker to validate on; {cure}")
     check_folds(folds, rows, selection)
     return folds
 
@@ -117,9 +120,7 @@ def check_folds(folds, manifest, selection="clean"):
     for fold in folds:
         for split in ("train", "test"):
             if not len(getattr(fold, split)):
-                raise FoldError(
-                    f"fold {fold.name}: {split} is empty; build folds with serkit.folds.make_folds"
-                )
+                raise FoldError(f"fold {fold.name}: {split} is empty; build folds with folds.make_folds")
     table = fold_table(folds)
     table["speaker"] = table["utterance_id"].map(manifest.set_index("utterance_id")["speaker"])
     unknown = table[table["speaker"].isna()]
@@ -151,10 +152,9 @@ def check_speakers(table, selection="clean", about=""):
         if selection == "published" and first == "validation":
             continue
         for (fold, speaker), n in counts[(counts[first] > 0) & (counts[second] > 0)].iterrows():
-            raise FoldError(
-                f"{about}fold {fold}: speaker {speaker} is in {first} ({n[first]} utterances) and in {second} "
-                f"({n[second]}); build folds with serkit.folds.make_folds"
-            )
+            both = f"in {first} ({n[first]} utterances) and in {second} ({n[second]})"
+            cure = "build folds with serkit.folds.make_folds"
+            raise FoldError(f"{about}fold {fold}: speaker {speaker} is {both}; {cure}")
 
 
 def fold_table(folds):

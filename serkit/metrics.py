@@ -132,9 +132,7 @@ def confusion_matrix(truth, prediction, labels: Sequence[str] = LABELS) -> pd.Da
     """
     truth, prediction = _pair(truth, prediction, labels)
     counts = sk.confusion_matrix(truth, prediction, labels=list(range(len(labels))))
-    return pd.DataFrame(
-        counts, index=pd.Index(labels, name="truth"), columns=pd.Index(labels, name="prediction")
-    )
+    return pd.DataFrame(counts, pd.Index(labels, name="truth"), pd.Index(labels, name="prediction"))
 
 
 def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
@@ -172,19 +170,16 @@ def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     by = [by] if isinstance(by, str) else list(by)
     missing = [column for column in by if column not in predictions.columns]
     if missing or not by:
-        raise ParameterError(
-            f"by={by}: the prediction table lacks {missing}, has {list(predictions.columns)}; "
-            "group by one or more of its columns"
-        )
+        there = list(predictions.columns)
+        raise ParameterError(f"by={by}: the prediction table lacks {missing}; group by some of {there}")
     rows = predictions if "split" in by else predictions[predictions["split"] == "test"]
     if "variant" not in by:
         check_one_variant(rows)
     records = []
     for key, group in rows.groupby(by, dropna=False):
         pair = group["truth"], group["prediction"]
-        records.append(
-            (*key, len(group), weighted_accuracy(*pair), unweighted_accuracy(*pair), macro_f1(*pair))
-        )
+        scores = [score(*pair) for score in (weighted_accuracy, unweighted_accuracy, macro_f1)]
+        records.append((*key, len(group), *scores))
     return pd.DataFrame(records, columns=[*by, "n", *SCORES])
 
 
@@ -239,10 +234,7 @@ def check_one_variant(predictions):
     """Refuse a prediction table of several variants: their rows are never pooled."""
     variants = sorted(predictions["variant"].astype(str).unique())
     if len(variants) > 1:
-        raise ParameterError(
-            f"prediction table mixes variants {variants}, expected one; filter it to one variant, "
-            'or use score_table(predictions, by=["variant", ...])'
-        )
+        raise ParameterError(f"prediction table mixes variants {variants}, expected one; filter it to one")
 
 
 def hardly_learned(history):
@@ -308,10 +300,8 @@ def _pair(truth, prediction, labels):
     labels = list(labels)
     truth, prediction = _indices(truth, "truth", labels), _indices(prediction, "prediction", labels)
     if len(truth) != len(prediction):
-        raise ParameterError(
-            f"truth has {len(truth)} utterances and prediction has {len(prediction)}, expected as many; "
-            "take both from the same rows of one prediction table"
-        )
+        lengths = f"truth has {len(truth)} utterances and prediction has {len(prediction)}"
+        raise ParameterError(f"{lengths}, expected as many; take both from the same rows")
     return truth, prediction
 
 

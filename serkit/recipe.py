@@ -38,9 +38,7 @@ class Recipe:
         check_range("preemphasis", self.preemphasis, 0, 0.999)
         check_range("top_db", self.top_db, 0.1, 1000)
         if self.mask_padding and self.waveform_padding == "before":
-            raise ParameterError(
-                "mask_padding=True needs waveform_padding='after': the mask is counted from the start"
-            )
+            raise ParameterError("mask_padding=True needs waveform_padding='after': it counts from the start")
         for field in dataclasses.fields(self):
             allowed = getattr(field.type, "__args__", None)
             if allowed:
@@ -81,17 +79,14 @@ DEVIATIONS = {
         {"waveform_padding": "after", "mask_padding": True},
     ),
     "D2": Deviation("spectrogram padded with silence, not with its peak", {"spectrogram_fill": "floor"}),
-    "D3": Deviation(
-        "last piece of a long utterance is its last 3 s, unpadded", {"last_piece": "overlapping"}
-    ),
+    "D3": Deviation("last piece of a long utterance: its last 3 s, unpadded", {"last_piece": "overlapping"}),
     "D4": Deviation("no pre-emphasis before wav2vec 2.0", {"preemphasis_waveform": False}),
     "D5": Deviation("normalisation statistics leave padding out", {"statistics_over_padding": False}),
 }  # D6, the selection of the checkpoint, is no feature: see serkit.folds
 
 PUBLISHED = Recipe()
-CORRECTED = Recipe(
-    name="corrected", **{field: value for d in DEVIATIONS.values() for field, value in d.switches.items()}
-)
+MENDED = {field: value for d in DEVIATIONS.values() for field, value in d.switches.items()}
+CORRECTED = Recipe(name="corrected", **MENDED)
 
 
 def named(name):
@@ -115,10 +110,8 @@ def named(name):
     base, changes = re.match(r"([a-z]*)(.*)", name, re.DOTALL).groups()
     bases = {"published": PUBLISHED, "corrected": CORRECTED}
     if base not in bases or not re.fullmatch(r"([+-]D[1-5])*", changes):
-        raise ParameterError(
-            f"recipe={name!r}, expected published or corrected, then changes such as +D2 or -D3 "
-            f"(known: {', '.join(DEVIATIONS)})"
-        )
+        known = f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})"
+        raise ParameterError(f"recipe={name!r}, expected {known}")
     result = bases[base]
     for sign, key in re.findall(r"([+-])(D[1-5])", changes):
         result = result.with_deviation(key, mended=sign == "+")

@@ -15,14 +15,15 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError, explain_names
-from serkit.experiment import Experiment, declared, project_home, require_project, show_path, shown
+from serkit.experiment import Experiment, declared, key_of, project_home, require_project, show_path, shown
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
 FOLD_CURE = "but the fold is marked as done; delete its folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
-EXAMPLE = "example"  # run whose predictions come with the kit, see serkit.examples
+EXAMPLE = "example"  # run whose predictions come with the kit, in this file:
+PACKED = "data/examples/ravdess_whisper.parquet"
 EPOCHS = "epochs.parquet"  # predictions after every epoch, where they are kept
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 ATTENTION = "attention.parquet"  # weights of each test segment, from the model of a finished fold
@@ -50,10 +51,8 @@ def check_run_name(name):
     """
     name = str(name) if type(name) is int else name  # papermill makes a number of 2024
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
-        raise ParameterError(
-            f"run={shown(name)}, expected at most 64 letters (a to z), digits, - and _, not beginning with -: "
-            "it names a folder"
-        )
+        allowed = "at most 64 letters (a to z), digits, - and _, not beginning with -: it names a folder"
+        raise ParameterError(f"run={shown(name)}, expected {allowed}")
     return name
 
 
@@ -130,18 +129,24 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
 
 
 def open_manifest(run):
-    """The manifest that notebook 01 saved for this run's corpus.
+    """The manifest that notebook 01 saved for a run's corpus.
+
+    Parameters
+    ----------
+    run : Run or str
+        A run, or the name of the corpus.
 
     Raises
     ------
     RunError
         If there is none yet, or it is damaged, saying how to make it.
     """
-    manifest = find_manifest(run.experiment.corpus)
+    corpus = run if isinstance(run, str) else run.experiment.corpus
+    manifest = find_manifest(corpus)
     if manifest is None:
         raise RunError(
-            f"{show_path(run.processed / MANIFEST)} is missing; run notebook 01_prepare_corpus with "
-            f"corpus={run.experiment.corpus!r} first, or `serkit reproduce`, which runs everything in order"
+            f"{show_path(processed_folder(corpus) / MANIFEST)} is missing; run notebook 01_prepare_corpus with "
+            f"corpus={corpus!r} first, or `serkit reproduce`, which runs everything in order"
         )
     return manifest
 
@@ -220,6 +225,11 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def recorded(path):
+    """What ``files.json`` says of a file."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
 def write_inventory(folder):
     """Write ``files.json`` of a run folder whose results are all there: size and SHA-256 of each file.
 
@@ -231,10 +241,7 @@ def write_inventory(folder):
     names = [*RESULTS, *MODEL, *(name for name in FURTHER if (folder / name).is_file())]
     for name in [*names, "model"]:
         sync(folder / name)
-    record = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
-    }
-    write_json(folder / FILES, {"files": record})
+    write_json(folder / FILES, {"files": {name: recorded(folder / name) for name in names}})
 
 
 def read_record(folder):
@@ -275,10 +282,9 @@ def read_experiment(folder):
         return Experiment.of(record["parameters"])
     except ParameterError as error:
         made_by = dict(record.get("versions") or {}).get("serkit", "no version")
-        raise RunError(
-            f"{show_path(folder)} was made by another version of serkit ({made_by} recorded, {version('serkit')} here): "
-            f"{error}; read it with that one"
-        ) from error
+        versions = f"{made_by} recorded, {version('serkit')} here"
+        about = f"{show_path(folder)} was made by another version of serkit ({versions})"
+        raise RunError(f"{about}: {error}; read it with that one") from error
 
 
 def is_done(folder, experiment):
@@ -306,10 +312,9 @@ def check_folder(folder, experiment):
     now = asdict(experiment) | {"key": experiment.key}
     for name in [*asdict(experiment), *before]:
         if before.get(name) != now.get(name):
-            raise RunError(
-                f"{show_path(folder)} holds a run with {name}={before.get(name)!r}, asked for {now.get(name)!r}; "
-                "choose another run name, or delete it"
-            )
+            other = f"{name}={before.get(name)!r}, asked for {now.get(name)!r}"
+            cure = "choose another run name, or delete it"
+            raise RunError(f"{show_path(folder)} holds a run with {other}; {cure}")
 
 
 def find_folds(run="*", variant="*", home=None):
@@ -354,19 +359,35 @@ def finished_folders(run, variant=""):
     """
     run = getattr(run, "name", run)
     if run == EXAMPLE:
-        from serkit import examples  # here: it imports this module
-
-        examples.unpack()
+        unpack_example()
     folders = find_folds(run, variant or "*")
     if not folders:
         where, others = project_home() / "runs" / run / variant, variants_of(run)
-        cure = (
-            f"its variants are {', '.join(others)}"
-            if others
-            else ("train one with notebook 05_train_coattention or `serkit reproduce`")
-        )
+        known = f"its variants are {', '.join(others)}"
+        cure = known if others else "train one with notebook 05_train_coattention or `serkit reproduce`"
         raise RunError(f"run {run!r}: no finished fold in {show_path(where)}; {cure}")
     return folders
+
+
+def unpack_example():
+    """Make the folders of the run :data:`EXAMPLE`, unless they come from the present file already."""
+    packed, target = project_home() / PACKED, project_home() / "runs" / EXAMPLE
+    mark = target / "unpacked.txt"  # SHA-256 of the file that they were made from
+    if not packed.is_file() or (mark.is_file() and mark.read_text() == sha256_of(packed)):
+        return
+    table = pd.read_parquet(packed)
+    records = json.loads(table.attrs.pop("records"))
+    for (variant, seed, fold), rows in table.groupby(["variant", "seed", "fold"]):
+        folder = target / variant / f"fold={fold}" / f"seed={seed}"
+        parameters = records[variant]["parameters"] | {"fold": fold, "seed": seed}
+        record = {"key": key_of(parameters)} | records[variant] | {"parameters": parameters}
+        write_json(folder / "experiment.json", record)
+        every_epoch = rows[rows["epoch"] > 0]
+        rows[rows["epoch"] == 0].drop(columns="epoch").to_parquet(folder / "predictions.parquet", index=False)
+        if len(every_epoch):
+            every_epoch.to_parquet(folder / EPOCHS, index=False)
+        (folder / DONE).write_text(record["key"])
+    mark.write_text(sha256_of(packed))
 
 
 def choose_variant(run, variant=""):

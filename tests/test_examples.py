@@ -6,13 +6,15 @@ from pathlib import Path
 import pandas as pd
 import prediction_tables as tables
 import pytest
+from pack_run import ORDER, pack
 
-from serkit import evaluation, examples, runs
+from serkit import evaluation, runs
 from serkit.errors import RunError
+from serkit.evaluation.predictions import PROBABILITIES
 from serkit.experiment import Experiment
 
 HOME = Path(__file__).parents[1]
-SHIPPED = HOME / examples.PACKED
+SHIPPED = HOME / runs.PACKED
 VARIANT, MEAN = (
     Experiment(speech_encoder="/a/b/tiny", fusion=fusion).variant for fusion in ("coattention", "mean")
 )
@@ -43,31 +45,32 @@ def trained(project):
             rows.to_parquet(folder / "predictions.parquet")
             epochs_of(rows).to_parquet(folder / runs.EPOCHS)
             (folder / runs.DONE).write_text("x")
-    (project / examples.PACKED).parent.mkdir(parents=True)
+    (project / runs.PACKED).parent.mkdir(parents=True)
     return project
 
 
 def in_order(table):
-    keys = [*examples.UNIT, "split", "utterance_id"] + ["epoch"] * ("epoch" in table)
-    return table.sort_values(keys)[sorted(table.columns)].reset_index(drop=True)
+    return table.sort_values([name for name in ORDER if name in table])[sorted(table.columns)].reset_index(
+        drop=True
+    )
 
 
 def test_what_comes_out_is_what_went_in(trained):
-    written = examples.pack("tiny", trained / examples.PACKED, VARIANT)
+    written = pack("tiny", trained / runs.PACKED, VARIANT)
     assert written["folds"].tolist() == [5] * 4 and set(written["variant"]) == {VARIANT, MEAN}
     there, again = in_order(runs.load_predictions("tiny")), in_order(runs.load_predictions(runs.EXAMPLE))
-    pd.testing.assert_frame_equal(there, again, atol=1.5e-4, rtol=0)  # three roundings meet in the last class
-    exact = there.columns.difference(examples.SHARES)
+    pd.testing.assert_frame_equal(there, again, atol=5.1e-5, rtol=0)
+    exact = there.columns.difference(list(PROBABILITIES))
     pd.testing.assert_frame_equal(there[exact], again[exact])
     evaluation.check_predictions(again, "12345")
     first, second = (in_order(evaluation.load_epochs(run, VARIANT)) for run in ("tiny", runs.EXAMPLE))
-    pd.testing.assert_frame_equal(first, second, atol=1.5e-4, rtol=0)
+    pd.testing.assert_frame_equal(first, second, atol=5.1e-5, rtol=0)
     with pytest.raises(RunError, match="kept no predictions of its epochs"):
         evaluation.load_epochs(runs.EXAMPLE, MEAN)
 
 
 def test_settings_and_records_come_along_without_paths(trained):
-    examples.pack("tiny", trained / examples.PACKED)
+    pack("tiny", trained / runs.PACKED)
     for variant in (VARIANT, MEAN):
         packed, own = (runs.shared_parameters(run, variant) for run in (runs.EXAMPLE, "tiny"))
         assert packed.pop("speech_encoder") == "tiny" and own.pop("speech_encoder") == "/a/b/tiny"
@@ -82,24 +85,24 @@ def test_settings_and_records_come_along_without_paths(trained):
 def test_a_seed_without_all_its_folds_waits_for_the_next_call(trained):
     last = Experiment(speech_encoder="/a/b/tiny", fold="5", seed=211).folder("tiny") / runs.DONE
     last.unlink()
-    written = examples.pack("tiny", trained / examples.PACKED)
+    written = pack("tiny", trained / runs.PACKED)
     assert written.set_index(["variant", "seed"])["folds"].to_dict() == {
         (VARIANT, 111): 5, (MEAN, 111): 5, (MEAN, 211): 5,
     }  # fmt: skip
     assert set(runs.load_predictions(runs.EXAMPLE, VARIANT)["seed"]) == {111}
     last.write_text("x")
-    examples.pack("tiny", trained / examples.PACKED)
+    pack("tiny", trained / runs.PACKED)
     assert set(runs.load_predictions(runs.EXAMPLE, VARIANT)["seed"]) == {111, 211}
 
 
 def test_it_is_unpacked_once_and_after_an_interruption(trained):
-    examples.pack("tiny", trained / examples.PACKED)
+    pack("tiny", trained / runs.PACKED)
     (some, *_) = runs.finished_folders(runs.EXAMPLE)
     (some / "metrics.json").write_text("{}")  # a user's own work beside it
     before = (some / "predictions.parquet").stat().st_mtime_ns
     runs.load_predictions(runs.EXAMPLE)
     assert (some / "predictions.parquet").stat().st_mtime_ns == before
-    (trained / "runs" / runs.EXAMPLE / examples.MARK).unlink()
+    (trained / "runs" / runs.EXAMPLE / "unpacked.txt").unlink()
     (some / runs.DONE).unlink()
     assert some in runs.finished_folders(runs.EXAMPLE) and (some / "metrics.json").is_file()
 
@@ -111,7 +114,7 @@ def test_nothing_to_pack_and_nothing_to_unpack(project):
     runs.write_json(folder / "experiment.json", {"parameters": vars(Experiment()), "folds": ["1", "2"]})
     (folder / runs.DONE).write_text("x")
     with pytest.raises(RunError, match="run 'tiny': no seed has all its folds yet"):
-        examples.pack("tiny", project / "packed.parquet")
+        pack("tiny", project / "packed.parquet")
 
 
 class TestShipped:
@@ -119,8 +122,8 @@ class TestShipped:
 
     @pytest.fixture
     def predictions(self, project):
-        (project / examples.PACKED).parent.mkdir(parents=True)
-        (project / examples.PACKED).write_bytes(SHIPPED.read_bytes())
+        (project / runs.PACKED).parent.mkdir(parents=True)
+        (project / runs.PACKED).write_bytes(SHIPPED.read_bytes())
         return runs.load_predictions(runs.EXAMPLE)
 
     def test_it_is_small_and_holds_no_paths(self):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from serkit.corpora import acted, demo, iemocap
-from serkit.errors import ParameterError, check_choice
+from serkit.errors import check_choice
 from serkit.runs import corpus_root
 
 REGISTRY = {
@@ -42,8 +42,7 @@ def load(name, root=None, *, check="strict", skip_broken=False):
     CorpusError
         If what lies at ``root`` is missing, incomplete or broken.
     """
-    if name not in REGISTRY:
-        raise ParameterError(f"corpus={name!r}, expected one of {', '.join(sorted(REGISTRY))}")
+    check_choice("corpus", name, REGISTRY)
     check_choice("check", check, ("strict", "report"))
     options = {"skip_broken": skip_broken} | ({"check": check} if name in CHECKED else {})
     return REGISTRY[name](Path(root) if root else corpus_root(name), **options)

@@ -15,23 +15,17 @@ RAVDESS_EMOTIONS = {
     "05": "angry", "06": "fearful", "07": "disgust", "08": "surprised",
 }  # fmt: skip
 RAVDESS_LABELLED = ("neutral", "happy", "sad", "angry")  # their names are the labels
-STATEMENTS = {
-    "01": ("kids", "Kids are talking by the door"),
-    "02": ("dogs", "Dogs are sitting by the door"),
-}
+STATEMENTS = {"01": ("kids", "Kids are talking by the door"), "02": ("dogs", "Dogs are sitting by the door")}
 # modality-channel-emotion-intensity-statement-repetition-actor
 RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(0[1-8])-\d\d-(0[12])-\d\d-(0[1-9]|1\d|2[0-4])")
 
 # EmoDB
 EMODB_MEN = ("03", "10", "11", "12", "15")
-EMODB_WOMEN = ("08", "09", "13", "14", "16")
 # The release has no sessions. One man and one woman make one, each in the order of their numbers,
-# so that "1" is 03 and 08, "5" is 15 and 16, as in IEMOCAP with its five pairs.
+# as in IEMOCAP with its five pairs.
 EMODB_SESSIONS = {
-    speaker: str(number)
-    for number, pair in enumerate(zip(EMODB_MEN, EMODB_WOMEN, strict=True), start=1)
-    for speaker in pair
-}
+    "03": "1", "08": "1", "10": "2", "09": "2", "11": "3", "13": "3", "12": "4", "14": "4", "15": "5", "16": "5",
+}  # fmt: skip
 EMODB_EMOTIONS = {  # letter of the German word -> name, label
     "W": ("anger", "angry"), "T": ("sadness", "sad"), "F": ("happiness", "happy"), "N": ("neutral", "neutral"),
     "L": ("boredom", None), "E": ("disgust", None), "A": ("fear", None),
@@ -140,10 +134,8 @@ def _manifest_of(corpus, root, rows, speakers, skip_broken):
     """The manifest of ``rows`` ({path: row without what its header says}), once speakers and files are in order."""
     speakers_there = {row["speaker"] for row in rows.values()}
     if len(speakers_there) < 2:  # nobody could be held out for testing
-        raise CorpusError(
-            f"corpus root {root}: {len(speakers_there)} of {len(speakers)} {corpus} speakers found, "
-            "expected at least 2; check that the archive was unpacked fully"
-        )
+        few = f"{len(speakers_there)} of {len(speakers)} {corpus} speakers found"
+        raise CorpusError(f"corpus root {root}: {few}, expected at least 2; unpack all of it")
     if missing := [speaker for speaker in speakers if speaker not in speakers_there]:
         print(f"note: {corpus} speakers without files: {', '.join(missing)}")
     headers, broken = read_headers(rows)

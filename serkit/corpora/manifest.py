@@ -102,7 +102,5 @@ def save_manifest(manifest, path):
         with replacing(path) as partial:
             manifest.to_parquet(partial, index=False)
     except OSError as error:
-        raise CorpusError(
-            f"{path}: can't be written ({error.strerror or error}); make room or mend it"
-        ) from error
+        raise CorpusError(f"{path}: can't be written ({error.strerror or error}); make room") from error
     return path

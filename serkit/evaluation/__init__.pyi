@@ -29,6 +29,7 @@ from .intervals import (
     expected_calibration_error,
     percent,
     reliability_table,
+    score_interval,
     subset_accuracy,
     summary_table,
 )

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 
 from serkit import runs
-from serkit.constants import GUIDED, HOP_LENGTH, LABELS, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
+from serkit.constants import GUIDED, HOP_LENGTH, LABELS, SEED, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
 from serkit.errors import SerkitError
-from serkit.evaluation.intervals import MIN_CLUSTERS, SEED, Estimate, percent
+from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent
 from serkit.evaluation.predictions import scored_rows
 from serkit.features.store import FeatureStore, store_key
 from serkit.files import replacing
@@ -57,7 +57,7 @@ def look_into(run, variant, folds=None):
         tables = attention_tables(run, variant, folds)
     except SerkitError as error:
         return f"{variant}: the co-attention can't be looked into: {error}", []
-    return f"{variant}: {attention_text(*tables[:2])}", tables
+    return f"{variant}: {weights_text(tables[0])} {worth_text(tables[1])}", tables
 
 
 def measure_fold(folder):
@@ -101,8 +101,8 @@ def open_store(experiment, recipe):
     RunError, StoreError
         If manifest or feature store of the corpus are not on this machine.
     """
-    run = runs.Run("", experiment, root=None, device="")  # knows where features of its corpus lie
-    return FeatureStore(run.processed / store_key(runs.open_manifest(run), recipe), recipe)
+    key = store_key(runs.open_manifest(experiment.corpus), recipe)
+    return FeatureStore(runs.processed_folder(experiment.corpus) / key, recipe)
 
 
 @torch.inference_mode()
@@ -347,21 +347,6 @@ def worth_table(swapped, folds=None):
         changed = 100 * (rows["prediction"] != own["prediction"]).mean()
         records.append({"weights": name, "UA": percent(rows), "difference": difference, "changed": changed})
     return pd.DataFrame(records)
-
-
-def attention_text(table, worth):
-    """One paragraph: what the two tables say, and what does not follow from them.
-
-    Parameters
-    ----------
-    table, worth : pd.DataFrame
-        From :func:`attention_table` and :func:`worth_table`.
-
-    Returns
-    -------
-    str
-    """
-    return f"{weights_text(table)} {worth_text(worth)}"
 
 
 def weights_text(table):

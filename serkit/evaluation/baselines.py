@@ -87,8 +87,7 @@ def _read(folder, name):
 
 def _make(name, folders):
     """Write a baseline into folders of one variant."""
-    run = runs.Run("", runs.read_experiment(folders[0]), root=None, device="")
-    manifest, values = runs.open_manifest(run), {}
+    manifest, values = runs.open_manifest(runs.read_experiment(folders[0]).corpus), {}
     label_of = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index)
     for folder in folders:
         experiment = runs.read_experiment(folder)
@@ -120,9 +119,8 @@ def source_model(opened):
     if opened.model.config.encoder_training == "frozen":
         return opened.model
     set_seed(opened.experiment["seed"])
-    return create_model(
-        replace(opened.model.config, encoder_training="frozen", cnn_weights=RANDOM, sources={})
-    )
+    config = replace(opened.model.config, encoder_training="frozen", cnn_weights=RANDOM, sources={})
+    return create_model(config)
 
 
 @torch.inference_mode()

@@ -12,8 +12,8 @@ import pandas as pd
 from serkit import runs
 from serkit.constants import IEMOCAP_UTTERANCES, PAPER_RESULTS, PUBLISHED_SEEDS
 from serkit.errors import ParameterError
-from serkit.evaluation.intervals import Estimate, bootstrap_interval
-from serkit.evaluation.predictions import check_predictions
+from serkit.evaluation.intervals import Estimate, percent
+from serkit.evaluation.predictions import check_predictions, scored_rows
 from serkit.experiment import Experiment
 
 MARGIN = 5.0  # percentage points
@@ -110,9 +110,8 @@ def paper_comparison(*names):
                 experiment = Experiment(profile="paper", recipe=recipe, selection=selection, by=by)
                 column = "verdict" if protocol == "published" else f"verdict, {protocol} protocol"
                 cells[f"{protocol} protocol"], verdicts[column] = _judge(variants, experiment, score, paper)
-            records.append(
-                {"claim": f"leave one {by} out, {score.upper()}", "paper": paper} | cells | verdicts
-            )
+            claim = {"claim": f"leave one {by} out, {score.upper()}", "paper": paper}
+            records.append(claim | cells | verdicts)
     return pd.DataFrame(records)
 
 
@@ -134,19 +133,15 @@ def _collect(names):
     for name in names:
         for variant, rows in runs.load_predictions(name).groupby("variant"):
             if variant in variants:
-                raise ParameterError(
-                    f"variant {variant} stands in run {name!r} and in another of {list(names)}, expected one; give "
-                    "runs of different protocols"
-                )
+                raise ParameterError(f"variant {variant} stands in two runs of {list(names)}, expected one")
             check_predictions(rows, sorted(rows.loc[rows["split"] == "test", "fold"].astype(str).unique()))
             variants[variant] = rows, runs.shared_parameters(name, variant)
     corpora = {parameters["corpus"] for _, parameters in variants.values()}
     labels = {", ".join(sorted(set(rows["truth"]))) for rows, _ in variants.values()}
     for what, given in (("corpora", corpora), ("labels", labels)):
         if len(given) > 1:
-            raise ParameterError(
-                f"runs {list(names)} are on different {what}: {' and '.join(sorted(given))}, expected the same in all"
-            )
+            both = " and ".join(sorted(given))
+            raise ParameterError(f"runs {list(names)} are on different {what}: {both}, expected the same")
     return variants
 
 
@@ -165,8 +160,7 @@ def _judge(variants, experiment, score, paper):
     for name, published in asdict(experiment).items():
         if name not in HARMLESS and parameters.get(name, published) != published:
             return empty, f"can't tell: {name}={parameters[name]}, published {published}"
-    interval = bootstrap_interval(rows, score, average="fold_mean")
-    cell = Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
+    cell = percent(scored_rows(rows), score=score)
     n_utterances = test["utterance_id"].nunique()
     if n_utterances != IEMOCAP_UTTERANCES:
         return cell, f"can't tell: {n_utterances:,} of {IEMOCAP_UTTERANCES:,} utterances"

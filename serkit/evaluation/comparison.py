@@ -1,7 +1,7 @@
 """Variants set side by side: paired tests, what a setting is worth, and rules of choosing the epoch.
 
-All is compared on the same folds, seeds and test utterances. Speakers are exchanged and drawn, for the reason
-given in :mod:`serkit.evaluation.intervals`. Training with ``keep_epochs`` writes ``epochs.parquet``, the rows of
+All is compared on the same folds, seeds and test utterances. Tests exchange whole speakers, for the reason given in
+:mod:`serkit.evaluation.intervals`. Training with ``keep_epochs`` writes ``epochs.parquet``, the rows of
 ``predictions.parquet`` once for each epoch: rules of choosing the epoch are compared on the same trainings, so they
 differ in the epoch they choose and in nothing else.
 """
@@ -16,17 +16,9 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from serkit import runs
-from serkit.constants import FUSIONS, VIEW_SETS
+from serkit.constants import FUSIONS, SEED, VIEW_SETS
 from serkit.errors import ParameterError, RunError, SerkitError, check_choice, check_range
-from serkit.evaluation.intervals import (
-    RESAMPLES,
-    SEED,
-    Tally,
-    bootstrap_interval,
-    clustered_interval,
-    score_of,
-    tally,
-)
+from serkit.evaluation.intervals import Tally, clustered_interval, percent, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows, with_selection
 from serkit.folds import SELECTIONS
 from serkit.metrics import UNIT, score_table
@@ -41,6 +33,7 @@ AXES = {
     "selection": (SELECTIONS, "clean"),
 }
 SPLIT_OF = {"published": "test", "clean": "validation"}  # whose scores a rule looks at
+EXCHANGES = 10_000  # at most, of a permutation test: all of up to 13 speakers
 RULE_PAIRS = tuple(combinations(SELECTIONS, 2))
 
 
@@ -53,10 +46,8 @@ class Comparison:
     score: str
     average: str
     difference: float  # score of A minus score of B, a fraction
-    low: float  # of the difference, speakers (and seeds) drawn
+    low: float  # of the difference, over speakers (and seeds)
     high: float
-    naive_low: float  # of the difference, utterances drawn as if independent
-    naive_high: float
     p_permutation: float  # A and B exchanged speaker by speaker, two-sided
     p_mcnemar: float  # utterances taken as independent, two-sided
     only_a: int  # rows that only A has right
@@ -67,8 +58,8 @@ class Comparison:
 
 
 def compare_variants(
-    predictions_a, predictions_b, score="ua", *, average="pooled", resample_seeds=True, level=0.95,
-    n_resamples=RESAMPLES, seed=SEED, folds=None,
+    predictions_a, predictions_b, score="ua", *, average="pooled", over_seeds=True, level=0.95,
+    n_resamples=EXCHANGES, seed=SEED, folds=None,
 ):  # fmt: skip
     """Compare two variants that were tested on the same utterances, folds and seeds.
 
@@ -84,8 +75,12 @@ def compare_variants(
     ----------
     predictions_a, predictions_b : pd.DataFrame
         Prediction tables of one variant each.
-    score, average, resample_seeds, level, n_resamples, seed, folds
-        As in :func:`bootstrap_interval`; speakers are drawn.
+    score, average, over_seeds, level, folds
+        As in :func:`serkit.evaluation.score_interval`; over speakers.
+    n_resamples : int, 200 to 1,000,000
+        Exchanges of the permutation test.
+    seed : int
+        Of random exchanges.
 
     Returns
     -------
@@ -104,20 +99,19 @@ def compare_variants(
     ----------
     .. [1] Vovk, Wang: Combining p-values via averaging, Biometrika 107, 2020.
     """
+    check_range("n_resamples", n_resamples, 200, 1_000_000, whole=True)
+    check_range("seed", seed, 0, 2**32 - 1, whole=True)
     pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
     check_same_utterances(*pair)
     variant_a, variant_b = (rows["variant"].iloc[0] for rows in pair)
-    interval, naive = (
-        clustered_interval(pair, score, average, cluster, resample_seeds, level, n_resamples, seed)
-        for cluster in ("speaker", None)
-    )
+    interval = clustered_interval(pair, score, average, "speaker", over_seeds, level)
     right = [(rows["truth"] == rows["prediction"]).to_numpy() for rows in pair]
     only_a, only_b = int(np.sum(right[0] > right[1])), int(np.sum(right[1] > right[0]))
     by_speaker = [score_table(rows, by="speaker").set_index("speaker")[score] for rows in pair]
     differences = by_speaker[0] - by_speaker[1]
     return Comparison(
         variant_a, variant_b, score, average,
-        interval.estimate, interval.low, interval.high, naive.low, naive.high,
+        interval.estimate, interval.low, interval.high,
         p_permutation=_p_permutation(pair, score, average, n_resamples, seed),
         p_mcnemar=_p_mcnemar(*right, pair[0]["seed"].to_numpy()),
         only_a=only_a, only_b=only_b, odds_ratio=_ratio(only_a, only_b),
@@ -143,9 +137,9 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
     Returns
     -------
     pd.DataFrame
-        One row per pair: ``variant_a, variant_b, score, average, difference, low, high, naive_low,
-        naive_high, p_permutation, p_permutation_holm, significant`` (corrected permutation test),
-        ``p_mcnemar, p_mcnemar_holm, only_a, only_b, odds_ratio, effect_size, n_speakers``.
+        One row per pair: ``variant_a, variant_b, score, average, difference, low, high, p_permutation,
+        p_permutation_holm, significant`` (corrected permutation test), ``p_mcnemar, p_mcnemar_holm, only_a,
+        only_b, odds_ratio, effect_size, n_speakers``.
 
     Raises
     ------
@@ -275,12 +269,8 @@ def families(run, setting):
         value = str(parameters.pop(setting))
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = AXES[setting][0]
-
-    def rank(value):  # values without an order of their own come last
-        return (order.index(value) if value in order else len(order)), value
-
     return [
-        {value: group[value] for value in sorted(group, key=rank)}
+        {value: group[value] for value in [*filter(group.get, order), *sorted(group.keys() - set(order))]}
         for group in groups.values()
         if len(group) > 1
     ]
@@ -326,7 +316,7 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
     Raises
     ------
     RunError, FoldError, ParameterError
-        As :func:`serkit.evaluation.intervals.bootstrap_interval` and :func:`serkit.evaluation.comparison.compare_many`.
+        As :func:`serkit.evaluation.score_interval` and :func:`serkit.evaluation.comparison.compare_many`.
     """
     rows = at_shared_seeds(predictions[predictions["variant"].isin(family.values())])
     records = []
@@ -346,8 +336,7 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
 
 def _percent(rows, score, folds):
     """Fold mean of one variant's score and its interval, in percent."""
-    interval = bootstrap_interval(rows, score, average="fold_mean", folds=folds)
-    return {score: 100 * interval.estimate, "low": 100 * interval.low, "high": 100 * interval.high}
+    return dict(zip((score, "low", "high"), percent(scored_rows(rows, folds), score=score), strict=True))
 
 
 def _differences(rows, pairs, score, folds):
@@ -414,10 +403,8 @@ def load_epochs(run, variant=""):
     tables = []
     for folder in runs.finished_folders(run, variant):
         if not (folder / runs.EPOCHS).is_file():
-            raise RunError(
-                f"{runs.show_path(folder)} kept no predictions of its epochs; train with keep_epochs=True "
-                "(--keep-epochs) under a new run name"
-            )
+            cure = "train with keep_epochs=True (--keep-epochs) under a new run name"
+            raise RunError(f"{runs.show_path(folder)} kept no predictions of its epochs; {cure}")
         tables.append(runs.read_table(folder / runs.EPOCHS, runs.FOLD_CURE))
     return pd.concat(tables, ignore_index=True)
 
@@ -475,9 +462,8 @@ def read_differences(table, setting="rule", alpha=0.05):
         shown = "higher" if low > 0 else "lower" if high < 0 else ""
         verdict = shown if shown and row["p_holm"] <= alpha else "no difference is shown"
         points = f"{row['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]".replace("-", "−")
-        lines.append(
-            f"{row[setting]} against {row['against']}: {points}, p = {row['p_holm']:.3f} (Holm): {verdict}"
-        )
+        pair = f"{row[setting]} against {row['against']}"
+        lines.append(f"{pair}: {points}, p = {row['p_holm']:.3f} (Holm): {verdict}")
     return "\n".join(lines)
 
 
@@ -531,10 +517,8 @@ def choose_epochs(scores, rule):
         return scores.groupby(UNIT)["epoch"].max()
     seen = scores[scores["split"] == SPLIT_OF[rule]]
     if len(seen.groupby(UNIT)) != len(scores.groupby(UNIT)):
-        raise ParameterError(
-            f"rule={rule!r} needs predictions of the {SPLIT_OF[rule]} speakers in every fold; train with "
-            "selection='clean'"
-        )
+        cure = "train with selection='clean'"
+        raise ParameterError(f"rule={rule!r} needs predictions of the {SPLIT_OF[rule]} speakers; {cure}")
     total = (seen["wa"] + seen["ua"]).round(9)
     ranked = seen.assign(total=total).sort_values(["total", "epoch"], ascending=[False, True], kind="stable")
     return ranked.groupby(UNIT)["epoch"].first()

@@ -1,18 +1,17 @@
 """Scores with their intervals; the speaker is the unit of chance.
 
 Utterances of one speaker are recognised well or badly together, so the number of speakers, not of
-utterances, says how much is known. Whole speakers are therefore drawn here, and exchanged in
-:mod:`serkit.evaluation.comparison`; what comes out if utterances are taken as independent stands beside it, as
-a warning.
+utterances, says how much is known. An interval therefore asks how the score moves when one speaker is left
+out (the jackknife), and :mod:`serkit.evaluation.comparison` exchanges whole speakers.
 
 Intervals and tests take the trained models as they are. Folds share most of their training
-data, which no resampling of predictions can see; with several seeds, at least the chance in
-training is drawn as well. None of this mends a leak: scores of the published selection, whose
+data, which nothing computed from predictions can see; with several seeds, at least the chance in
+training counts as well. None of this mends a leak: scores of the published selection, whose
 checkpoint is chosen on the test speakers, are too high, and so are both ends of their intervals.
 
 WA, UA and macro-F1 are means of ratios of counts. So a prediction table is counted once, by speaker,
-and a resample, a speaker left out or two variants exchanged for a speaker is nothing but another
-vector of weights on those counts: ten thousand resamples are one matrix product.
+and a speaker left out or two variants exchanged for a speaker is nothing but another vector of weights on
+those counts.
 """
 
 from dataclasses import dataclass
@@ -28,11 +27,8 @@ from serkit.evaluation.predictions import PROBABILITIES, check_predictions, scor
 from serkit.metrics import SCORES, UNIT, score_table
 
 AVERAGES = ("pooled", "fold_mean")
-CLUSTERS = ("speaker", "session", None)
+CLUSTERS = ("speaker", "session")
 MIN_CLUSTERS = 5  # below, no method comes near its level
-RESAMPLES = 10_000
-SEED = 20220522  # any number: with it every interval is the same in each call
-BLOCK = 250  # resamples at a time; with 24 speakers, 2 seeds and 6 folds some 30 MB
 
 
 class Estimate(NamedTuple):
@@ -53,11 +49,11 @@ class Interval:
     estimate: float  # fraction
     low: float
     high: float
-    standard_error: float  # jackknife; of the resamples for utterances
+    standard_error: float  # jackknife
     level: float  # 0.95: of 100 such intervals, 95 should hold the true value
-    cluster: str  # what was drawn: speaker, session or utterance
+    cluster: str  # the unit of chance: speaker or session
     n_clusters: int
-    n_seeds: int  # seeds that were drawn too; 1: seeds taken as they are
+    n_seeds: int  # seeds that are a matter of chance too; 1: seeds taken as they are
 
 
 def summary_table(predictions, folds=None):
@@ -99,36 +95,30 @@ def summary_table(predictions, folds=None):
     return pd.DataFrame(records)
 
 
-def bootstrap_interval(
-    predictions, score="ua", *, average="pooled", cluster="speaker", resample_seeds=True, level=0.95,
-    n_resamples=RESAMPLES, seed=SEED, folds=None,
-):  # fmt: skip
-    """Interval of a score, by drawing speakers with replacement.
+def score_interval(
+    predictions, score="ua", *, average="pooled", cluster="speaker", over_seeds=True, level=0.95, folds=None
+):
+    """Interval of a score: Wilson's form [1]_ with the jackknife's error over speakers, see :func:`interval_limits`.
 
-    With ten speakers the percentiles of the resamples are too narrow: a bootstrap of n clusters
-    misses a share of about 1/n of their variance and knows nothing of Student's t. Each resample
-    is therefore divided by its own jackknife error (bootstrap-t [1]_), which stays within 2
-    points of 95 % in every setting tried. The price: one odd speaker can stretch the interval far
-    to that speaker's side. Simulated coverage of 95 % intervals in percent (1,000 tables each,
-    binomial standard error 0.7; ``tests/benchmarks/interval_coverage.py`` computes it):
+    Simulated coverage of 95 % intervals in percent (1,000 tables each, binomial standard error 0.7;
+    ``tests/benchmarks/interval_coverage.py`` computes it). The naive interval takes utterances as independent, which
+    is right only if speakers do not differ.
 
-    =================================  ===========  ==========  =====
-    score and setting                  bootstrap-t  percentile  naive
-    =================================  ===========  ==========  =====
-    UA, 10 speakers (IEMOCAP)          94.6         89.2        43.8
-    WA, the same                       95.2         89.6        41.5
-    macro-F1, the same                 93.3         88.2        41.0
-    UA, mean over 10 speakers          94.8         90.9
-    UA, mean over 5 sessions           95.3         91.3
-    UA, speakers hardly differ         94.6         89.7        90.8
-    UA near 93, speakers differ        94.0         87.5        32.0
-    WA, the fluent talk more           94.3         86.4        23.7
-    UA, 24 actors (RAVDESS)            94.9         92.3        88.1
-    UA, 5 speakers only                94.1         84.0        44.6
-    UA, difference of variants         94.2         88.9
-    =================================  ===========  ==========  =====
-
-    The naive interval takes utterances as independent. It is right only if speakers do not differ.
+    =================================  ========  =====
+    score and setting                  speakers  naive
+    =================================  ========  =====
+    UA, 10 speakers (IEMOCAP)          94.6      42.7
+    WA, the same                       94.9      41.2
+    macro-F1, the same                 94.5
+    UA, mean over 10 speakers          94.6
+    UA, mean over 5 sessions           94.7
+    UA, speakers hardly differ         96.1      91.8
+    UA near 93, speakers differ        93.6      35.4
+    WA, the fluent talk more           93.5      22.1
+    UA, 24 actors (RAVDESS)            94.0      86.4
+    UA, 5 speakers only                94.8      44.5
+    UA, difference of variants         96.0
+    =================================  ========  =====
 
     Parameters
     ----------
@@ -137,25 +127,20 @@ def bootstrap_interval(
     score : {"ua", "wa", "macro_f1"}
     average : {"pooled", "fold_mean"}
         Over all rows at once, or the mean over folds (and seeds) that the paper reports.
-    cluster : {"speaker", "session", None}
-        What is drawn. None draws utterances one by one: the naive interval, for comparison only.
-    resample_seeds : bool
-        Whether seeds are drawn too, independently of speakers, if there are several: the interval
-        is then of what training with any seed gives. Simulated with two seeds it covers 95.6 %
-        where seeds matter a third as much as speakers and 89.8 % where as much (seeds as they are:
-        91.2 and 67.0); with five 95.5 and 94.7. False: of these very seeds. A drawn speaker or
-        utterance always brings the rows of all its seeds.
+    cluster : {"speaker", "session"}
+        The unit of chance.
+    over_seeds : bool
+        Whether seeds are a matter of chance too, independently of speakers, if there are several: the interval
+        is then of what training with any seed gives. Simulated with two seeds it covers 95.4 % where seeds
+        matter a third as much as speakers and 87.1 % where as much (seeds as they are: 90.8 and 64.5); with five
+        96.0 and 95.2. False: of these very seeds.
     level : float, 0.5 to 0.999
-    n_resamples : int, 200 to 1,000,000
-    seed : int
-        Of the draws.
     folds : sequence of str or of Fold, optional
         See :func:`serkit.evaluation.predictions.check_predictions`.
 
     Returns
     -------
     Interval
-        Ends are cut to [0, 1].
 
     Raises
     ------
@@ -166,51 +151,38 @@ def bootstrap_interval(
 
     References
     ----------
-    .. [1] Efron, Tibshirani: An Introduction to the Bootstrap, 1993, section 12.5.
+    .. [1] Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
     """
-    check_choice("cluster", cluster, CLUSTERS)
-    rows = scored_rows(predictions, folds)
-    return clustered_interval([rows], score, average, cluster, resample_seeds, level, n_resamples, seed)
+    return clustered_interval([scored_rows(predictions, folds)], score, average, cluster, over_seeds, level)
 
 
-def clustered_interval(tables, score, average, cluster, resample_seeds, level, n_resamples, seed):
+bootstrap_interval = score_interval  # as serkit.reproduction.report calls it
+
+
+def clustered_interval(tables, score, average, cluster="speaker", over_seeds=True, level=0.95):
     """Interval of the score of one table, or of the difference of two with the same rows.
 
     Parameters
     ----------
     tables : list of pd.DataFrame
         One or two, as :func:`serkit.evaluation.predictions.scored_rows` gives them.
-    score, average, cluster, resample_seeds, level, n_resamples, seed
-        As in :func:`bootstrap_interval`.
+    score, average, cluster, over_seeds, level
+        As in :func:`score_interval`.
     """
     check_choice("score", score, SCORES)
     check_choice("average", average, AVERAGES)
+    check_choice("cluster", cluster, CLUSTERS)
     check_range("level", level, 0.5, 0.999)
-    check_range("n_resamples", n_resamples, 200, 1_000_000, whole=True)
-    check_range("seed", seed, 0, 2**32 - 1, whole=True)
     rows = tables[0]
-    clusters = rows[cluster or "utterance_id"]
-    n_clusters, n_seeds = clusters.nunique(), rows["seed"].nunique() if cluster and resample_seeds else 1
-    if cluster and n_clusters < MIN_CLUSTERS:
+    n_clusters, n_seeds = rows[cluster].nunique(), rows["seed"].nunique() if over_seeds else 1
+    if n_clusters < MIN_CLUSTERS:
         raise ParameterError(
             f"{rows['variant'].iloc[0]}: {n_clusters} {cluster}s are too few for an interval, expected at "
-            f"least {MIN_CLUSTERS}; finish more folds, or draw speakers instead of sessions"
+            f"least {MIN_CLUSTERS}; finish more folds, or take speakers instead of sessions"
         )
-    counts = [tally(table, score, average, clusters, n_seeds > 1) for table in tables]
-    options = {"level": level, "n_resamples": n_resamples, "rng": np.random.default_rng(seed)}
-    if cluster:
-        limits = cluster_limits(lambda weights: _score(weights, counts), n_clusters, n_seeds, **options)
-    else:
-        limits = row_limits(counts, **options)
-    estimate, low, high, error = limits
-    low, high = np.clip([low, high], 0.0 if len(tables) == 1 else -1.0, 1.0).tolist()
-    return Interval(estimate, low, high, error, level, cluster or "utterance", n_clusters, n_seeds)
-
-
-def _score(weights, counts):
-    """The score, or that of the first table minus that of the second."""
-    first, *second = (score_of(weights, tallied) for tallied in counts)
-    return first - second[0] if second else first
+    counts = [tally(table, score, average, table[cluster], n_seeds > 1) for table in tables]
+    limits = interval_limits(counts, n_clusters, n_seeds, rows["utterance_id"].nunique(), level)
+    return Interval(*limits, level, cluster, n_clusters, n_seeds)
 
 
 def percent(*tables, score="ua"):
@@ -227,18 +199,17 @@ def percent(*tables, score="ua"):
     Estimate
         Without interval for fewer than 5 speakers.
     """
-    cluster = "speaker" if tables[0]["speaker"].nunique() >= MIN_CLUSTERS else None
-    interval = clustered_interval(tables, score, "fold_mean", cluster, True, 0.95, RESAMPLES, SEED)
-    ends = (interval.low, interval.high) if cluster else ()
-    return Estimate(*(100 * value for value in (interval.estimate, *ends)))
+    if tables[0]["speaker"].nunique() < MIN_CLUSTERS:
+        first, *second = (score_table(rows, UNIT)[score].mean() for rows in tables)
+        return Estimate(100 * (first - sum(second)))
+    interval = clustered_interval(tables, score, "fold_mean")
+    return Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
 
 
 def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     """Share of right utterances in each subset, between which values it lies, and on how much it rests.
 
-    Intervals of shares must work near 0 and 100 %, where that of :func:`bootstrap_interval` may reach from one end
-    to the other because of a single speaker. These are Wilson's [1]_ with the error over speakers, see
-    :func:`share_limits`. Simulated coverage of 95 % intervals in percent, lowest and highest for shares of 50, 70,
+    The intervals are those of :func:`score_interval` for WA. Simulated coverage of 95 % intervals in percent, lowest and highest for shares of 50, 70,
     80, 90, 95 and 98 % (4,000 tables each, binomial standard error 0.3; ``tests/benchmarks/interval_coverage.py
     --shares`` computes it); speakers' log-odds have the standard deviation on top:
 
@@ -277,10 +248,6 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
         If a tested utterance is in no subset.
     RunError, FoldError
         As :func:`serkit.evaluation.predictions.check_predictions`.
-
-    References
-    ----------
-    .. [1] Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
     """
     check_range("level", level, 0.5, 0.999)
     rows = scored_rows(predictions, folds)
@@ -296,14 +263,12 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     records = []
     for name in names:
         part = rows[member == name]
-        n_speakers = part["speaker"].nunique()
-        n_utterances, n_seeds = part["utterance_id"].nunique(), part["seed"].nunique()
-        low = high = float("nan")
+        n_speakers, low, high = part["speaker"].nunique(), float("nan"), float("nan")
         if n_speakers >= MIN_CLUSTERS:
-            counts = tally(part, "wa", "pooled", part["speaker"], n_seeds > 1)
-            low, high = share_limits(counts, n_speakers, n_seeds, n_utterances, level=level)
+            interval = clustered_interval([part], "wa", "pooled", level=level)
+            low, high = interval.low, interval.high
         records.append({
-            "subset": name, "n_utterances": n_utterances, "n_speakers": n_speakers,
+            "subset": name, "n_utterances": part["utterance_id"].nunique(), "n_speakers": n_speakers,
             "accuracy": (part["truth"] == part["prediction"]).mean(), "low": low, "high": high,
         })  # fmt: skip
     return pd.DataFrame(records)
@@ -361,12 +326,10 @@ def reliability_table(predictions, n_bins=10, folds=None):
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
     right = (rows["truth"] == rows["prediction"]).to_numpy(float)
     n = np.bincount(bins, minlength=n_bins)
-    with np.errstate(invalid="ignore"):
-        confidence, accuracy = (
-            np.bincount(bins, weights=values, minlength=n_bins) / n for values in (confidence, right)
-        )
-    edges = {"low": edges[:-1], "high": edges[1:]}
-    return pd.DataFrame(edges | {"n": n, "confidence": confidence, "accuracy": accuracy})
+    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n})
+    for name, values in (("confidence", confidence), ("accuracy", right)):
+        table[name] = np.bincount(bins, weights=values, minlength=n_bins) / table["n"]
+    return table
 
 
 def expected_calibration_error(predictions, n_bins=10, folds=None):
@@ -419,7 +382,7 @@ def tally(rows, score, average, clusters, by_seed=False):
     score : {"wa", "ua", "macro_f1"}
     average : {"pooled", "fold_mean"}
     clusters : sequence, length len(rows)
-        What each row is resampled with, such as its speaker.
+        What each row counts with, such as its speaker.
     by_seed : bool
         Whether each seed of a cluster gets a cell of its own; cells are ordered by cluster, then
         seed, and every cluster must have every seed.
@@ -461,7 +424,7 @@ def _ratios_of_rows(rows, score):
 def score_of(weights, counts):
     """The score after giving every cell a weight.
 
-    A fold counts as much as its cells weigh: a speaker drawn twice who is a fold is two folds. A
+    A fold counts as much as its cells weigh: without the only speaker of a fold, the fold does not count. A
     class or fold that is left without utterances does not count, as in :mod:`serkit.metrics`.
 
     Parameters
@@ -481,158 +444,62 @@ def score_of(weights, counts):
     ratio = np.divide(numerator, denominator, out=np.zeros(shape), where=occurs)
     scores = ratio.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
     share = (weights @ counts.share) * occurs.any(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a cell that is not drawn can't be left out
-        return (share * scores).sum(axis=-1) / share.sum(axis=-1)
+    return (share * scores).sum(axis=-1) / share.sum(axis=-1)
 
 
-def standard_error(statistic, clusters, seeds):
-    """Jackknife over the drawn clusters and, where there are several, over the drawn seeds.
+def interval_limits(counts, n_clusters, n_seeds, n_utterances, level=0.95):
+    """A score, or the difference of two, with its interval and standard error.
 
-    Parameters
-    ----------
-    statistic : callable
-        Takes weights of shape (..., cells).
-    clusters, seeds : np.ndarray, shapes (n, n_clusters) and (n, n_seeds)
-        How often each is drawn; a cell weighs their product.
+    The error is the jackknife's over clusters and, where there are several, seeds. The variances of the two are
+    added, which counts what is peculiar to a pair of speaker and seed twice: on the safe side. The quantile is that
+    of Student's t with one degree of freedom less than clusters.
 
-    Returns
-    -------
-    np.ndarray, shape (n,)
-        The variances of the two are added, which counts what is peculiar to a pair of speaker and
-        seed twice: on the safe side.
-    """
-    variance = _left_out(lambda left: statistic(_product(left, seeds[:, None])), clusters)
-    if seeds.shape[1] > 1:
-        variance = variance + _left_out(lambda left: statistic(_product(clusters[:, None], left)), seeds)
-    return np.sqrt(variance)
-
-
-def _left_out(value, weights):
-    """Jackknife variance of resamples: each draw left out in turn."""
-    n = weights.shape[1]
-    values = np.where(weights > 0, value(weights[:, None, :] - np.eye(n)), 0.0)
-    mean = (weights * values).sum(axis=1, keepdims=True) / n
-    return (n - 1) / n * (weights * (values - mean) ** 2).sum(axis=1)
-
-
-def _product(clusters, seeds):
-    cells = clusters[..., :, None] * seeds[..., None, :]
-    return cells.reshape(*cells.shape[:-2], -1)
-
-
-def cluster_limits(statistic, n_clusters, n_seeds, *, level, n_resamples, rng):
-    """Estimate and bootstrap-t interval of a statistic of weights, clusters (and seeds) drawn with replacement.
+    The interval of a difference is the estimate plus and minus t errors, cut to [-1, 1]. That of a score has
+    Wilson's form: it holds every value p from which the measured one is at most t errors away, at the error that p
+    would have, which goes down to 0 and 1 as p (1 - p) does. So it stays inside [0, 1] and is not empty where all
+    are right. It is never narrower than for a share of as many independent utterances.
 
     Parameters
     ----------
-    statistic : callable
-        Takes weights of shape (..., n_clusters * n_seeds).
-    n_clusters, n_seeds : int
-        With ``n_seeds=1`` seeds are not resampled.
-    level : float
-    n_resamples : int
-    rng : np.random.Generator
-
-    Returns
-    -------
-    tuple of float
-        Estimate, low, high, standard error (jackknife).
-    """
-    once = np.ones((1, n_clusters)), np.ones((1, n_seeds))
-    estimate = float(statistic(_product(*once))[0])
-    error = float(standard_error(statistic, *once)[0])
-    if error < 1e-12:  # all clusters alike: nothing to resample
-        return estimate, estimate, estimate, 0.0
-    values, errors = np.empty(n_resamples), np.empty(n_resamples)
-    for block in _blocks(n_resamples):
-        drawn = [
-            rng.multinomial(n, np.full(n, 1 / n), size=block.stop - block.start).astype(float)
-            for n in (n_clusters, n_seeds)
-        ]
-        values[block] = statistic(_product(*drawn))
-        errors[block] = standard_error(statistic, *drawn)
-    # one cluster drawn every time has no error: as far out as can be, on the side it fell
-    distance = values - estimate
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t = np.where(errors > 1e-12, distance / errors, np.sign(distance) * np.finfo(float).max)
-    low, high = estimate - error * np.quantile(t, _tails(level), method="inverted_cdf")[::-1]
-    return estimate, float(low), float(high), error
-
-
-def share_limits(counts, n_clusters, n_seeds, n_utterances, *, level=0.95):
-    """Wilson's interval of a share, for utterances that come in clusters.
-
-    It holds every share p from which the measured one is at most t errors away, at the error that p would have: that
-    goes down to 0 and 1 as p (1 - p) does. So the interval stays inside [0, 1] and is not empty where all are right.
-    The error is the jackknife's over clusters (and seeds), t Student's with one degree of freedom less than
-    clusters. It is never narrower than if utterances were independent.
-
-    Parameters
-    ----------
-    counts : Tally
-        One ratio, pooled.
+    counts : list of Tally
+        One, or two for a difference, whose cells are ordered by cluster, then seed.
     n_clusters, n_seeds, n_utterances : int
+        With ``n_seeds=1`` there is a cell for each cluster.
     level : float
 
     Returns
     -------
     tuple of float
-        Low, high.
+        Estimate, low, high, standard error.
 
     Examples
     --------
     Five speakers with eight of eight right: nothing differs, so it is Wilson's interval of 40 right of 40.
 
     >>> counts = Tally(np.full((5, 1, 1), 8.0), np.full((5, 1, 1), 8.0), np.full((5, 1), 0.2))
-    >>> low, high = share_limits(counts, 5, 1, 40)
-    >>> round(low, 3), high
-    (0.912, 1.0)
+    >>> [round(value, 3) for value in interval_limits([counts], 5, 1, 40)]
+    [1.0, 0.912, 1.0, 0.0]
     """
-    once = np.ones((1, n_clusters)), np.ones((1, n_seeds))
-    share = float(score_of(_product(*once), counts)[0])
-    error = float(standard_error(lambda weights: score_of(weights, counts), *once)[0])
-    upper = (1 + level) / 2
-    scale, variance = stats.norm.ppf(upper) ** 2 / n_utterances, share * (1 - share)
-    if variance > 1e-12:
-        scale = max(scale, (stats.t.ppf(upper, n_clusters - 1) * error) ** 2 / variance)
-    middle = (share + scale / 2) / (1 + scale)
-    reach = np.sqrt(scale * variance + scale**2 / 4) / (1 + scale)
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
 
+    def value(weights):
+        first, *second = (score_of(weights, tallied) for tallied in counts)
+        return first - sum(second)
 
-def row_limits(counts, *, level, n_resamples, rng):
-    """Estimate and percentile interval with utterances drawn one by one, as if independent.
+    def variance(weights):  # of a score, from those with every cluster, or every seed, left out in turn
+        values = value(weights.reshape(len(weights), -1))
+        return (len(values) - 1) * values.var()
 
-    Utterances with the same counts are drawn together, which is the same and far cheaper.
-
-    Parameters
-    ----------
-    counts : list of Tally
-        One cell for each utterance; two tallies for a difference, of the same utterances.
-    level, n_resamples, rng
-        As in :func:`cluster_limits`.
-
-    Returns
-    -------
-    tuple of float
-        Estimate, low, high, standard error (of the resamples).
-    """
-    n = len(counts[0].share)
-    parts = [part.reshape(n, -1) for tallied in counts for part in vars(tallied).values()]
-    _, first, times = np.unique(np.concatenate(parts, axis=1), axis=0, return_index=True, return_counts=True)
-    kinds = [Tally(*(part[first] for part in vars(tallied).values())) for tallied in counts]
-    estimate = float(_score(times[None].astype(float), kinds)[0])
-    values = np.empty(n_resamples)
-    for block in _blocks(n_resamples):
-        drawn = rng.multinomial(n, times / n, size=block.stop - block.start).astype(float)
-        values[block] = _score(drawn, kinds)
-    low, high = np.quantile(values, _tails(level))
-    return estimate, float(low), float(high), float(values.std(ddof=1))
-
-
-def _blocks(n):
-    return [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
-
-
-def _tails(level):
-    return [(1 - level) / 2, (1 + level) / 2]
+    everything = np.ones((n_clusters, n_seeds))
+    squared = variance(everything - np.eye(n_clusters)[:, :, None])
+    if n_seeds > 1:
+        squared += variance(everything - np.eye(n_seeds)[:, None, :])
+    estimate, error, upper = float(value(everything.ravel())), float(np.sqrt(squared)), (1 + level) / 2
+    t = stats.t.ppf(upper, n_clusters - 1)
+    if len(counts) > 1:
+        return estimate, max(-1.0, float(estimate - t * error)), min(1.0, float(estimate + t * error)), error
+    scale, spread = stats.norm.ppf(upper) ** 2 / n_utterances, estimate * (1 - estimate)
+    if spread > 1e-12:
+        scale = max(scale, (t * error) ** 2 / spread)
+    middle = (estimate + scale / 2) / (1 + scale)
+    reach = np.sqrt(scale * spread + scale**2 / 4) / (1 + scale)
+    return estimate, max(0.0, float(middle - reach)), min(1.0, float(middle + reach)), error

@@ -67,13 +67,11 @@ def check_predictions(predictions, folds=None):
         If a speaker is in two splits of a fold, or tested in two folds.
     """
     if not isinstance(predictions, pd.DataFrame) or predictions.empty:
-        raise RunError(
-            "prediction table has no rows, expected one for each tested utterance; train a fold with "
-            "notebook 05_train_coattention or `serkit reproduce`"
-        )
+        raise RunError("prediction table has no rows; train a fold with notebook 05 or `serkit reproduce`")
     if missing := [column for column in COLUMNS if column not in predictions.columns]:
+        there = list(predictions.columns)
         raise ParameterError(
-            f"prediction table lacks {missing}, has {list(predictions.columns)}; read predictions.parquet of a run"
+            f"prediction table lacks {missing}, has {there}; read predictions.parquet of a run"
         )
     for values, wrong, expected in _rules(predictions):
         if (wrong := np.asarray(wrong)).any():
@@ -193,10 +191,8 @@ def _check_runs(table, folds):
                 "it with `serkit reproduce`, or ask for a part: partial = True in notebook 06, `serkit report --partial`"
             )
         if present - expected:
-            raise RunError(
-                f"{about}: fold {min(present - expected)} is not one of {', '.join(sorted(expected))}; filter the "
-                "table to the folds asked for"
-            )
+            extra, known = min(present - expected), ", ".join(sorted(expected))
+            raise RunError(f"{about}: fold {extra} is not one of {known}; filter the table to those")
         untested = everything[~everything["utterance_id"].isin(test["utterance_id"])]
         if len(untested):
             row = untested.sort_values("utterance_id").iloc[0]

@@ -75,7 +75,7 @@ def open_sounds(path):
                 kinds.add((sound.samplerate, sound.channels))
                 if len(kinds) > 1:
                     raise AudioError(
-                        f"{shown}: recordings of different rate or channels were joined; split it"
+                        f"{shown}: joined of recordings that differ in rate or channels; split it"
                     )
                 yield sound
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
@@ -163,7 +163,7 @@ def check_waveform(waveform, *, subject="waveform"):
         )
     if not np.issubdtype(waveform.dtype, np.floating):
         raise ParameterError(
-            f"{subject}: dtype {waveform.dtype}, expected float in [-1, 1]; read files with serkit.features.audio.read"
+            f"{subject}: dtype {waveform.dtype}, expected float in [-1, 1]; try features.read"
         )
     if not MIN_SAMPLES <= len(waveform) <= MAX_SAMPLES:
         raise AudioError(

@@ -77,16 +77,12 @@ class FeatureStore:
         self.folder, self.recipe = Path(folder), recipe
         record = _read_record(self.folder)
         if not record:
-            raise StoreError(
-                f"store {folder} is missing or incomplete; run notebook 01 (or `serkit reproduce`) to build it"
-            )
+            raise StoreError(f"store {folder} is missing or incomplete; notebook 01 builds it")
         wanted = {"feature_version": FEATURE_VERSION, "extraction": recipe.extraction}
         given = {name: record[name] for name in wanted}
         if given != wanted:
-            raise StoreError(
-                f"store {folder}: made with {given}, but recipe {recipe.name} has {wanted}; "
-                "build one for this recipe with notebook 01"
-            )
+            about = f"store {folder}: made with {given}, but recipe {recipe.name} has {wanted}"
+            raise StoreError(f"{about}; notebook 01 builds one for this recipe")
         self.skipped = record["skipped"]
         self._files = _part_files(self.folder, record["frames"], record["samples"], record["audio_type"])
         for file in self._files.values():
@@ -122,13 +118,11 @@ class FeatureStore:
         """
         wanted = set(utterance_ids)
         if absent := sorted(wanted - set(self._row_of) - set(self.skipped)):
-            raise StoreError(
-                f"store {self.folder}: utterance {absent[0]} is not in it (and {len(absent) - 1} more); "
-                "build the store from the same manifest"
-            )
+            missing = f"utterance {absent[0]} is not in it (and {len(absent) - 1} more)"
+            raise StoreError(f"store {self.folder}: {missing}; build the store from the same manifest")
         if skipped := sorted(wanted & set(self.skipped)):
             print(
-                f"{len(skipped)} of {len(wanted)} utterances are left out: {skipped[0]} ... has no usable sound"
+                f"{len(skipped)} of {len(wanted)} utterances without usable sound are left out: {skipped[0]} ..."
             )
         return np.flatnonzero(self.segments["utterance_id"].isin(wanted))
 
@@ -153,18 +147,16 @@ class FeatureStore:
             If a file is gone or was cut short.
         """
         chosen = self.segments.iloc[np.asarray(rows, dtype=np.int64)]
-        result = SegmentFeatures(
-            *(
-                np.empty((len(chosen), *SHAPES[name]), np.float32) if name in views else None
-                for name in SHAPES
-            ),
-            *(chosen[name].to_numpy(copy=True) for name in ("n_frames", "num_samples", "sample_offset")),
-        )
+        read = {view: np.empty((len(chosen), *SHAPES[view]), np.float32) for view in views}
+        real = {
+            name: chosen[name].to_numpy(copy=True) for name in ("n_frames", "num_samples", "sample_offset")
+        }
+        result = SegmentFeatures(**dict.fromkeys(SHAPES) | read | real)
         for utterance, here in chosen.groupby("utterance_id").indices.items() if views else ():
             plan = SegmentPlan(*(chosen[name].to_numpy()[here] for name in PLAN))
             cut = cut_segments(self._utterance(utterance, views), plan, self.recipe)
             for view in views:
-                getattr(result, view)[here] = getattr(cut, view)
+                read[view][here] = getattr(cut, view)
         return result
 
     def frame_codes(self, rows):
@@ -229,9 +221,7 @@ def store_key(manifest, recipe):
     True
     """
     if "digest" not in manifest:
-        raise StoreError(
-            "the manifest is of an older version of serkit; run notebook 01_prepare_corpus again"
-        )
+        raise StoreError("the manifest is of an older version of serkit; run notebook 01_prepare_corpus")
     rows = task_rows(manifest)[["utterance_id", "num_samples", "sample_rate", "digest"]]
     content = f"{FEATURE_VERSION} {json.dumps(recipe.extraction)} {rows.to_csv(index=False)}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -277,17 +267,13 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
             "folder, then call again: what is extracted is kept"
         ) from error
     except BrokenExecutor as error:
-        raise StoreError(
-            "extraction: the system has ended a worker, probably for want of memory; call again with "
-            "workers=1: what is extracted is kept"
-        ) from error
+        cure = "call again with workers=1: what is extracted is kept"
+        raise StoreError(f"extraction: a worker was ended, perhaps for want of memory; {cure}") from error
     return FeatureStore(folder, recipe)
 
 
 def _damage(path, reason):
-    return StoreError(
-        f"{path}: damaged or missing ({reason}); delete the folder {path.parent} and run notebook 01"
-    )
+    return StoreError(f"{path}: damaged or missing ({reason}); delete its folder and run notebook 01")
 
 
 def usable_cores():

@@ -120,9 +120,8 @@ def utterance_features(waveform, recipe):
     """
     emphasised = preemphasise(waveform, recipe.preemphasis)
     settings = {"top_db": recipe.top_db, "edge": recipe.edge}
-    return UtteranceFeatures(
-        log_spectrogram(emphasised, **settings).T, mfcc(emphasised, **settings), waveform
-    )
+    spectrogram = log_spectrogram(emphasised, **settings).T
+    return UtteranceFeatures(spectrogram, mfcc(emphasised, **settings), waveform)
 
 
 def cut_segments(utterance, plan, recipe):

@@ -1,4 +1,4 @@
-from . import curves, saving, scores, signals, system
+from . import curves, saving, scores, signals
 from .curves import (
     fold_grid,
     fold_points,
@@ -67,6 +67,6 @@ from .signals import (
     plot_stems,
     plot_timeline,
     plot_waveform,
+    show_system,
     stem_height,
 )
-from .system import show_system

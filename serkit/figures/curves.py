@@ -9,17 +9,17 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
 from serkit import metrics, runs
-from serkit.constants import CHANCE_UA, LABELS
+from serkit.constants import CHANCE_UA, LABELS, SEED
 from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.evaluation import Estimate, apply_rule, epoch_scores, percent, scored_rows
 from serkit.figures.saving import (
     BLUE,
-    EMOTION_COLOURS,
     GREEN,
     GREY,
     ORANGE,
     SPLIT_COLOURS,
     VERMILLION,
+    colours_of,
     legend_above,
 )
 from serkit.figures.scores import CHANCE, DOT, PERCENT, draw_whiskers
@@ -30,11 +30,8 @@ RULES = {  # of choosing a checkpoint: words, colour, marker
     "last": ("last epoch", GREY, "o"),
 }
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
-SEED = 20220522  # of the t-SNE; any number: with it the points are the same in each call
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
-PERPLEXITY = (
-    30.0  # neighbours that count, about; of fewer than 240 utterances an eighth: more would string them up
-)
+PERPLEXITY = 30.0  # neighbours that count, about; of less than 240 utterances an eighth, or they string up
 ABOUT = ["fold", "seed", "utterance_id", "speaker", "truth"]
 
 
@@ -86,9 +83,7 @@ def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
     trainings = [name for name in ("fold", "seed") if name in history]
     splits = [split for split in SPLIT_COLOURS if history.get(f"{split}_{what}", pd.Series()).notna().any()]
     if "epoch" not in history or not splits:
-        raise ParameterError(
-            f"history lacks epoch, or values of train_{what} and validation_{what}; read history.csv of a run"
-        )
+        raise ParameterError(f"history lacks epoch, or train_{what} and validation_{what}; read history.csv")
     for split in splits:
         _draw_split(history, split, what, trainings, ax)
     if what == "ua":
@@ -166,10 +161,8 @@ def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
     """
     embeddings = np.asarray(embeddings, dtype=float)
     if (embeddings == embeddings[0]).all():
-        raise ParameterError(
-            f"all {len(embeddings)} embeddings are the same, expected vectors that differ: this network has learned "
-            "nothing; look at its training curves"
-        )
+        cure = "this network has learned nothing; look at its training curves"
+        raise ParameterError(f"all {len(embeddings)} embeddings are the same: {cure}")
     # PCA as a start keeps far groups apart and leaves nothing to chance
     tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", learning_rate="auto", max_iter=1000,
                 random_state=seed, n_jobs=1)  # fmt: skip
@@ -296,7 +289,7 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     for empty in panels.flat[points["fold"].nunique() :]:
         empty.set_axis_off()
     for panel, (fold, rows) in zip(panels.flat, points.groupby("fold"), strict=False):
-        names, colours = LABELS, [EMOTION_COLOURS[label] for label in LABELS]
+        names, colours = LABELS, colours_of(LABELS)
         if by == "speaker":
             names, colours = sorted(rows["speaker"].unique()), SPEAKER_COLOURS
         if not 2 <= len(names) <= len(colours):
@@ -311,13 +304,11 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
         panel.set(xticks=[], yticks=[], aspect="equal", title=f"fold {fold}, n = {len(rows)}")
         panel.spines[:].set(visible=True, color="0.6")
         if by == "speaker":
-            panel.legend(
-                loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handletextpad=0, borderaxespad=0.3
-            )
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}
+            panel.legend(**below, ncols=3, handletextpad=0, borderaxespad=0.3)
     if by == "truth":
-        ax.figure.legend(
-            *panel.get_legend_handles_labels(), loc="lower center", ncols=len(LABELS), borderaxespad=0.3
-        )
+        entries = panel.get_legend_handles_labels()
+        ax.figure.legend(*entries, loc="lower center", ncols=len(LABELS), borderaxespad=0.3)
     return ax
 
 

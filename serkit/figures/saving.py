@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.transforms import Bbox
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_any_real_numeric_dtype
 from tabulate import tabulate
 
 import serkit
@@ -333,31 +333,24 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
     """Path without suffix of a figure or table, and what its sidecar says of its origin, all of it checked."""
     check_run_name(run)
     if not isinstance(stem, str) or not STEM.fullmatch(stem) or DATE.search(stem):
-        raise ParameterError(
-            f"stem={stem!r}: expected a name of letters, digits, '_', '-' and '=', without folder, extension or "
-            "date; use for example stem='confusion_matrix', and tell runs apart by run=..."
-        )
+        expected = "a name of letters, digits, '_', '-' and '=', without folder, extension or date"
+        raise ParameterError(f"stem={stem!r}: expected {expected}; tell runs apart by run=...")
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         raise ParameterError(
             f"{kind} {stem}: its numbers are a {type(frame).__name__} of shape {np.shape(frame)}, expected a pandas "
             "DataFrame with rows and columns; was every row filtered out?"
         )
     if not isinstance(caption, str) or not caption.strip():
-        raise ParameterError(
-            f"caption={caption!r}: expected a sentence that says what is shown and how it was made"
-        )
+        raise ParameterError(f"caption={caption!r}: expected a sentence that says what is shown")
     try:
         plain = json.loads(json.dumps(dict(parameters or {}), default=_plain, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ParameterError(
-            f"parameters: {error}; expected names with text, finite numbers, true or false, None, lists or mappings"
-        ) from error
+        known = "names with text, finite numbers, true or false, None, lists or mappings"
+        raise ParameterError(f"parameters: {error}; expected {known}") from error
     path = Path(root or project_home() / "figures") / run / stem
     other, suffix = {"figure": ("table", "md"), "table": ("figure", "png")}[kind]
     if path.with_name(f"{stem}.{suffix}").exists():  # both write a CSV and a sidecar
-        raise ParameterError(
-            f"stem={stem!r} belongs to a {other} in {path.parent}; choose another, such as '{stem}_{kind}'"
-        )
+        raise ParameterError(f"stem={stem!r} belongs to a {other}; choose another, such as '{stem}_{kind}'")
     caption = " ".join(f"{caption} {leak_notice(plain)}".split())
     return path, {"kind": kind, "run": run, "caption": caption, "parameters": plain}
 
@@ -395,7 +388,8 @@ def _flat(table):
 def _shown(table, decimals):
     """Header and rows of a table as text, and on which side each column is aligned."""
     columns = [(str(name), column) for name, column in _flat(table).items()]
-    align = ["right" if _is_numeric(column) else "left" for _, column in columns]
+    numeric = [_holds_estimates(column) or is_any_real_numeric_dtype(column) for _, column in columns]
+    align = ["right" if number else "left" for number in numeric]
     cells = [
         [_head(name), *(_cell(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
         for name, column in columns
@@ -414,10 +408,6 @@ def _head(name):
 
 def _holds_estimates(column):
     return any(isinstance(value, Estimate) for value in column)
-
-
-def _is_numeric(column):
-    return _holds_estimates(column) or (is_numeric_dtype(column) and not is_bool_dtype(column))
 
 
 def _cell(value, decimals, p=False):
@@ -450,14 +440,10 @@ def _latex(lines, align, caption, stem):
     header, *body = [[_latex_text(text) for text in line] for line in lines]
     styler = pd.DataFrame(body).style.hide(axis="index").relabel_index(header, axis="columns")
     latex = styler.to_latex(
-        hrules=True,
-        position="t",
-        position_float="centering",
-        caption=latex_caption(caption),
-        label=f"tab:{stem}",
+        hrules=True, position="t", position_float="centering", caption=latex_caption(caption), label=f"tab:{stem}",
         column_format="".join(side[0] for side in align),
         environment="table" if width <= COLUMN_CHARACTERS else "table*",
-    )
+    )  # fmt: skip
     latex = latex.replace(r"\begin{tabular}", AS_WIDE_AS_THE_PAGE + "\n" + r"\begin{tabular}")
     return "% needs \\usepackage{booktabs,graphicx}\n" + latex.replace(r"\end{tabular}", r"\end{tabular}}")
 

@@ -12,30 +12,14 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from scipy import stats
 
-from serkit import metrics
+from serkit import evaluation, metrics
 from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
 from serkit.errors import ParameterError
-from serkit.evaluation import (
-    check_same_utterances,
-    class_recall,
-    expected_calibration_error,
-    reliability_table,
-    scored_rows,
-    subset_accuracy,
-)
 from serkit.evaluation.comparison import AXES
 from serkit.evaluation.intervals import MIN_CLUSTERS
-from serkit.figures.saving import (
-    BLUE,
-    GREY,
-    ORANGE,
-    SPLIT_COLOURS,
-    VERMILLION,
-    colours_of,
-    legend_above,
-    readable_on,
-)
-from serkit.folds import SPLITS, task_rows
+from serkit.figures import saving
+from serkit.figures.saving import BLUE, ORANGE, SPLIT_COLOURS, VERMILLION, colours_of, legend_above
+from serkit.folds import SPLITS, seconds_of, task_rows
 
 BIN_S = 0.5  # s, of the histogram of durations
 EDGES_S = (0, 1, 2, 3, 4, 6, 9)  # s; the last class of durations is open
@@ -64,9 +48,8 @@ def plot_class_counts(manifest, ax: Axes, *, by="speaker", labels=LABELS) -> Axe
     labelled = _labelled(manifest, [by], labels)
     counts = pd.crosstab(labelled[by], labelled["label"]).reindex(columns=list(labels), fill_value=0)
     crowded = len(counts) > 12
-    counts.plot.bar(
-        stacked=True, ax=ax, width=0.8, color=colours_of(labels), legend=False, rot=90 if crowded else 0
-    )
+    style = {"stacked": True, "width": 0.8, "legend": False, "rot": 90 if crowded else 0}
+    counts.plot.bar(ax=ax, color=colours_of(labels), **style)
     if not crowded:
         ax.bar_label(ax.containers[-1], counts.sum(axis=1), fontsize=6, padding=1)
     ax.set(xlabel=by, ylabel="utterances")
@@ -86,14 +69,8 @@ def plot_folds(rows, ax: Axes) -> Axes:
     groups = rows.assign(role=rows["split"].map(SPLITS.index)).groupby(["fold", "speaker"])
     roles, counts = groups["role"].max().unstack(), groups["utterance_id"].nunique().unstack()
     colours = ListedColormap(list(SPLIT_COLOURS.values()))
-    style = {
-        "rows": roles.index,
-        "columns": roles.columns,
-        "cmap": colours,
-        "limits": (0, 2),
-        "linewidths": 1.5,
-    }
-    draw_matrix(roles, counts.map("{:.0f}".format), ax, **style)
+    texts, names = counts.map("{:.0f}".format), {"rows": roles.index, "columns": roles.columns}
+    draw_matrix(roles, texts, ax, **names, cmap=colours, limits=(0, 2), linewidths=1.5)
     both = rows.duplicated(["fold", "utterance_id"]).any()
     names = {"test": "test and validation" if both else "test"}
     shown = [split for number, split in enumerate(SPLITS) if (roles == number).any(axis=None)]
@@ -115,7 +92,7 @@ def plot_durations(manifest, ax: Axes, *, labels=LABELS) -> Axes:
         Classes from bottom to top.
     """
     labelled = _labelled(manifest, ["num_samples", "sample_rate"], labels)
-    seconds = _seconds(labelled)
+    seconds = seconds_of(labelled)
     edges = np.arange(np.floor(seconds.max() / BIN_S) + 2) * BIN_S
     parts = [seconds[labelled["label"] == label] for label in labels]
     ax.hist(parts, bins=edges, stacked=True, color=colours_of(labels), label=list(labels))
@@ -148,7 +125,7 @@ def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=
     )  # fmt: skip
     filled = ax.collections[0].get_facecolors()[np.isfinite(np.ravel(values))]
     for text, colour in zip(ax.texts, filled, strict=True):
-        text.set_color(readable_on(colour))
+        text.set_color(saving.readable_on(colour))
     ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
     ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
     ax.tick_params(length=0)
@@ -196,7 +173,7 @@ def speaker_confusions(predictions, folds=None):
     """
     parts = [
         metrics.confusion_matrix(rows["truth"], rows["prediction"]).reset_index().assign(speaker=speaker)
-        for speaker, rows in scored_rows(predictions, folds).groupby("speaker")
+        for speaker, rows in evaluation.scored_rows(predictions, folds).groupby("speaker")
     ]
     return pd.concat(parts, ignore_index=True)[["speaker", "truth", *LABELS]]
 
@@ -271,8 +248,8 @@ def confusion_difference(predictions_a, predictions_b, folds=None):
     RunError, FoldError
         As :func:`serkit.evaluation.check_predictions`.
     """
-    pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
-    check_same_utterances(*pair)
+    pair = [evaluation.scored_rows(table, folds) for table in (predictions_a, predictions_b)]
+    evaluation.check_same_utterances(*pair)
     a, b = (_shares(metrics.confusion_matrix(rows["truth"], rows["prediction"])) for rows in pair)
     return a - b
 
@@ -311,7 +288,7 @@ def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     Axes
         A class of fewer than 5 speakers has no interval, one without utterances no bar.
     """
-    table = class_recall(predictions, folds=folds)
+    table = evaluation.class_recall(predictions, folds=folds)
     ends = 100 * table[["recall", "low", "high"]]
     ax.bar(table.index, ends["recall"].fillna(0), width=0.7, color=colours_of(table["label"]))
     draw_whiskers(ax, ends)
@@ -341,8 +318,8 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     folds : sequence of str or of Fold, optional
         As in :func:`serkit.evaluation.reliability_table`, whose errors are raised.
     """
-    table = reliability_table(predictions, n_bins, folds)
-    error = 100 * expected_calibration_error(predictions, n_bins, folds)
+    table = evaluation.reliability_table(predictions, n_bins, folds)
+    error = 100 * evaluation.expected_calibration_error(predictions, n_bins, folds)
     filled = table[table["n"] > 0]
     middle = 50 * (filled["low"] + filled["high"])
     colours = [(BLUE, 0.12 + 0.48 * share) for share in filled["n"] / filled["n"].max()]
@@ -351,9 +328,8 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     label = "at the mean predicted probability"
     ax.plot(100 * filled["confidence"], 100 * filled["accuracy"], "o", color=VERMILLION, label=label, **DOT)
     ax.plot([0, 100], [0, 100], label="perfect calibration", **DASHED | {"zorder": 2})
-    ax.text(
-        0.03, 0.8, f"ECE {error:.1f} points\n({n_bins} bins)", transform=ax.transAxes, fontsize=7, va="top"
-    )
+    text = f"ECE {error:.1f} points\n({n_bins} bins)"
+    ax.text(0.03, 0.8, text, transform=ax.transAxes, fontsize=7, va="top")
     left = 100 * min(0.2, filled["low"].min())
     ax.text(left - 0.5, 106, "n =", ha="right", va="bottom", fontsize=6)
     for x, n in zip(middle, filled["n"], strict=True):
@@ -389,10 +365,10 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):
     RunError, FoldError
         As :func:`serkit.evaluation.check_predictions`.
     """
-    seconds = _seconds(task_rows(manifest).set_index("utterance_id"))
+    seconds = seconds_of(task_rows(manifest).set_index("utterance_id"))
     names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges_s)] + [f"≥ {edges_s[-1]:g}"]
     classes = pd.cut(seconds, [*edges_s, np.inf], right=False, labels=names)
-    table = subset_accuracy(predictions, classes, folds=folds)
+    table = evaluation.subset_accuracy(predictions, classes, folds=folds)
     return table.rename(columns={"subset": "duration"})
 
 
@@ -469,10 +445,8 @@ def plot_class_probabilities(probabilities, ax: Axes) -> Axes:
     shares = 100 * pd.Series(probabilities, dtype=float)
     # 0.1 % leaves room for float16 and for values rounded to three digits
     if not (shares >= 0).all() or abs(shares.sum() - 100) > 0.1:
-        raise ParameterError(
-            f"probabilities={probabilities}: expected values in [0, 1], summing to 1; were logits given? Apply a "
-            "softmax first"
-        )
+        expected = "values in [0, 1], summing to 1; were logits given?"
+        raise ParameterError(f"probabilities={probabilities}: expected {expected}")
     bars = ax.barh(shares.index, shares, height=0.7, color=colours_of(shares.index))
     ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     ax.invert_yaxis()
@@ -493,7 +467,7 @@ def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
     score : {"ua", "wa"}
     """
     position = np.arange(len(table))[::-1]
-    colours = [BLUE if value == AXES[setting][1] else GREY for value in table[setting]]
+    colours = [BLUE if value == AXES[setting][1] else "0.6" for value in table[setting]]
     ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
     ax.hlines(position, table["low"], table["high"], color="black", linewidth=0.8)
     ax.axvline(CHANCE_UA, **CHANCE)
@@ -521,10 +495,6 @@ def _shares(counts):
 def _texts(values, form):
     """Numbers as text, a dash for NaN."""
     return values.map(form.format, na_action="ignore").fillna("–")
-
-
-def _seconds(manifest):
-    return manifest["num_samples"].astype(float) / manifest["sample_rate"].astype(float)
 
 
 def _labelled(manifest, columns, labels):

@@ -1,15 +1,22 @@
-"""What is heard and what the network looks at: waveform, spectrogram, MFCC, co-attention, emotions over time."""
+"""What is heard and what the network looks at: waveform, spectrogram, MFCC, co-attention, emotions over time.
 
+The system itself on one page, ``system.svg`` beside this file, is shown with the part that a notebook is about lit.
+"""
+
+import base64
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, check_choice
 from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, VIEW_COLOURS, legend_above
 
 MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
@@ -24,6 +31,44 @@ STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided em
 PROBABILITIES = [f"p_{label}" for label in LABELS]
 LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
+PALE = 0.4  # opacity of what is not lit
+# what is lit, by the part of the system that a notebook is about
+PARTS = {
+    "corpus": ("input", "emotions"),
+    "mfcc": ("mfcc",),
+    "spectrogram": ("spectrogram",),
+    "speech": ("speech",),
+    "coattention": ("coattention",),
+    "result": ("result", "emotions"),
+    "ablations": ("spectrogram", "mfcc", "speech", "coattention"),
+    "predict": ("input", "spectrogram", "mfcc", "speech", "coattention", "result", "emotions"),
+}
+
+
+def show_system(lit: str = "predict") -> HTML:
+    """The system in a notebook, for the last line of a cell.
+
+    Parameters
+    ----------
+    lit : str
+        A name of ``PARTS``, or several joined by ``+``: they are in full colour, the rest is pale.
+
+    Raises
+    ------
+    ParameterError
+        If a name is unknown.
+    """
+    shown = {"always"}
+    for name in lit.split("+"):
+        check_choice("lit", name, PARTS)
+        shown |= {*PARTS[name]}
+    svg = Path(__file__).with_name("system.svg").read_text(encoding="utf-8")
+    fade = re.compile(r'<g class="(\w+)"')
+    svg = fade.sub(lambda group: group[0] + ("" if group[1] in shown else f' opacity="{PALE}"'), svg)
+    alt = f"{re.search(r'<title>(.*)</title>', svg)[1]} In full colour: {lit.replace('+', ', ')}."
+    data = base64.b64encode(svg.encode()).decode()
+    style = "width: 100%; max-width: 800px"
+    return HTML(f'<img alt="{alt}" style="{style}" src="data:image/svg+xml;base64,{data}">')
 
 
 def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_samples=None) -> Axes:
@@ -123,10 +168,8 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
         How many first frames of each are not padding; the padding is hatched.
     """
     panels = {title: _finite(mfcc, "mfcc", 2) for title, mfcc in panels.items()}
-    shape = {"nrows": 2, "ncols": len(panels), "height_ratios": (1, 2.2)}
-    lines, images = (
-        ax.get_subplotspec().subgridspec(**shape).subplots(sharex=True, sharey="row", squeeze=False)
-    )
+    grid = ax.get_subplotspec().subgridspec(2, len(panels), height_ratios=(1, 2.2))
+    lines, images = grid.subplots(sharex=True, sharey="row", squeeze=False)
     ax.set_axis_off()
     others = np.concatenate([mfcc[:, 1:].ravel() for mfcc in panels.values()])
     limit = float(np.percentile(np.abs(others), PALEST)) or 1.0
@@ -148,19 +191,9 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
 
 
 def plot_coattention(
-    weights: np.ndarray,
-    ax: Axes,
-    *,
-    sample_rate: int,
-    spectrogram_db: np.ndarray | None = None,
-    hop_length: int = HOP_LENGTH,
-    n_fft: int = N_FFT,
-    waveform: np.ndarray | None = None,
-    frame_hop: int = WAV2VEC_HOP,
-    frame_width: int = WAV2VEC_WIDTH,
-    valid_s: float | None = None,
-    top: float | None = None,
-) -> Axes:
+    weights, ax: Axes, *, sample_rate, spectrogram_db=None, hop_length=HOP_LENGTH, n_fft=N_FFT, waveform=None,
+    frame_hop=WAV2VEC_HOP, frame_width=WAV2VEC_WIDTH, valid_s=None, top=None,
+) -> Axes:  # fmt: skip
     """Weight of each speech encoder frame as a stem over time, in front of what was heard.
 
     Parameters
@@ -356,9 +389,7 @@ def _steps(segments):
     needed = ["start_s", "end_s", "peak_dbfs", *PROBABILITIES]
     missing = [name for name in needed if name not in segments.columns]
     if missing:
-        raise ParameterError(
-            f"segments lack {', '.join(missing)}; give Prediction.segments of serkit.predict"
-        )
+        raise ParameterError(f"segments lack {', '.join(missing)}; give Prediction.segments of a recording")
     table = segments[needed].sort_values("start_s", ignore_index=True)
     table["start_s"] = np.maximum(table["start_s"], table["end_s"].shift(fill_value=0.0).cummax())
     table = table[table["end_s"] > table["start_s"]].reset_index(drop=True)
@@ -406,9 +437,7 @@ def _hatch_padding(ax, valid, edges):
     n = len(edges) - 1
     mask = np.asarray(valid, bool) if np.ndim(valid) else np.arange(n) < valid
     if mask.shape != (n,) or not 0 <= np.sum(valid) <= n:
-        raise ParameterError(
-            f"valid_frames or valid_samples: expected a number from 0 to {n}, or {n} true-or-false values"
-        )
+        raise ParameterError(f"what is valid: expected a number from 0 to {n}, or {n} true-or-false values")
     _cover(ax, ~mask, edges, facecolor="none", edgecolor="0.5", hatch="////")
 
 
@@ -420,8 +449,5 @@ def _cover(ax, chosen, edges, **style):
 def _finite(array, name, ndim):
     array = np.asarray(array, dtype=float)
     if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
-        raise ParameterError(
-            f"{name} has shape {array.shape}, expected {ndim} filled dimension{'s' * (ndim > 1)} of finite "
-            "numbers; give one segment, without NaN"
-        )
+        raise ParameterError(f"{name} has shape {array.shape}, expected {ndim}-D, filled with finite numbers")
     return array

@@ -15,15 +15,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.utils import ModelOutput
 
-from serkit.constants import (
-    GUIDED,
-    LABELS,
-    N_MFCC,
-    SAMPLE_RATE,
-    SEGMENT_SAMPLES,
-    SPEECH_ENCODER,
-    VIEW_SETS,
-)
+from serkit.constants import GUIDED, LABELS, N_MFCC, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
 from serkit.model import encoders, speech_encoders
 
 
@@ -138,9 +130,8 @@ class CoAttentionModel(nn.Module):
         if "spectrogram" in self.views:
             self.spectrogram_encoder = encoders.SpectrogramCNN(config.cnn_channels, hidden, config.dropout)
         if "mfcc" in self.views:
-            self.mfcc_encoder = encoders.MfccBiLstm(
-                N_MFCC, config.lstm_hidden, config.lstm_layers, config.lstm_dropout, hidden, config.dropout
-            )
+            lstm = config.lstm_hidden, config.lstm_layers, config.lstm_dropout
+            self.mfcc_encoder = encoders.MfccBiLstm(N_MFCC, *lstm, hidden, config.dropout)
         if "speech" in self.views:
             self.speech_input = speech_encoders.encoder_input(config.preprocessor)
             self.speech_encoder = speech_encoders.build_speech_encoder(speech)
@@ -286,11 +277,9 @@ class CoAttentionModel(nn.Module):
 
     def count_frames(self, num_samples):
         """Encoder frames that hold speech, shape (B,): in proportion, where layers have another rate than the front end."""
+        encoder = self.speech_encoder, self.speech_input
         whole = torch.full_like(num_samples, SEGMENT_SAMPLES)
-        frames, of_all = (
-            speech_encoders.count_encoder_frames(n, self.speech_encoder, self.speech_input)
-            for n in (num_samples, whole)
-        )
+        frames, of_all = (speech_encoders.count_encoder_frames(n, *encoder) for n in (num_samples, whole))
         return -(-frames * self.n_encoder_frames // of_all)
 
     def frame_mask(self, num_samples):
@@ -366,10 +355,8 @@ def weigh_frames(scores, mask, fusion):
         if fusion == "coattention":
             return weights
         total = weights.sum(dim=1, keepdim=True)
-        shares = weights / total.clamp_min(
-            torch.finfo(total.dtype).tiny
-        )  # a NaN here would reach the gradient
-        return torch.where(total > 0, shares, weigh_frames(None, mask, fusion))
+        tiny = torch.finfo(total.dtype).tiny  # in place of zero: a NaN here would reach the gradient
+        return torch.where(total > 0, weights / total.clamp_min(tiny), weigh_frames(None, mask, fusion))
     real = torch.where(mask.sum(dim=1, keepdim=True) > 0, mask, torch.ones_like(mask)) > 0
     flat = torch.zeros_like(mask) if scores is None else scores
     return torch.softmax(flat.masked_fill(~real, float("-inf")), dim=1)

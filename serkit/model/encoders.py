@@ -65,9 +65,8 @@ class MfccBiLstm(nn.Module):
 
     def __init__(self, n_mfcc, lstm_hidden, layers, lstm_dropout, hidden, dropout):
         super().__init__()
-        self.lstm = nn.LSTM(
-            n_mfcc, lstm_hidden, layers, batch_first=True, bidirectional=True, dropout=lstm_dropout
-        )
+        both_ways = {"batch_first": True, "bidirectional": True, "dropout": lstm_dropout}
+        self.lstm = nn.LSTM(n_mfcc, lstm_hidden, layers, **both_ways)
         self.dropout = nn.Dropout(dropout)
         self.projection = nn.Linear(SEGMENT_FRAMES * 2 * lstm_hidden, hidden)
 
@@ -109,5 +108,4 @@ def load_alexnet_weights():
             f"AlexNet's ImageNet weights can't be downloaded ({error}). Put {weights.url} into {folder}, "
             "or ask for random weights by name: cnn_weights='random'"
         ) from error
-    prefix = "features."
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return {name.removeprefix("features."): value for name, value in state.items() if "features." in name}

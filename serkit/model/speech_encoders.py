@@ -408,7 +408,6 @@ def freeze(encoder, training, layers="last"):
         wanted = int(training.removeprefix("top_"))
         if wanted > len(read):
             below = f" up to encoder_layers={layers}" if layers.isdigit() else ""
-            raise ParameterError(
-                f"encoder_training={training!r}, but the speech encoder has {len(read)} transformer layers{below}"
-            )
+            given = f"encoder_training={training!r}"
+            raise ParameterError(f"{given}, but the speech encoder has {len(read)} transformer layers{below}")
         read[-wanted:].requires_grad_(True)

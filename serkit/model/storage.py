@@ -39,7 +39,6 @@ CONTRACT = {  # what this version of serkit takes for granted about any model
 }
 
 CARD = Path(__file__).with_name("model_card.md")
-LANGUAGES = {"emodb": "de"}  # of a corpus; others speak English
 
 PUBLISHED_NAMES = {  # part of the published model -> ours
     "alexnet_model": "spectrogram_encoder",
@@ -107,13 +106,11 @@ def load_model(folder):
 def _checked_config(settings):
     """The config of a file that anybody may have written: known names, each of its type, and no size without bounds."""
     for name, usual in vars(PAPER).items():
-        kinds = {tuple: list, float: (int, float)}.get(type(usual), type(usual))
-        if not isinstance(settings[name], kinds) or isinstance(settings[name], bool) != isinstance(
-            usual, bool
-        ):
-            raise ValueError(f"{name}={shown(settings[name])}, expected {type(usual).__name__}")
+        value, kinds = settings[name], {tuple: list, float: (int, float)}.get(type(usual), type(usual))
+        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(usual, bool):
+            raise ValueError(f"{name}={shown(value)}, expected {type(usual).__name__}")
         if name in SETTINGS and name != "cnn_weights":
-            convert(name, settings[name])
+            convert(name, value)
     check_structure(settings["speech"])
     check_sizes(settings)
     return ModelConfig(**settings | {"cnn_channels": tuple(settings["cnn_channels"])})
@@ -122,14 +119,12 @@ def _checked_config(settings):
 def _check_shapes(path, config):
     """Compare a weights file's header with the network that a config describes, before that is built."""
     with torch.device("meta"):
-        expected = CoAttentionModel(config).state_dict()
+        expected = {name: list(value.shape) for name, value in CoAttentionModel(config).state_dict().items()}
     with safe_open(path, "pt") as file:
         for name in file.keys():  # noqa: SIM118, it is no dictionary
-            shape = tuple(file.get_slice(name).get_shape())
-            if name in expected and tuple(expected[name].shape) != shape:
-                raise ValueError(
-                    f"size mismatch for {name}: {shape} here, {tuple(expected[name].shape)} by config.json"
-                )
+            shape = file.get_slice(name).get_shape()
+            if shape != expected.get(name, shape):
+                raise ValueError(f"size mismatch for {name}: {shape} here, {expected[name]} by config.json")
 
 
 def _read_named_encoder(model, path):
@@ -170,9 +165,8 @@ def describe_model(folder, *, scaler, experiment, metrics):
         "experiment": asdict(experiment),
     }
     write_json(folder / "features.json", features)
-    (folder / "README.md").write_text(
-        model_card(config, experiment=experiment, metrics=metrics), encoding="utf-8"
-    )
+    card = model_card(config, experiment=experiment, metrics=metrics)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def open_model_folder(folder):
@@ -206,11 +200,9 @@ def open_model_folder(folder):
                     f"{show_path(path)}: {name}={record[name]}, expected {value}; the model is for another version "
                     "of serkit: install that one, or train it again with notebook 05_train_coattention"
                 )
-        scaler = SpectrogramScaler(
-            *(np.array(record["scaler"][limit], np.float32) for limit in ("minimum", "maximum"))
-        )
+        limits = {name: np.array(record["scaler"][name], np.float32) for name in ("minimum", "maximum")}
         recipe, experiment = Recipe(**record["recipe"]), dict(record["experiment"])
-    return ModelFolder(folder, load_model(folder), recipe, scaler, experiment)
+    return ModelFolder(folder, load_model(folder), recipe, SpectrogramScaler(**limits), experiment)
 
 
 @contextmanager
@@ -227,9 +219,8 @@ def _reading(folder, name):
         lines = str(error).splitlines() or [type(error).__name__]
         last = lines[-1].strip()[:200]  # torch's first line only says that there is a fault
         reason = f"{last} is missing" if isinstance(error, KeyError) else last
-        raise WeightsError(
-            f"{show_path(path)}: damaged, or not of the files beside it ({reason}); {CURE}"
-        ) from error
+        about = f"{show_path(path)}: damaged, or not of the files beside it"
+        raise WeightsError(f"{about} ({reason}); {CURE}") from error
 
 
 def model_card(config, *, experiment, metrics):
@@ -250,17 +241,16 @@ def model_card(config, *, experiment, metrics):
     """
     name = f"serkit-{experiment.corpus}-{experiment.variant}-fold{experiment.fold}-seed{experiment.seed}"
     percent = {key: 100 * metrics[f"{key}_pooled"] for key in ("wa", "ua")}
-    tested = (
-        "audio-classification",
-        experiment.corpus,
-        f"{experiment.corpus}, {experiment.by} {experiment.fold}",
-    )
+    test_set = f"{experiment.corpus}, {experiment.by} {experiment.fold}"
+    tested = ("audio-classification", experiment.corpus, test_set)
+    encoder, views = config["speech_encoder"], VIEW_SETS[experiment.views]
+    absent = "speech" not in views or encoder == RANDOM or Path(encoder).is_dir()  # from the hub
     header = ModelCardData(
-        language=LANGUAGES.get(experiment.corpus, "en"),
+        language="de" if experiment.corpus == "emodb" else "en",
         library_name="serkit",
         pipeline_tag="audio-classification",
         tags=["speech-emotion-recognition", "co-attention"],
-        base_model=_hub_id(config, experiment),
+        base_model=None if absent else encoder,
         model_name=name,
         eval_results=[
             EvalResult(*tested, kind, round(percent[key], 2), metric_name=f"{key.upper()} (%)")
@@ -269,18 +259,11 @@ def model_card(config, *, experiment, metrics):
         ],
     )
     card = ModelCard.from_template(
-        header, CARD, name=name, labels=LABELS, chance=CHANCE_UA, percent=percent, views=VIEW_SETS[experiment.views],
+        header, CARD, name=name, labels=LABELS, chance=CHANCE_UA, percent=percent, views=views,
         config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics,
         leak=leak_notice({"selection": experiment.selection}),
     )  # fmt: skip
     return f"{card}\n"
-
-
-def _hub_id(config, experiment):
-    """The pretrained encoder's name on the hub; None for random weights, a local folder, or a model that has none."""
-    encoder = config["speech_encoder"]
-    absent = "speech" not in VIEW_SETS[experiment.views] or encoder == RANDOM or Path(encoder).is_dir()
-    return None if absent else encoder
 
 
 def load_published(path):
@@ -299,10 +282,8 @@ def load_published(path):
             raise ValueError("it holds something else too")
     except Exception as error:  # torch's own depends on where the file is damaged
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(
-            f"checkpoint {path}: can't be read as tensors ({reason}); expected a state_dict, names with tensors: "
-            "save model.state_dict()"
-        ) from error
+        about = f"checkpoint {path}: can't be read as tensors ({reason})"
+        raise WeightsError(f"{about}; expected what torch.save(model.state_dict(), ...) writes") from error
     return from_published_state_dict(state)
 
 

@@ -140,10 +140,8 @@ class Predictor:
             If the model has no co-attention, because it does not see the waveform.
         """
         if "speech" not in self.model.views:
-            raise ParameterError(
-                f"views={self.model.config.views!r}: this model does not see the waveform, so no frame of it has a "
-                "weight to be drawn; choose a variant that does"
-            )
+            about = f"views={self.model.config.views!r}: this model does not see the waveform"
+            raise ParameterError(f"{about}, so no frame of it has a weight; choose a variant that does")
         segments, plan = _analyse(waveform, self.recipe)
         scores, weights = self._forward(segments)
         table = _segment_table(0, waveform, plan, scores)

@@ -128,10 +128,8 @@ def run_on_cluster(steps, address, execute, on_change=None):
             for title in list(running):
                 end(title, f"{INTERRUPTED}: goes on to its end on the cluster", kind="")
         except (OSError, CancelledError) as error:
-            raise RunError(
-                f"scheduler {address}: lost; start it and its workers again and repeat the call: what is done stays "
-                "done, trainings go on from their checkpoints"
-            ) from error
+            cure = "start it and its workers again and repeat the call: it goes on where it was"
+            raise RunError(f"scheduler {address}: lost; {cure}") from error
     return faults
 
 
@@ -235,15 +233,11 @@ def _connected(address):
             client.run_on_scheduler(versions)
             client.wait_for_workers(1, timeout=FIRST_WORKER_S)
         except TimeoutError:
-            raise RunError(
-                f"scheduler {address}: no worker within {FIRST_WORKER_S} s, expected at least one; "
-                f"start one with `dask worker {address} --nthreads 1`"
-            ) from None
+            about = f"scheduler {address}: no worker within {FIRST_WORKER_S} s, expected at least one"
+            raise RunError(f"{about}; start one with `dask worker {address} --nthreads 1`") from None
         except Exception as error:
-            raise RunError(
-                f"scheduler {address}: can't run serkit ({one_line(str(error))}); start it in the same environment "
-                "as the workers"
-            ) from error
+            about = f"scheduler {address}: can't run serkit ({one_line(str(error))})"
+            raise RunError(f"{about}; start it in the same environment as the workers") from error
         folder = project_home().resolve() / "runs"
         folder.mkdir(exist_ok=True)
         mark = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".cluster-", dir=folder))

@@ -5,16 +5,13 @@ that of the work and of nothing else.
 """
 
 import io
-import math
 import multiprocessing
 import shutil
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from operator import attrgetter
 
 import numpy as np
 import psutil
@@ -22,22 +19,21 @@ import psutil
 from serkit import folds, runs
 from serkit.errors import ParameterError, WeightsError
 from serkit.experiment import project_home
+from serkit.features.audio import resampled_length
+from serkit.features.segments import count_segments
 from serkit.recipe import named
 from serkit.reproduction.jobs import threads_per_job
 
 NOTEBOOK_S = 15  # s, start of a kernel, imports and pictures
 NOTEBOOK_BYTES = 5_000_000  # executed notebook, figures and tables of one step
-UTTERANCES = 8  # that are measured
+UTTERANCES = 8  # that are measured, about
 # of the time of training on a segment, at most: a step goes once forward, and back in twice that
 PREDICTED = 0.5
 CHECKPOINTS = 2 * 3  # weights and AdamW's two moments of each; the next checkpoint is written beside the last
 CARDS = (8, 12, 16, 24)  # GiB of memory that GPUs have
 CUDA, GAPS = 2**30, 0.1  # assumed beside what is predicted: bytes for CUDA and a screen, share that lies idle
-# trainings that agree in these take the same time for a segment, and are measured once
-KIND = attrgetter(
-    "profile", "views", "speech_encoder", "encoder_training", "encoder_layers", "encoder_cache", "batch_size",
-    "micro_batch", "precision", "gradient_checkpointing",
-)  # fmt: skip
+# trainings that differ in nothing else take the same time for a segment, and are measured once
+UNTIMED = {"recipe": "corrected", "selection": "clean", "by": "session", "fold": "1", "seed": 111}
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def estimate(todo, manifest, threads=0):
     rows, measured, costs = folds.task_rows(manifest), {}, {step.title: Cost() for step in todo}
     training = [step for step in todo if step.experiment is not None]
     for step in training:
-        kind = KIND(step.experiment)
+        kind = replace(step.experiment, **UNTIMED)
         if kind not in measured:
             measured[kind] = measure(step.experiment, rows, threads)
         if measured[kind]:
@@ -93,21 +89,21 @@ def estimate(todo, manifest, threads=0):
 
 def _store_cost(rows, experiment, measured):
     """Seconds and bytes that are missing of the feature store, with what a frozen encoder makes of it."""
-    from serkit.features.store import store_key  # here and below: torch is slow to import
+    from serkit.features.store import store_key  # here: torch is slow to import
 
-    speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
+    speech_s = folds.seconds_of(rows).sum()
     folder = runs.processed_folder(experiment.corpus) / store_key(rows, named(experiment.recipe))
-    there = sum(path.stat().st_size for path in folder.rglob("*.npy"))
     seconds = speech_s * measured["extraction_s"] / threads_per_job(1)
-    is_whole = (folder / "store.json").exists()
-    return 0 if is_whole else seconds, max(int(speech_s * measured["store_bytes"]) - there, 0)
+    missing = int(speech_s * measured["store_bytes"]) - _array_bytes(folder)
+    return 0 if (folder / "store.json").exists() else seconds, max(missing, 0)
+
+
+def _array_bytes(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*.npy"))
 
 
 def _count_segments(rows, experiment):
     """Segments in each part of a fold."""
-    from serkit.features.audio import resampled_length
-    from serkit.features.segments import count_segments
-
     fold = folds.find_fold(folds.make_folds(rows, experiment.by, experiment.selection), experiment.fold)
     lengths = resampled_length(rows["num_samples"], rows["sample_rate"]).set_axis(rows["utterance_id"])
     n_segments = lengths.map(lambda n: count_segments(int(n), named(experiment.recipe)))
@@ -138,7 +134,7 @@ def training_cost(experiment, segments, measured):
     >>> round(cost.seconds - NOTEBOOK_S, 6)  # 3 epochs of 100 and half of 50, and the latter once more at the end
     80.0
     """
-    n_trained = math.ceil(segments["train"] / experiment.batch_size) * experiment.batch_size
+    n_trained = -(-segments["train"] // experiment.batch_size) * experiment.batch_size
     looked_at = segments["validation"] + experiment.keep_epochs * segments["test"]
     n_predicted = experiment.epochs * looked_at + segments["validation"] + segments["test"]
     seconds = NOTEBOOK_S + (experiment.epochs * n_trained + PREDICTED * n_predicted) * measured["segment_s"]
@@ -163,20 +159,16 @@ def measure(experiment, rows, threads=0):
     dict of str to float or None
     """
     print(f"measuring {experiment.variant} on this machine ...", flush=True)
-    middles = (np.arange(UTTERANCES) + 0.5) / UTTERANCES * len(rows)
-    some = rows.sort_values("num_samples", kind="stable").iloc[np.unique(middles.astype(int))]
+    step = max(len(rows) // UTTERANCES, 1)
+    some = rows.sort_values("num_samples", kind="stable").iloc[step // 2 :: step]
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_measure, experiment, some, threads).result()
-    except BrokenProcessPool:
-        print("it can't be measured: the process was killed, perhaps for want of memory", flush=True)
-    except (
-        ParameterError,
-        WeightsError,
-    ):  # an encoder that can't be built: the work would end with the same words
+    except (ParameterError, WeightsError):  # an encoder that can't be built: the work would end so too
         raise
     except Exception as error:  # the work itself will tell more, when its time comes
-        print(f"it can't be measured: {error}", flush=True)
+        killed = "the process was killed, perhaps for want of memory"
+        print(f"it can't be measured: {killed if isinstance(error, BrokenExecutor) else error}", flush=True)
 
 
 def _measure(experiment, rows, threads):
@@ -201,10 +193,9 @@ def _measure(experiment, rows, threads):
         store = build_store(rows, named(experiment.recipe), folder, workers=1, skip_broken=True)
         extraction_s = time.perf_counter() - began
         steps = [time_steps(replace(experiment, batch_size=n, micro_batch=None), store) for n in sizes]
-        written = sum(path.stat().st_size for path in store.folder.rglob("*.npy"))
+        written, speech_s = _array_bytes(store.folder), folds.seconds_of(rows).sum()
     growth = np.maximum(np.subtract(steps[1], steps[0]), 0) / max(sizes[1] - sizes[0], 1)
     seconds, memory = steps[1] + growth * (at_once - largest)
-    speech_s = float((rows["num_samples"] / rows["sample_rate"]).sum())
     return {
         "segment_s": float(seconds) / at_once, "memory": float(memory), "free": free,
         "extraction_s": extraction_s / speech_s, "store_bytes": written / speech_s,
@@ -242,7 +233,7 @@ def describe(costs, experiment, at_once=1, sharing=1):
                 f"use fewer jobs, set micro_batch={half} (the batch stays as it is), or gradient_checkpointing=True"
             )
     if predicted := max(cost.gpu_memory for cost in costs):
-        cards = ", ".join(map(str, fitting_cards(predicted)))
+        cards = ", ".join(str(card) for card in CARDS if predicted * (1 + GAPS) + CUDA <= card * 2**30)
         fits = f"fits a GPU of {cards} GB" if cards else f"more than {CARDS[-1]} GB; micro_batch=8 needs less"
         assumed = " (auto is bf16 there)" if experiment.precision == "auto" else ""
         lines.append(
@@ -251,15 +242,6 @@ def describe(costs, experiment, at_once=1, sharing=1):
     needed, free = disk_use(costs, at_once)
     lines.append(f"disk:   about {show_bytes(needed)}, {show_bytes(free)} free")
     return lines + ["WARNING: it does not fit on the disk"] * (needed > free)
-
-
-def fitting_cards(size):
-    """Which GPUs a training fits, by their memory in GiB; 1 GiB and a tenth of ``size`` are left free.
-
-    >>> fitting_cards(10 * 2**30), fitting_cards(22 * 2**30)
-    ([12, 16, 24], [])
-    """
-    return [card for card in CARDS if size * (1 + GAPS) + CUDA <= card * 2**30]
 
 
 def disk_use(costs, at_once=1):

@@ -20,16 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from serkit.constants import LABELS, N_BINS, N_MFCC, SEGMENT_FRAMES, SEGMENT_SAMPLES
+from serkit.constants import LABELS, N_BINS, SEGMENT_SAMPLES
+from serkit.features.store import SHAPES
 from serkit.features.views import SpectrogramScaler
 from serkit.model.coattention import CoAttentionModel, resolve_structure
 from serkit.recipe import named
 from serkit.training.batches import TENSORS
 from serkit.training.loop import make_learner, model_config, train_step
 
-SHAPES = {
-    "spectrogram": (N_BINS, SEGMENT_FRAMES), "mfcc": (SEGMENT_FRAMES, N_MFCC), "speech": (SEGMENT_SAMPLES,),
-}  # fmt: skip
 LSTM_KEEPS = 6  # numbers for each output: four gates, the cell and its tanh
 # what autocast leaves in float32 on a GPU, but not on a CPU
 FLOAT32 = (F.layer_norm, F.group_norm, F.softmax)
@@ -130,7 +128,7 @@ def prepare_step(experiment):
     config = replace(resolve_structure(model_config(experiment)), layerdrop=0.0, mask_time_prob=0.0)
     model, size = CoAttentionModel(config), experiment.batch_size
     size = min(size, 2 * (experiment.micro_batch or size))
-    batch = {TENSORS[view]: torch.zeros(size, *SHAPES[view]) for view in model.views}
+    batch = {name: torch.zeros(size, *SHAPES[name]) for name in map(TENSORS.get, model.views)}
     if experiment.reads_states:
         states = model.speech_states(batch.pop("waveform")[:1])  # (1, L, T', D)
         batch["states"] = states.new_zeros(size, *states.shape[1:], dtype=torch.float16)

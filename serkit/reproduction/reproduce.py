@@ -72,10 +72,9 @@ def reproduce(
         return 0
     needed, free = disk_use(costs.values(), jobs)
     if needed > free:
-        raise RunError(
-            f"the disk of {runs.project_home()} has {show_bytes(free)} free, this plan needs {show_bytes(needed)}; "
-            "make room, or choose fewer folds or seeds"
-        )
+        about = f"the disk of {runs.project_home()} has {show_bytes(free)} free"
+        cure = "make room, or choose fewer folds or seeds"
+        raise RunError(f"{about}, this plan needs {show_bytes(needed)}; {cure}")
     outcome = run_plan(steps, run, jobs, runner=runner, grid=grid, costs=costs)
     if outcome["interrupted"] or outcome["not started"]:
         return 130

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from serkit import evaluation, metrics, runs
+from serkit import evaluation, features, metrics, runs, training
 from serkit.errors import RunError, SerkitError
 from serkit.experiment import key_of, project_home, show_path
 from serkit.figures import DIGEST, digest_of, table_csv
@@ -117,7 +117,7 @@ def check_run(run, partial=False):
     except SerkitError as error:
         return [*findings, Finding("predictions", "all folds together", WRONG, str(error))]
     for path in runs.processed_folder(corpus).glob("*/store.json"):
-        findings += _look("stores", show_path(path.parent), _store_faults, path.parent)
+        findings += _look("stores", show_path(path.parent), features.check_store, path.parent)
     return findings + _figures(run, predictions, folds, parameters)
 
 
@@ -142,16 +142,14 @@ def check_inventory(folder):
     try:
         recorded = dict(json.loads(path.read_text())["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{show_path(path)} is missing or can't be read ({error}); copy the folder again"
-        ) from error
+        raise RunError(f"{show_path(path)} is missing or can't be read ({error}); copy it again") from error
     for name in sorted({*runs.RESULTS, *runs.MODEL, *recorded}):
         file = path.parent / name
         if not file.is_file():
             faults.append(f"{name}: missing")
         elif name not in recorded:
             faults.append(f"{name}: not listed in {runs.FILES}")
-        elif recorded[name] != {"bytes": file.stat().st_size, "sha256": runs.sha256_of(file)}:
+        elif recorded[name] != runs.recorded(file):
             faults.append(f"{name}: cut short or edited after the fold was finished")
     return faults
 
@@ -160,7 +158,7 @@ def _look(area, subject, check, *given):
     """Findings from a check that yields what is wrong, as text or as a finding, or raises an error."""
     findings = []
     try:
-        for fault in check(*given):
+        for fault in check(*given) or ():
             findings.append(fault if isinstance(fault, Finding) else Finding(area, subject, WRONG, fault))
     except (SerkitError, OSError, ValueError, KeyError, AssertionError) as error:
         findings.append(Finding(area, subject, WRONG, str(error)))
@@ -202,12 +200,12 @@ def _prediction_faults(folder):
 
 def _score_faults(folder):
     """Every number of ``metrics.json``, computed again."""
-    from serkit.training.checkpoints import best_epoch  # here: torch and TensorBoard are slow to import
-
     history = pd.read_csv(folder / "history.csv").to_dict("records")
     recorded = json.loads((folder / "metrics.json").read_text())
     scores = metrics.pooled_and_fold_mean(runs.read_predictions(folder))
-    for name, value in (scores | {"best_epoch": best_epoch(history), "epochs": len(history)}).items():
+    for name, value in (
+        scores | {"best_epoch": training.best_epoch(history), "epochs": len(history)}
+    ).items():
         was = recorded.get(name)
         if not isinstance(was, int | float) or not np.isclose(was, value, rtol=0, atol=SCORE_TOLERANCE):
             yield f"metrics.json: {name}={was}, recomputed {value:.10g}"
@@ -215,9 +213,8 @@ def _score_faults(folder):
 
 def _missing_folds(run, folders, verdict):
     """Planned folds that are not finished, of every variant and seed; ``verdict`` says how bad that is."""
-    finished = pd.DataFrame(
-        [folder.parts[-RUN_FOLDER:] for folder in folders], columns=["variant", "fold", "seed"]
-    )
+    parts = [folder.parts[-RUN_FOLDER:] for folder in folders]
+    finished = pd.DataFrame(parts, columns=["variant", "fold", "seed"])
     for (variant, seed), rows in finished.groupby(["variant", "seed"]):
         planned, subject = runs.planned_folds(run, variant), f"{variant}/{seed}"
         if planned is None:
@@ -227,14 +224,6 @@ def _missing_folds(run, folders, verdict):
             yield Finding("completeness", subject, verdict, cure)
         else:
             yield Finding("completeness", subject)
-
-
-def _store_faults(folder):
-    """The arrays that training read, byte by byte."""
-    from serkit.features import check_store  # here: torch is slow to import
-
-    check_store(folder)
-    return []
 
 
 def _figures(run, predictions, folds, parameters):

@@ -102,9 +102,8 @@ def load_checkpoint(folder, learner):
         return Progress(**states["progress"])
     except Exception as error:  # torch's own depends on where the file is damaged
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise RunError(
-            f"{show_path(path)}: damaged, or of another model ({reason}); delete it to train from the beginning"
-        ) from error
+        about = f"{show_path(path)}: damaged, or of another model ({reason})"
+        raise RunError(f"{about}; delete it to train from the beginning") from error
 
 
 def kept_epochs(folder):

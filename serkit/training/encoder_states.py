@@ -112,10 +112,8 @@ def _compute(store, model, file, accelerator):
             states = encode(store, model, rows, accelerator)
             largest = np.abs(states).max()
             if not largest <= HALF_MAX:  # NaN too
-                raise StoreError(
-                    f"{show_path(file.path)}: a hidden state of segments {rows[0]} to {rows[-1]} is {largest}, "
-                    f"half precision ends at {HALF_MAX:.0f}; use encoder_cache=False"
-                )
+                about = f"{show_path(file.path)}: a hidden state is {largest}"
+                raise StoreError(f"{about}, half precision ends at {HALF_MAX:.0f}; use encoder_cache=False")
             for row, state in zip(rows, states.astype(np.float16), strict=True):
                 file.write(row, state[None])
             progress.done[rows] = True

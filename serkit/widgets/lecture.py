@@ -25,7 +25,7 @@ from serkit.evaluation.attention import correlations
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
 from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, VIEW_COLOURS
-from serkit.folds import task_rows
+from serkit.folds import seconds_of, task_rows
 from serkit.metrics import confusion_matrix
 from serkit.training.encoder_states import real_frames
 
@@ -106,9 +106,8 @@ def sliders(draw, **ranges):
     made = {}
     for name, (value, lowest, highest, step) in ranges.items():
         slider = IntSlider if isinstance(step, int) else FloatSlider
-        made[name] = slider(
-            value, min=lowest, max=highest, step=step, continuous_update=False, description=name
-        )
+        bounds = {"min": lowest, "max": highest, "step": step}
+        made[name] = slider(value, **bounds, continuous_update=False, description=name)
     panel = interactive(draw, **made)  # has drawn once when it is made
     display(panel.add_class("serkit-sliders"))
     return panel.result
@@ -253,11 +252,8 @@ Never predicted: angry, sad, neutral.
     counts = confusion_matrix(predictions["truth"], predictions["prediction"])
     totals = counts.sum(axis=1)[lambda n: n > 0]
     shares = (pd.Series(np.diag(counts), counts.index) / totals).dropna()
-    best, worst = (
-        f"{label} ({counts.loc[label, label]} of {totals[label]})"
-        for label in (shares.idxmax(), shares.idxmin())
-    )
-    text = f"Best recognised: {best}; worst: {worst}."
+    right = {label: f"{label} ({counts.loc[label, label]} of {totals[label]})" for label in totals.index}
+    text = f"Best recognised: {right[shares.idxmax()]}; worst: {right[shares.idxmin()]}."
     mistakes = counts.where(~np.eye(len(counts), dtype=bool), 0).stack()
     truth, prediction = mistakes.idxmax()
     if n := mistakes.max():
@@ -658,9 +654,8 @@ def plot_fields(waveform, ax: Axes, *, field, hop, first=0, n_frames=6) -> Axes:
     peak = np.abs(shown).max() or 1.0
     for row in range(n_frames):
         level, begin = -peak * (1.3 + 0.22 * row), (first + row) * hop / SAMPLE_RATE
-        ax.hlines(
-            level, begin, begin + field / SAMPLE_RATE, colors=(VERMILLION, ORANGE)[row % 2], linewidth=3
-        )
+        colour = (VERMILLION, ORANGE)[row % 2]
+        ax.hlines(level, begin, begin + field / SAMPLE_RATE, colors=colour, linewidth=3)
         ax.text(begin, level, f"{first + row}  ", ha="right", va="center", fontsize=7)
     margin = 0.05 * (end - start)
     ax.set_xlim((start - margin) / SAMPLE_RATE, end / SAMPLE_RATE)
@@ -693,5 +688,5 @@ def plot_vectors(vectors, ax: Axes, *, hop, n_real) -> Axes:
 def _utterances(manifest, speaker):
     """The labelled utterances, of one speaker if it is named, with their length as ``seconds``."""
     rows = task_rows(manifest)
-    rows = rows.assign(seconds=(rows["num_samples"] / rows["sample_rate"]).astype(float))
+    rows = rows.assign(seconds=seconds_of)
     return rows[rows["speaker"] == speaker] if speaker else rows

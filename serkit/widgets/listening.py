@@ -13,6 +13,7 @@ from serkit import features, figures, runs
 from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, SerkitError
 from serkit.evaluation.predictions import PROBABILITIES
+from serkit.folds import seconds_of
 from serkit.predict import open_predictor
 from serkit.widgets.lecture import is_live, picture, player, segment_table
 
@@ -34,8 +35,10 @@ STYLE = """<style>
 </style>"""
 
 
-class Listening:
-    """What notebook 06 shows of the mistakes: a view to click, and a summary for a page without a kernel.
+def listen(run, *, variant="", mistakes=4, widgets=None):
+    """Show the mistakes of a run: a view to click, and below it a summary for a page without a kernel.
+
+    Whatever is missing on disk is said in a sentence.
 
     Parameters
     ----------
@@ -44,44 +47,38 @@ class Listening:
         Default: that of the ``Run``, or the only one there is.
     mistakes : int, 0 to 20, optional
         How many of the surest mistakes get a player in the summary.
+    widgets : bool, optional
+        Whether to show what can be clicked. Default: if the cell was run from a notebook page.
+        papermill and nbconvert run it from nowhere, and would keep a picture of dead buttons.
+
+    Returns
+    -------
+    ListeningView or None
+        None where there is nothing to click.
 
     Raises
     ------
     ParameterError
-        If ``mistakes`` is out of range. Whatever is missing on disk is said by ``show``.
+        If ``mistakes`` is out of range.
 
     Examples
     --------
-    ``listen = Listening(run)``, and as the last line of a cell: ``listen.show()``.
+    ``view = listen(run)``, as the last line of a cell.
     """
-
-    def __init__(self, run, *, variant="", mistakes=4):
-        if mistakes not in range(MOST + 1):
-            raise ParameterError(f"mistakes={mistakes!r} players, expected a whole number from 0 to {MOST}")
-        self.run = getattr(run, "name", run)
-        self.variant = variant or (run.experiment.variant if hasattr(run, "experiment") else "")
-        self.mistakes = mistakes
-        self.view = None  # the widgets, once they have been shown
-
-    def show(self, widgets=None):
-        """Display the view, and below it the summary; a sentence if there is nothing to show.
-
-        Parameters
-        ----------
-        widgets : bool, optional
-            Whether to show what can be clicked. Default: if the cell was run from a notebook page.
-            papermill and nbconvert run it from nowhere, and would keep a picture of dead buttons.
-        """
-        live = is_live() if widgets is None else widgets
-        try:
-            table, parameters, heading = load_utterances(self.run, self.variant)
-        except SerkitError as error:
-            display({"text/plain": str(error)}, raw=True)
-            return
-        if live:
-            self.view = ListeningView(self.run, table, parameters, heading)
-            display(self.view.box._repr_mimebundle_() | {"text/plain": IN_PLAIN}, raw=True)
-        display(summary(table, heading, self.mistakes, live), raw=True)
+    if mistakes not in range(MOST + 1):
+        raise ParameterError(f"mistakes={mistakes!r} players, expected a whole number from 0 to {MOST}")
+    variant = variant or (run.experiment.variant if hasattr(run, "experiment") else "")
+    name, live, view = getattr(run, "name", run), is_live() if widgets is None else widgets, None
+    try:
+        table, parameters, heading = load_utterances(name, variant)
+    except SerkitError as error:
+        display({"text/plain": str(error)}, raw=True)
+        return None
+    if live:
+        view = ListeningView(name, table, parameters, heading)
+        display(view.box._repr_mimebundle_() | {"text/plain": IN_PLAIN}, raw=True)
+    display(summary(table, heading, mistakes, live), raw=True)
+    return view
 
 
 class ListeningView:
@@ -153,9 +150,7 @@ class ListeningView:
         choices = HBox([*self.filters.values(), self.order, self.export, self.blind], layout=WRAPPED)
         self.pane = VBox([self.words, self.mark, self.seen])
         self.listed = HBox([matrix, self.list], layout=WRAPPED)
-        self.game = HBox(
-            [*self.guesses.values(), self.next, self.score], layout=WRAPPED | {"display": "none"}
-        )
+        self.game = HBox([*self.guesses.values(), self.next, self.score], layout=WRAPPED)
         parts = [HTML(STYLE), choices, self.message, self.listed, self.game, self.pane]
         return VBox(parts).add_class("serkit-view")
 
@@ -177,11 +172,9 @@ class ListeningView:
 
     def _switch(self, _=None):
         """Show the matrix and its list, or begin a blind round without them."""
-        self.listed.layout.display, self.game.layout.display = (
-            ("none", "") if self.blind.value else ("", "none")
-        )
-        self.order.disabled = self.blind.value
-        if self.blind.value:
+        blind = self.order.disabled = self.blind.value
+        self.listed.layout.display, self.game.layout.display = ("none", "") if blind else ("", "none")
+        if blind:
             self._deal()
         else:
             self._list()
@@ -301,10 +294,9 @@ class ListeningView:
         table = table.drop(columns=["session", "split", "path", "num_samples", "sample_rate"])
         corpus = self.parameters["corpus"]
         caption = f"Utterances marked by a listener: {corpus}, {len(table)} of run {self.run}."
+        about = {"run": self.run, "caption": caption, "parameters": self.parameters}
         try:
-            written = figures.save_table(
-                table, "marked", run=self.run, caption=caption, parameters=self.parameters, decimals=3
-            )
+            written = figures.save_table(table, "marked", decimals=3, **about)
             self.message.value = _said(f"marked: {len(table)}, written to {runs.show_path(written[0])}")
         except SerkitError as error:
             self.message.value = _said(str(error))
@@ -377,8 +369,7 @@ def utterance_table(predictions, manifest=None):
     columns = ["utterance_id", "path", "transcript", "num_samples", "sample_rate"]
     about = pd.DataFrame(columns=columns) if manifest is None else manifest[columns]
     rows = rows.merge(about, on="utterance_id", how="left")
-    rows["seconds"] = (rows["num_samples"] / rows["sample_rate"]).astype(float)
-    return rows
+    return rows.assign(seconds=seconds_of)
 
 
 def text_lines(rows):

@@ -144,13 +144,10 @@ def open_recogniser(run, model="", device="auto"):
         return Recogniser(newest_model(getattr(run, "name", run)), device)
     folder = runs.project_home() / Path(model).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
-        inside = sorted(folder.rglob("model/config.json"))
-        example = (
-            runs.show_path(inside[0].parent) if inside else "runs/<run>/<variant>/fold=<f>/seed=<s>/model"
-        )
-        raise WeightsError(
-            f'{model} is not the folder of a model; set model = "{example}", or model = "" for the newest one of the run'
-        )
+        inside = [runs.show_path(path.parent) for path in sorted(folder.rglob("model/config.json"))]
+        example = (*inside, "runs/<run>/<variant>/fold=<f>/seed=<s>/model")[0]
+        newest = 'model = "" for the newest one of the run'
+        raise WeightsError(f'{model} is not the folder of a model; set model = "{example}", or {newest}')
     return Recogniser(folder, device)
 
 
@@ -334,8 +331,5 @@ def _listen(path):
             highest.append(mono.max())
     first = np.arange(0, len(lowest), -(-len(lowest) // STRETCHES))
     outline = np.column_stack([np.minimum.reduceat(lowest, first), np.maximum.reduceat(highest, first)])
-    return (
-        audio.resample(np.concatenate(head), rate),
-        outline.ravel(),
-        2 * STRETCHES_PER_S * len(first) / len(lowest),
-    )
+    outline_rate = 2 * STRETCHES_PER_S * len(first) / len(lowest)
+    return audio.resample(np.concatenate(head), rate), outline.ravel(), outline_rate

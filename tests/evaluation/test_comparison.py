@@ -116,22 +116,18 @@ class TestAgainstOtherCode:
         # sd of a share of 5,000 near 0.053, twice one tail: 2 sqrt(0.026 * 0.974 / 5,000) = 0.0045
         assert p == pytest.approx(1726 / 32768, abs=0.018) and p != 1726 / 32768
 
-    def test_interval_of_equal_speakers_is_bootstrap_t_of_the_differences(self):
-        a, b = variant("corrected", [70 + d for d in DARWIN], 150), variant("published", [70] * 15, 150)
-        one = compare_variants(a, b, "wa")
-        d, rng = np.array(DARWIN) / 150, np.random.default_rng(3)
-        drawn = d[rng.integers(0, 15, (40_000, 15))]
-        t = (drawn.mean(axis=1) - d.mean()) / stats.sem(drawn, axis=1)
-        expected = d.mean() - stats.sem(d) * np.quantile(t, [0.975, 0.025])
-        # ends of 10,000 draws move by some 1.5 % of the width of 0.3
-        assert (one.low, one.high) == pytest.approx(tuple(expected), abs=0.015)
+    def test_interval_of_equal_speakers_is_students(self):
+        right = [70 + d for d in DARWIN]
+        one = compare_variants(variant("corrected", right, 150), variant("published", [70] * 15, 150), "wa")
+        expected = stats.ttest_1samp(np.array(DARWIN) / 150, 0).confidence_interval()
+        assert (one.low, one.high) == pytest.approx(tuple(expected), abs=1e-12)
 
     def test_no_false_alarms_without_a_difference(self):
         rng, p = np.random.default_rng(8), []
         for _ in range(20):
             both = rng.binomial(40, np.clip(rng.normal(0.6, 0.1, (10, 1)), 0, 1), (10, 2))
             pair = [variant(name, both[:, i], 40) for i, name in enumerate(("corrected", "published"))]
-            p.append(compare_variants(*pair, "wa", n_resamples=1024).p_permutation)
+            p.append(compare_variants(*pair, "wa").p_permutation)
         assert np.sum(np.array(p) <= 0.05) <= stats.binom.ppf(0.999, 20, 0.05)
         assert 0.3 < np.mean(p) < 0.7  # uniform: 0.5, sd 0.065
 
@@ -140,33 +136,30 @@ class TestProperties:
     def test_exchanged_variants_change_the_sign_only(self):
         about = manifest()
         tables = predict(about), predict(about, recipe="published+D2")
-        one, other = (
-            compare_variants(*tables, n_resamples=1024),
-            compare_variants(*tables[::-1], n_resamples=1024),
-        )
+        one, other = compare_variants(*tables), compare_variants(*tables[::-1])
         assert one.difference == pytest.approx(-other.difference)
-        assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=0.02)
+        assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-12)
         assert (one.p_permutation, one.p_mcnemar) == (other.p_permutation, other.p_mcnemar)
         assert one.odds_ratio == pytest.approx(1 / other.odds_ratio)
-        assert compare_variants(*tables, n_resamples=1024) == one
+        assert compare_variants(*tables) == one
 
     def test_a_variant_against_its_copy(self):
         table = predict(manifest())
-        one = compare_variants(table, table, n_resamples=1024)
+        one = compare_variants(table, table)
         assert (one.difference, one.low, one.high, one.p_permutation) == (0, 0, 0, 1)
         assert one.p_mcnemar == 1 and np.isnan(one.effect_size) and np.isnan(one.odds_ratio)
 
     def test_published_against_clean_selection(self):
         about = manifest()
         pair = [predict(about, selection=name) for name in ("published", "clean")]
-        assert compare_variants(*pair, n_resamples=1024).n_speakers == 10
+        assert compare_variants(*pair).n_speakers == 10
 
     def test_all_pairs(self):
         about = manifest()
         table = pd.concat(
             [predict(about, recipe=name) for name in ("corrected", "published", "published+D2")]
         )
-        found = compare_many(table, n_resamples=1024, average="fold_mean")
+        found = compare_many(table, average="fold_mean")
         assert len(found) == 3 and (found["average"] == "fold_mean").all()
         assert (found["p_permutation_holm"] >= found["p_permutation"]).all()
 
@@ -197,6 +190,24 @@ class TestRefusals:
             match=r"utterance 00_003 \(angry, .* is tested in published.* and not in corrected",
         ):
             compare_variants(a, b)
+
+    def test_an_end_stays_in_range(self):
+        one = compare_variants(
+            variant("corrected", [20] * 9 + [0]), variant("published", [0] * 9 + [20]), "wa"
+        )
+        assert one.high == 1.0 and one.low > -1.0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"n_resamples": 10}, "n_resamples=10, expected a whole number from 200"),
+            ({"n_resamples": 1e4}, "n_resamples=10000.0, expected a whole number"),
+            ({"seed": -1}, "seed=-1, expected"),
+        ],
+    )
+    def test_arguments(self, arguments, message):
+        with pytest.raises(ParameterError, match=message):
+            compare_variants(variant("corrected", TEN), variant("published", TEN), **arguments)
 
     def test_other_labels(self):
         a, b = variant("corrected", TEN), variant("published", TEN).rename(columns={"p_happy": "p_calm"})

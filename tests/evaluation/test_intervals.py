@@ -1,4 +1,4 @@
-"""Intervals, tables of scores, reliability: by hand, published, against other code, by simulation."""
+"""Intervals, tables of scores, reliability: by hand, against other code, by simulation."""
 
 import numpy as np
 import pandas as pd
@@ -6,30 +6,24 @@ import pytest
 from benchmarks.interval_coverage import SETTINGS, coverage, seed_coverage
 from prediction_tables import manifest, predict, with_counts, with_probabilities
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from serkit import metrics
 from serkit.errors import FoldError, ParameterError, RunError
 from serkit.evaluation.intervals import (
     AVERAGES,
-    bootstrap_interval,
-    cluster_limits,
+    Tally,
     expected_calibration_error,
+    interval_limits,
     reliability_table,
+    score_interval,
     score_of,
-    standard_error,
     summary_table,
     tally,
 )
 from serkit.evaluation.predictions import scored_rows
 
 RIGHT = [12, 14, 9, 15, 11, 17, 13, 8, 16, 14]  # of 20, by speaker
-FINE = [121, 143, 92, 155, 108, 177, 134, 83, 166, 139]  # of 200, so that means have steps of 0.0005
-
-
-def mean_of(values):
-    """The mean as a statistic of weights; 0 where nothing is drawn."""
-    values = np.asarray(values, float)
-    return lambda weights: (weights @ values) / np.maximum(weights.sum(axis=-1), 1)
 
 
 def score_by_metrics(rows, score, average):
@@ -85,101 +79,94 @@ class TestScoresOfWeights:
 class TestKnownAnswers:
     def test_jackknife_error_of_a_mean_is_the_standard_error(self):
         # equal numbers for each speaker: WA is the mean of their WAs
-        interval = bootstrap_interval(with_counts(RIGHT, 20), "wa", n_resamples=200)
+        interval = score_interval(with_counts(RIGHT, 20), "wa")
         assert interval.standard_error == pytest.approx(stats.sem(np.array(RIGHT) / 20), abs=1e-12)
         assert interval.estimate == pytest.approx(0.645)
         assert (interval.cluster, interval.n_clusters, interval.n_seeds) == ("speaker", 10, 1)
 
-    def test_published_bootstrap_t_of_the_mouse_data(self):
-        # Efron and Tibshirani, section 12.5: survival of nine mice, 90 % interval 35.82 to 116.74 days from
-        # 1,000 resamples; repeated with other draws, such ends move by 0.4 and 3 days (one sd)
-        days = [52, 104, 146, 10, 51, 30, 40, 27, 46]
-        options = {"level": 0.9, "n_resamples": 10_000, "rng": np.random.default_rng(0)}
-        estimate, low, high, _ = cluster_limits(mean_of(days), 9, 1, **options)
-        assert estimate == pytest.approx(56.22, abs=0.005)
-        assert low == pytest.approx(35.82, abs=1.5) and high == pytest.approx(116.74, abs=9)
-
-    def test_naive_interval_is_the_binomial_one(self):
-        # 129 of 200 right: sd sqrt(p (1 - p) / n) = 0.03384; quantiles of 10,000 draws are good to 0.001
-        one = bootstrap_interval(with_counts(RIGHT, 20), "wa", cluster=None)
-        assert one.standard_error == pytest.approx(np.sqrt(0.645 * 0.355 / 200), rel=0.03)
-        low, high = stats.binom.ppf([0.025, 0.975], 200, 0.645) / 200
-        assert (one.low, one.high) == (pytest.approx(low, abs=0.0051), pytest.approx(high, abs=0.0051))
-        assert (one.cluster, one.n_clusters) == ("utterance", 200)
-
     def test_jackknife_over_speakers_and_seeds_by_hand(self):
         # cells of 2 speakers x 2 seeds: 0 2 / 4 6; speakers' means 1 and 5, seeds' 2 and 4: variances 4 and 1
-        error = standard_error(mean_of([0, 2, 4, 6]), np.ones((1, 2)), np.ones((1, 2)))
-        assert error == pytest.approx([np.sqrt(4 + 1)])
+        cells = np.array([0.0, 0.2, 0.4, 0.6])[:, None, None]
+        counts = Tally(cells, np.ones((4, 1, 1)), np.full((4, 1), 0.25))
+        estimate, _, _, error = interval_limits([counts], 2, 2, 100)
+        assert (estimate, error) == pytest.approx((0.3, np.sqrt(4 + 1) / 10))
 
-    def test_alike_speakers_leave_no_doubt(self):
-        one = bootstrap_interval(with_counts([14] * 10, 20), "wa")
-        assert (one.estimate, one.low, one.high, one.standard_error) == (0.7, 0.7, 0.7, 0.0)
+    @pytest.mark.parametrize("right", [14, 20])
+    def test_alike_speakers_give_wilsons_interval(self, right):
+        one = score_interval(with_counts([right] * 10, 20), "wa")
+        expected = proportion_confint(10 * right, 200, method="wilson")
+        assert (one.low, one.high) == pytest.approx(expected, abs=1e-12) and one.standard_error == 0
 
-
-class TestAgainstOtherCode:
-    def test_bootstrap_t(self):
-        # the same by a loop over resamples and their sample deviations
-        speakers, rng = np.array(FINE) / 200, np.random.default_rng(3)
-        drawn = speakers[rng.integers(0, 10, (40_000, 10))]
-        t = (drawn.mean(axis=1) - speakers.mean()) / (drawn.std(axis=1, ddof=1) / np.sqrt(10))
-        error = speakers.std(ddof=1) / np.sqrt(10)
-        expected = speakers.mean() - error * np.quantile(t, [0.975, 0.025])
-        one = bootstrap_interval(with_counts(FINE, 200), "wa", n_resamples=40_000)
-        assert (one.low, one.high) == pytest.approx(tuple(expected), abs=0.004)
+    @pytest.mark.parametrize("score", ["wa", "ua"])
+    def test_ends_are_t_errors_away_at_their_own_error(self, score):
+        one = score_interval(predict(manifest(per_speaker=40)), score, average="fold_mean")
+        p = one.estimate
+        for end in (one.low, one.high):
+            error_there = one.standard_error * np.sqrt(end * (1 - end) / (p * (1 - p)))
+            assert abs(p - end) == pytest.approx(stats.t.ppf(0.975, 9) * error_there)
 
 
 class TestCoverage:
     def test_speakers_drawn_come_close_to_95_and_utterances_do_not(self):
         n = 600
-        held = coverage(SETTINGS[0], n, 500)
+        held = coverage(SETTINGS[0], n)
         # 99.9 % of the draws of a binomial with 0.95: 0.918 to 0.977
         low, high = stats.binom.interval(0.999, n, 0.95)
-        assert low <= n * held["bootstrap-t"] <= high
-        assert n * held["percentile"] < low  # 0.90 in the long run
-        assert held["naive"] < 0.52  # 0.44 in the long run, binomial deviation 0.02
+        assert low <= n * held["speakers"] <= high
+        assert held["naive"] < 0.52  # 0.43 in the long run, binomial deviation 0.02
 
-    def test_seeds_that_matter_must_be_drawn(self):
-        drawn, kept = seed_coverage(n_seeds=3, seed_sd=0.03, n_tables=200, n_resamples=400)
-        # in the long run 0.94 and 0.74; each bound is 99.9 % of a binomial a little on the safe side
-        assert 200 * drawn >= stats.binom.ppf(0.001, 200, 0.93)
+    def test_a_difference_comes_close_to_95(self):
+        n, setting = 600, next(setting for setting in SETTINGS if setting.variants == 2)
+        low, high = stats.binom.interval(0.999, n, 0.95)
+        assert low <= n * coverage(setting, n)["speakers"] <= high
+
+    def test_seeds_that_matter_must_count(self):
+        counted, kept = seed_coverage(n_seeds=3, seed_sd=0.03, n_tables=200)
+        # in the long run 0.93 and 0.73; each bound is 99.9 % of a binomial a little on the safe side
+        assert 200 * counted >= stats.binom.ppf(0.001, 200, 0.92)
         assert 200 * kept <= stats.binom.ppf(0.999, 200, 0.75)
 
 
 class TestIntervals:
     def test_same_call_same_interval_in_any_order(self, two_seeds):
-        first = bootstrap_interval(two_seeds, n_resamples=500)
-        assert first == bootstrap_interval(two_seeds.sample(frac=1, random_state=1), n_resamples=500)
-        assert first != bootstrap_interval(two_seeds, n_resamples=500, seed=1)
+        first = score_interval(two_seeds)
+        assert first == score_interval(two_seeds.sample(frac=1, random_state=1))
         assert first.n_seeds == 2 and first.low < first.estimate < first.high
 
     @pytest.mark.parametrize("average", AVERAGES)
     @pytest.mark.parametrize("score", metrics.SCORES)
     def test_estimate_is_the_score(self, two_seeds, score, average):
-        for cluster in ("speaker", "session", None):
-            one = bootstrap_interval(two_seeds, score, average=average, cluster=cluster, n_resamples=200)
+        for cluster, n in (("speaker", 10), ("session", 5)):
+            one = score_interval(two_seeds, score, average=average, cluster=cluster)
             assert one.estimate == pytest.approx(score_by_metrics(two_seeds, score, average), abs=1e-12)
-            assert one.n_clusters == {"speaker": 10, "session": 5, None: 114}[cluster]
+            assert one.n_clusters == n
 
     def test_a_copied_seed_adds_nothing_to_what_is_known(self):
         one = with_counts(RIGHT, 20)
         both = pd.concat([one, one.assign(seed=211)])
-        for cluster in ("speaker", None):
-            options = {"cluster": cluster, "resample_seeds": False, "n_resamples": 500}
-            a, b = (bootstrap_interval(table, "wa", **options) for table in (one, both))
+        a, *others = (
+            score_interval(table, "wa", over_seeds=over_seeds)
+            for table, over_seeds in ((one, True), (both, False), (both, True))
+        )
+        for b in others:
             assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=1e-12)
 
-    def test_ends_stay_in_range(self):
-        one = bootstrap_interval(with_counts([20] * 8 + [19, 5], 20), "wa", n_resamples=500)
-        assert (one.low, one.high) == (0.0, 1.0)  # without a cut: below any number, and 1.02
+    def test_seeds_that_differ_make_it_wider(self):
+        both = pd.concat([with_counts(RIGHT, 20), with_counts([k - 5 for k in RIGHT], 20, seed=211)])
+        a, b = (score_interval(both, "wa", over_seeds=over_seeds) for over_seeds in (True, False))
+        assert a.low < b.low < b.high < a.high and (a.n_seeds, b.n_seeds) == (2, 1)
+
+    def test_one_odd_speaker_does_not_stretch_it_over_everything(self):
+        one = score_interval(with_counts([20] * 8 + [19, 5], 20), "wa")
+        assert 0.6 < one.low < 0.65 and 0.98 < one.high < 1
 
     def test_higher_level_is_wider(self, two_seeds):
-        a, b = (bootstrap_interval(two_seeds, level=level, n_resamples=500) for level in (0.8, 0.95))
+        a, b = (score_interval(two_seeds, level=level) for level in (0.8, 0.95))
         assert b.low < a.low < a.high < b.high
 
     def test_published_selection_is_scored(self):
         table = predict(manifest(), selection="published")
-        assert bootstrap_interval(table, n_resamples=200).n_clusters == 10
+        assert score_interval(table).n_clusters == 10
 
 
 class TestTables:
@@ -240,28 +227,25 @@ class TestRefusals:
         [
             ({"score": "uar"}, "score='uar', expected one of wa, ua, macro_f1"),
             ({"average": "mean"}, "average='mean', expected one of pooled, fold_mean"),
-            ({"cluster": "gender"}, "cluster='gender', expected one of speaker, session, None"),
+            ({"cluster": "gender"}, "cluster='gender', expected one of speaker, session"),
             ({"level": 95}, "level=95, expected a number from 0.5 to 0.999"),
-            ({"n_resamples": 10}, "n_resamples=10, expected a whole number from 200"),
-            ({"n_resamples": 1e4}, "n_resamples=10000.0, expected a whole number"),
-            ({"seed": -1}, "seed=-1, expected"),
         ],
     )
     def test_arguments(self, arguments, message):
         with pytest.raises(ParameterError, match=message):
-            bootstrap_interval(with_counts(RIGHT, 20), **arguments)
+            score_interval(with_counts(RIGHT, 20), **arguments)
 
     def test_too_few_speakers(self):
         with pytest.raises(
             ParameterError, match="4 speakers are too few for an interval, expected at least 5"
         ):
-            bootstrap_interval(with_counts(RIGHT[:4], 20))
+            score_interval(with_counts(RIGHT[:4], 20))
 
     def test_damaged_tables_are_not_averaged(self):
         table = predict(manifest())
         leak = table.copy()
         leak.loc[leak.index[leak["split"] == "test"][0], "split"] = "validation"
-        for function in (bootstrap_interval, summary_table):
+        for function in (score_interval, summary_table):
             with pytest.raises(FoldError, match="fold 1F: speaker 1F is in validation"):
                 function(leak)
             with pytest.raises(RunError, match="fold 4F is missing"):

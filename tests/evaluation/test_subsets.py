@@ -64,7 +64,7 @@ class TestIntervalsOfShares:
             assert np.isclose(abs(share - end), stats.t.ppf(0.975, 9) * error_there)
 
     def test_one_speaker_does_not_stretch_it_over_everything(self):
-        """One of ten at 0 %, nine at 90 %: bootstrap-t gave 0 to 97 %."""
+        """One of ten at 0 %, nine at 90 %."""
         low, high = interval_of([0, *[7, 8] * 4, 7], 8)
         assert 0.5 < low < 0.6 and 0.9 < high < 0.97
 

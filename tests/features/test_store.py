@@ -226,7 +226,7 @@ class TestInterruption:
             with pytest.raises(KeyboardInterrupt):
                 build_store(corpus, PUBLISHED, tmp_path / "twice", workers=1)
         folder = tmp_path / "twice" / store_key(corpus, PUBLISHED)
-        with pytest.raises(StoreError, match="is missing or incomplete; run notebook 01"):
+        with pytest.raises(StoreError, match="is missing or incomplete; notebook 01 builds it"):
             FeatureStore(folder, PUBLISHED)
         count = Extraction(monkeypatch)
         opened = build_store(corpus, PUBLISHED, tmp_path / "twice", workers=1)
@@ -402,7 +402,7 @@ class TestBrokenSound:
         assert sorted(set(opened.segments["utterance_id"])) == sorted(set(SOUNDS) - {"c"})
         assert_equal_to_extraction(opened, corpus, PUBLISHED)
         assert opened.rows_of(list(SOUNDS)).tolist() == list(range(8))
-        assert "1 of 7 utterances are left out: c ... has no usable sound" in capsys.readouterr().out
+        assert "1 of 7 utterances without usable sound are left out: c ..." in capsys.readouterr().out
         with pytest.raises(StoreError, match=r"utterance zz is not in it"):
             opened.rows_of(["c", "zz"])
         check_store(opened.folder)
@@ -460,7 +460,7 @@ class TestRefused:
         path = folder / f"{name}.npy"
         path.write_bytes(path.read_bytes()[:left])
         with pytest.raises(
-            StoreError, match=rf"{name}\.npy: damaged or missing .*delete the folder .* and run notebook 01"
+            StoreError, match=rf"{name}\.npy: damaged or missing .*delete its folder and run notebook 01"
         ):
             FeatureStore(folder, PUBLISHED)
 
@@ -482,7 +482,7 @@ class TestRefused:
         content[-10] ^= 1
         path.write_bytes(content)
         with pytest.raises(
-            StoreError, match=rf"{name}\.npy: damaged or missing \(checksum mismatch\); delete the folder"
+            StoreError, match=rf"{name}\.npy: damaged or missing \(checksum mismatch\); delete its folder"
         ):
             check_store(folder)
 

@@ -56,7 +56,7 @@ class TestHistory:
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "chance"]
 
     def test_errors(self, ax):
-        with pytest.raises(ParameterError, match="values of train_wa and validation_wa"):
+        with pytest.raises(ParameterError, match="train_wa and validation_wa"):
             figures.plot_history(HISTORY, ax, what="wa")
 
 

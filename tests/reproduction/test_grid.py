@@ -280,7 +280,7 @@ class TestCommandLine:
     )
     def test_a_setting_beside_a_grid_is_refused(self, asked, write, setting):
         ((name, value),) = setting.items()
-        message = f"{name}={value!r} beside a grid, expected it in the grid; write it into .*trial.toml"
+        message = f"{name}={value!r} beside a grid; write it into .*trial.toml"
         with pytest.raises(ParameterError, match=message):
             cli.Reproduce(grid=str(write("[[variant]]")), **setting)()
 

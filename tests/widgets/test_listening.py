@@ -21,7 +21,7 @@ from serkit.recipe import CORRECTED
 from serkit.runs import start_run
 from serkit.widgets import listening
 from serkit.widgets.lecture import player
-from serkit.widgets.listening import Listening, ListeningView
+from serkit.widgets.listening import ListeningView, listen
 
 VARIANT = Experiment().variant
 RATE = 16_000
@@ -384,10 +384,8 @@ class TestShow:
         return bundles
 
     def test_without_a_page_only_the_summary(self, home, displayed):
-        listen = Listening(start_run("demo", corpus="demo"), mistakes=2)
-        listen.show()
+        assert listen(start_run("demo", corpus="demo"), mistakes=2) is None
         (bundle,) = displayed
-        assert listen.view is None
         html = bundle["text/html"]
         assert '<details class="serkit-summary" open>' in html and "The matrix to click is left out" in html
         assert html.count("<img") == 1 and html.count("<audio") == 2
@@ -397,11 +395,10 @@ class TestShow:
                          ["c", "1M", "sad", "angry", "0.6"]]  # fmt: skip
 
     def test_on_a_page_the_view_and_a_folded_summary(self, home, displayed):
-        listen = Listening("demo")
-        listen.show(widgets=True)
+        shown_view = listen("demo", widgets=True)
         view, summary = displayed
         assert view["text/plain"] == listening.IN_PLAIN
-        assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == listen.view.box.model_id
+        assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == shown_view.box.model_id
         assert (
             '<details class="serkit-summary">' in summary["text/html"]
             and "left out" not in summary["text/html"]
@@ -409,7 +406,7 @@ class TestShow:
 
     def test_missing_sound_is_a_sentence_in_its_row(self, home, displayed):
         (home / "sounds" / "b.wav").unlink()
-        Listening("demo").show(widgets=False)
+        listen("demo", widgets=False)
         assert (
             displayed[0]["text/html"].count("<audio") == 2
             and "b.wav: no such file" in displayed[0]["text/html"]
@@ -417,15 +414,15 @@ class TestShow:
 
     def test_what_is_missing_is_said(self, home, displayed):
         shutil.rmtree(home / "data")
-        Listening("demo").show(widgets=False)
+        listen("demo", widgets=False)
         assert "manifest.parquet is missing" in displayed.pop()["text/plain"]
         folder = home / "runs" / "demo" / VARIANT / "fold=1" / "seed=111"
         (folder / "predictions.parquet").unlink()
-        Listening("demo").show(widgets=True)
+        listen("demo", widgets=True)
         said = displayed.pop()["text/plain"]
         assert "predictions.parquet is missing, but the fold is marked as done" in said
         shutil.rmtree(home / "runs")
-        Listening("demo").show(widgets=True)
+        listen("demo", widgets=True)
         assert "run 'demo': no finished fold" in displayed.pop()["text/plain"]
 
     @pytest.mark.parametrize("mistakes", [-1, 21, 2.5])
@@ -433,7 +430,7 @@ class TestShow:
         with pytest.raises(
             ParameterError, match=r"mistakes=.* players, expected a whole number from 0 to 20"
         ):
-            Listening("demo", mistakes=mistakes)
+            listen("demo", mistakes=mistakes)
 
 
 def test_thousands_of_utterances_answer_within_a_second(home):

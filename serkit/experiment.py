@@ -26,6 +26,7 @@ TRAINING = {
 HEAD_LEARNING_RATE = 1e-3  # what learns on a frozen encoder begins from random weights, in either profile
 SEGMENTS = (1, 4096, "segments")
 RATES = (1e-8, 1.0)
+ACROSS = "-to-"  # between the corpora that are trained on and the one that is tested
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what may stand for a switch
@@ -65,6 +66,15 @@ def check_encoder_layers(value):
         raise ParameterError(
             f"encoder_layers={shown(value)}, expected last, weighted, or the number of a layer such as 9 (0: the input "
             "of the first)"
+        )
+
+
+def check_corpus(value):
+    """Refuse what can't name a corpus; whether there is one of that name, only the disk knows."""
+    if not re.fullmatch(r"\w[\w+-]{0,63}", value, re.ASCII):
+        raise ParameterError(
+            f"corpus={shown(value)}, expected one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ "
+            "that name a table"
         )
 
 
@@ -116,12 +126,20 @@ class Experiment:
     compile: bool = setting(False, "torch.compile")
     keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
     # on what, and who is tested
-    corpus: str = setting("demo", "which corpus", choices=CORPORA)
+    corpus: str = setting(
+        "demo",
+        f"{', '.join(CORPORA)}; the name of a table; or A-to-B: trained on A, tested on B",
+        check=check_corpus,
+    )
     recipe: str = setting("corrected", "published, corrected, published+D2, ...", check=recipes.named)
     selection: str = setting(
         "clean", "which speakers choose the checkpoint; published is a leak", choices=SELECTIONS
     )
-    by: str = setting("session", "what a fold tests and leaves out of training", choices=GROUPINGS)
+    by: str = setting(
+        "session",
+        "what a fold tests and leaves out of training; split: as the corpus says",
+        choices=GROUPINGS,
+    )
     fold: str = setting("1", "the session or speaker that is tested")
     seed: int = setting(111, "of every random draw", between=(0, 2**31))
 
@@ -129,6 +147,8 @@ class Experiment:
         values = {field.name: _converted(field, getattr(self, field.name)) for field in fields(self)}
         if "speech" not in VIEW_SETS[values["views"]]:  # what is said of an encoder decides nothing then
             values |= {name: SETTINGS[name].default for name in SETTINGS if "encoder" in name}
+        if ACROSS in values["corpus"]:
+            values["by"] = "split"
         usual = TRAINING[values["profile"]]
         if values["encoder_training"] == "frozen":
             usual = usual | {"learning_rate": HEAD_LEARNING_RATE}

@@ -1,5 +1,7 @@
 """Cross-validation folds as explicit lists of utterances, disjoint in speakers by construction."""
 
+import filecmp
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +9,7 @@ import pandas as pd
 
 from serkit.errors import FoldError, check_choice
 
-GROUPINGS = ("speaker", "session")
+GROUPINGS = ("speaker", "session", "split")
 SELECTIONS = ("published", "clean", "last")
 SPLITS = ("train", "validation", "test")
 
@@ -34,13 +36,14 @@ def make_folds(manifest, by="session", selection="clean"):
     ----------
     manifest : pd.DataFrame
         As ``serkit.corpora.load`` gives it; utterances without a label are left out.
-    by : {"speaker", "session"}
-        What is held out for testing.
+    by : {"speaker", "session", "split"}
+        What is held out for testing. ``split``: one fold, as the corpus itself says in its column ``split``.
     selection : {"published", "clean", "last"}
         Which data choose the checkpoint. ``published``: the test data themselves, as the paper's
         code does (a leak, D6). ``clean``: speakers that are in neither training nor test: by
         speaker the others of the tested speaker's session, by session the next session (the last
-        is followed by the first). ``last``: none, training runs for a fixed number of epochs.
+        is followed by the first), by split the corpus's own. ``last``: none, training runs for a fixed number of
+        epochs.
 
     Returns
     -------
@@ -65,6 +68,8 @@ def make_folds(manifest, by="session", selection="clean"):
     check_choice("by", by, GROUPINGS)
     check_choice("selection", selection, SELECTIONS)
     rows = task_rows(manifest)
+    if by == "split":
+        return [_own_split(rows, selection)]
     names = sorted(rows[by].unique())
     sessions = sorted(rows["session"].unique())
     needed = 3 if by == "session" and selection == "clean" else 2
@@ -82,6 +87,20 @@ def make_folds(manifest, by="session", selection="clean"):
             )
     check_folds(folds, rows, selection)
     return folds
+
+
+def _own_split(rows, selection):
+    """The fold that the corpus itself names; utterances without a split are in none of its parts."""
+    ids = {name: rows.loc[rows["split"] == name, "utterance_id"].to_numpy(str) for name in SPLITS}
+    if selection != "clean":
+        ids["validation"] = ids["test"] if selection == "published" else ids["test"][:0]
+    if selection == "clean" and not len(ids["validation"]):
+        raise FoldError(
+            "by='split': nothing is in validation; name some in the corpus, or use selection='last'"
+        )
+    fold = Fold("test", **ids)
+    check_folds([fold], rows, selection)
+    return fold
 
 
 def _fold(rows, name, by, selection, sessions):
@@ -127,6 +146,25 @@ def check_folds(folds, manifest, selection="clean"):
         row = unknown.iloc[0]
         raise FoldError(f"fold {row['fold']}: utterance {row['utterance_id']} is not in the manifest")
     check_speakers(table, selection)
+    if "digest" in manifest:
+        _check_sounds(table, manifest)
+
+
+def _check_sounds(table, manifest):
+    """Leak guard: no sound in training that is heard again in the test, under whatever name or speaker.
+
+    Digests say where to look, the files whether they are the same.
+    """
+    table = table.merge(manifest[["utterance_id", "digest", "path"]], on="utterance_id")
+    tested = table[table["split"] != "train"]
+    pairs = table[table["split"] == "train"].merge(tested, on=["fold", "digest"], suffixes=("", "_again"))
+    for pair in pairs.itertuples():
+        with suppress(OSError):  # files that have gone can't be compared
+            if filecmp.cmp(pair.path, pair.path_again, shallow=False):
+                raise FoldError(
+                    f"fold {pair.fold}: {pair.utterance_id} in train and {pair.utterance_id_again} in "
+                    f"{pair.split_again} are the same sound; take one of them out of the corpus"
+                )
 
 
 def check_speakers(table, selection="clean", about=""):

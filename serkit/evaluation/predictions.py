@@ -12,7 +12,7 @@ import pandas as pd
 
 from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
-from serkit.experiment import shown
+from serkit.experiment import ACROSS, shown
 from serkit.folds import GROUPINGS, SELECTIONS, SPLITS, check_speakers
 from serkit.metrics import REPEAT, UNIT, check_one_variant
 
@@ -21,6 +21,7 @@ COLUMNS = ("utterance_id", "speaker", "session", "truth", "prediction", *PROBABI
 ROUNDING = 2e-3  # four probabilities written with three digits may miss 1 by this much
 SPEAKERS_OF = {
     "demo": "synthetic speakers", "ravdess": "RAVDESS actors", "emodb": "EmoDB actors", "iemocap": "IEMOCAP speakers",
+    "cremad": "CREMA-D actors", "tess": "TESS speakers", "savee": "SAVEE actors",
 }  # fmt: skip
 SELECTION_IN_WORDS = {
     "clean": "checkpoint chosen on other speakers", "published": "checkpoint chosen on the test speakers",
@@ -233,6 +234,8 @@ def protocol_in_words(settings, predictions, planned=None):
     on other speakers)'
     >>> protocol_in_words({"corpus": "iemocap"}, rows[:1], ["1", "2"])
     'fold 1 of two folds (1 utterance of 1 IEMOCAP speaker)'
+    >>> protocol_in_words({"corpus": "emodb+ravdess-to-iemocap", "by": "split"}, rows[:1])
+    'trained on emodb and ravdess (1 utterance of 1 IEMOCAP speaker)'
     """
     test = predictions[predictions["split"] == "test"]
     names = sorted(test["fold"].astype(str).unique())
@@ -243,7 +246,11 @@ def protocol_in_words(settings, predictions, planned=None):
     elif planned:
         few = f"fold{'s' * (len(names) > 1)} {', '.join(names)}"
         folds = f"{few if len(names) <= 5 else _number(len(names))} of {folds}"
-    parts = (("utterance_id", "utterances"), ("speaker", SPEAKERS_OF[settings["corpus"]]), ("seed", "seeds"))
+    trained, _, tested = settings["corpus"].rpartition(ACROSS)
+    if settings.get("by") == "split":
+        folds = f"trained on {trained.replace('+', ' and ')}" if trained else "the corpus's own test split"
+    speakers = SPEAKERS_OF.get(tested, "speakers")
+    parts = (("utterance_id", "utterances"), ("speaker", speakers), ("seed", "seeds"))
     utterances, speakers, seeds = (_count(test[column].nunique(), word) for column, word in parts)
     who = f"{utterances} of {speakers}" + f", {seeds}" * (test["seed"].nunique() > 1)
     return f"{folds} ({'; '.join(filter(None, [who, settings_in_words(settings)]))})"

@@ -19,6 +19,7 @@ import json
 import tomllib
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import soundfile
@@ -28,24 +29,32 @@ from serkit import folds
 from serkit.constants import LABELS
 from serkit.corpora.manifest import group_speakers, make_manifest
 from serkit.corpora.sound_files import name_some, read_header
-from serkit.errors import AudioError, CorpusError, SerkitError
-from serkit.experiment import FALSE, TRUE, shown
+from serkit.errors import AudioError, CorpusError, SerkitError, check_choice
+from serkit.experiment import FALSE, TRUE, check_names, shown
 from serkit.files import replacing
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 NEEDED = ("path", "speaker", "emotion")
 NUMBERS = ("start_s", "end_s", "valence", "activation", "dominance")
 CLASSES = (2, 12)  # how many a task may have
-GROUPS = 5  # of speakers, unless the table has sessions or its TOML file another number
+GROUPS = 5  # of speakers, unless the TOML file has another number
+FEW = 5  # utterances; a class with fewer is doubtful
 PROTOCOLS = (
     ("session", "clean"),
     ("speaker", "clean"),
     ("split", "clean"),
     ("split", "last"),
-)  # that are shown
-SETTINGS = {"columns": dict, "emotions": dict, "task": dict}  # what such a TOML file may hold
-LEAST = 5  # utterances; a class with fewer is doubtful
+)  # shown by check
 SPELLINGS = tomllib.loads(Path(__file__).with_name("spellings.toml").read_text(encoding="utf-8"))
+
+
+class Understood(NamedTuple):
+    """What a table says, before any sound is opened."""
+
+    rows: list  # of the manifest, without what the sounds say; ``line`` where each stands
+    columns: dict  # ours -> the table's
+    doubts: list  # what a reader should know
+    faults: list  # what can't be understood, with its line
 
 
 def load(path, *, name="table", cut_folder=None, skip_broken=False):
@@ -102,46 +111,36 @@ def check(path):
         If it can't be read at all.
     """
     path = find_table(path)
-    rows, columns, notes, faults = understand(path)
-    lines = {row["utterance_id"]: row["line"] for row in rows}
+    rows, columns, doubts, faults = understand(path)
+    line_of = {row["utterance_id"]: row["line"] for row in rows}
     rows, broken = read_sounds(rows, path.parent / "turns")
     faults += broken
-    print(f"{path}: {len(lines) + len(faults) - len(broken)} rows; columns understood:")
-    print(tabulate(columns.items(), ["here", "in the table"], tablefmt="plain"))
+    print(tabulate(columns.items(), ["understood", f"in {path.name}"], tablefmt="plain"))
     if rows and not faults:
         manifest = make_manifest(rows)
-        counts = manifest.groupby("emotion", dropna=False)["label"].agg(["size", "first"])
-        counts = counts.rename(columns={"size": "utterances", "first": "class"}).fillna("(left out)")
-        speakers = f"{manifest['speaker'].nunique()} speakers in {manifest['session'].nunique()} sessions"
-        print(f"\n{counts.to_string()}\n\n{len(manifest)} utterances of {speakers}")
-        for _, twice in manifest[manifest["digest"].duplicated(keep=False)].groupby("digest"):
-            where = ", ".join(f"{name} (line {lines[name]})" for name in twice["utterance_id"][:4])
-            notes.append(f"perhaps the same sound {len(twice)} times: {where}")
-        for by, selection in (
-            ("session", "clean"),
-            ("speaker", "clean"),
-            ("split", "clean"),
-            ("split", "last"),
-        ):
+        counts = manifest.fillna({"label": "(left out)"}).groupby(["label", "emotion"]).size()
+        print(f"\n{len(rows)} utterances\n{counts.to_string()}\n\nfolds that follow")
+        for by, selection in PROTOCOLS[: None if "split" in columns else 2]:
             try:
-                made = folds.make_folds(manifest, by, selection)
-                print(
-                    f"by={by}, selection={selection}: {len(made)} folds, tested {name_some(fold.name for fold in made)}"
-                )
+                names = [fold.name for fold in folds.make_folds(manifest, by, selection)]
+                print(f"by={by}, selection={selection}: {len(names)}, tested {name_some(names)}")
             except SerkitError as error:
-                print(f"by={by}, selection={selection}: no folds, {error}")
-    for head, items in (("doubtful", notes), ("wrong", faults)):
-        if items:
-            print("\n" + "\n".join([f"{head} ({len(items)}):", *(f"  {item}" for item in items)]))
+                print(f"by={by}, selection={selection}: none, {error}")
+        for _, same in manifest[manifest["digest"].duplicated(keep=False)].groupby("digest"):
+            where = name_some(f"{name} (line {line_of[name]})" for name in same["utterance_id"])
+            doubts.append(f"perhaps the same sound {len(same)} times: {where}")
+    for head, items in (("doubtful", doubts), ("wrong", faults)):
+        print(
+            "".join([f"\n{head} ({len(items)}):\n", *(f"  {item}\n" for item in items)]) if items else "",
+            end="",
+        )
     return not faults
 
 
 def find_table(path):
     """The table itself, where a folder that holds it was given."""
     path = Path(path).expanduser()
-    tables = [path]
-    if path.is_dir():
-        tables = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    tables = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
     if len(tables) != 1 or not tables[0].is_file() or tables[0].suffix.lower() not in SUFFIXES:
         there = f"{len(tables)} tables there" if path.is_dir() else "no such table"
         raise CorpusError(f"table {path}: {there}, expected one file that ends in {' '.join(SUFFIXES)}")
@@ -149,38 +148,45 @@ def find_table(path):
 
 
 def understand(path, name="table"):
-    """What a table says, before any sound is opened.
+    """Read a table and its TOML file.
+
+    Parameters
+    ----------
+    path : Path
+    name : str, optional
+        Of the corpus.
 
     Returns
     -------
-    rows : list of dict
-        Of the manifest, without what the sounds say; ``line`` where each stands.
-    columns : dict of str to str
-        Ours to the table's.
-    notes : list of str
-        What is doubtful.
-    faults : list of str
-        What can't be understood, with its line.
+    Understood
+
+    Raises
+    ------
+    CorpusError
+        If one of the two can't be read, or a needed column is missing.
     """
     names, records = read_records(path)
-    settings = _settings(path)
-    columns, notes = match_columns(names, settings["columns"], path)
-    words = _words(settings["emotions"])
+    settings = _settings(path.with_suffix(".toml"))
+    columns, doubts = _match_columns(names, settings["columns"], path)
+    words = {_plain(word): ours for ours, words in SPELLINGS["emotions"].items() for word in words}
+    words |= {_plain(word): ours for word, ours in settings["emotions"].items()}
     classes = settings["task"].get("classes", LABELS)
     rows, faults = [], []
-    for number, record in records:
-        given = {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
+    for line, record in records:
+        given = dict.fromkeys(SPELLINGS["columns"], "")
+        given |= {ours: _text(record.get(theirs)) for ours, theirs in columns.items()}
         try:
-            rows.append(_row(given, words, classes, path.parent) | {"corpus": name, "line": number})
-        except CorpusError as error:
-            faults.append(f"line {number}: {error}")
-    repeated = Counter(row["utterance_id"] for row in rows)
-    for row in rows:
-        if repeated[row["utterance_id"]] > 1:
-            faults.append(f"line {row['line']}: utterance {row['utterance_id']} stands there more than once")
+            rows.append(_row(given, words, classes, path.parent) | {"corpus": name, "line": line})
+        except SerkitError as error:
+            faults.append(f"line {line}: {error}")
+    times = Counter(row["utterance_id"] for row in rows)
+    faults += [
+        f"line {row['line']}: utterance {row['utterance_id']} stands there more than once"
+        for row in rows if times[row["utterance_id"]] > 1
+    ]  # fmt: skip
     if "session" not in columns:
         group_speakers(rows, settings["task"].get("groups", GROUPS))
-    return rows, columns, notes + _doubts(rows, classes), faults
+    return Understood(rows, columns, doubts + _doubts(rows, classes), faults)
 
 
 def read_records(path):
@@ -196,14 +202,12 @@ def read_records(path):
     CorpusError
         If it can't be read, naming the line where there is one.
     """
-    kind = path.suffix.lower()
     try:
-        if kind == ".parquet":
+        if path.suffix.lower() == ".parquet":
             records = list(enumerate(pd.read_parquet(path).reset_index().to_dict("records"), start=1))
-        elif kind in (".jsonl", ".ndjson"):
-            records = list(_json_lines(path))
         else:
-            records = list(_separated_lines(path))
+            lines = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _separated_lines
+            records = list(lines(_decoded(path.read_bytes())))
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's own are ValueErrors
         raise CorpusError(f"table {path}: can't be read ({str(error).strip()[:200]})") from error
     if not records:
@@ -211,100 +215,69 @@ def read_records(path):
     return list(dict.fromkeys(name for _, record in records for name in record)), records
 
 
-def _decoded(path):
-    content = path.read_bytes()
+def _decoded(content):
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         return content.decode("cp1252", errors="replace")
 
 
-def _separated_lines(path):
+def _separated_lines(text):
     """Rows of a CSV or TSV file, whichever of tab, semicolon and comma its head has most of."""
-    text = _decoded(path)
-    head = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=max("\t;,", key=head.count), strict=True)
+    mark = max("\t;,", key=text.partition("\n")[0].count)
+    reader = csv.DictReader(io.StringIO(text), delimiter=mark, strict=True)
     for record in reader:
         if None in record or None in record.values():
-            raise ValueError(
-                f"line {reader.line_num} has other columns than the first line: {shown(list(record.values()))}"
-            )
+            raise ValueError(f"line {reader.line_num} has not as many columns as the first line")
         if any(record.values()):
             yield reader.line_num, record
 
 
-def _json_lines(path):
-    for number, line in enumerate(_decoded(path).splitlines(), start=1):
+def _json_lines(text):
+    for line, content in enumerate(text.splitlines(), start=1):
         try:
-            if line.strip():
-                yield number, dict(json.loads(line))
+            if content.strip():
+                yield line, dict(json.loads(content))
         except (ValueError, TypeError, RecursionError):
-            raise ValueError(f"line {number} is no JSON object: {shown(line)}") from None
+            raise ValueError(f"line {line} is no JSON object: {shown(content)}") from None
 
 
-def _settings(path):
+def _settings(file):
     """The TOML file beside a table, checked; empty where there is none."""
-    file = path.with_suffix(".toml")
-    settings = {name: {} for name in SETTINGS}
-    if not file.is_file():
-        return settings
+    settings = {"columns": {}, "emotions": {}, "task": {}}
     try:
-        settings |= tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorpusError(f"{file}: is not TOML ({error})") from error
-    task = settings["task"] if isinstance(settings["task"], dict) else {}
-    wrong = [name for name, value in settings.items() if not isinstance(value, SETTINGS.get(name, ()))]
-    wrong += [f"[task] {name}" for name in task if name not in ("classes", "groups")]
-    if wrong:
-        raise CorpusError(
-            f"{file}: {wrong[0]} is not known, expected [columns], [emotions] and [task] with classes and groups"
-        )
-    classes, groups = task.get("classes", "all"), task.get("groups", GROUPS)
-    if classes != "all" and not (isinstance(classes, list) and CLASSES[0] <= len(set(classes)) <= CLASSES[1]):
+        given = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        check_names(given, settings)
+        settings |= {name: dict(table) for name, table in given.items()}
+        check_names(settings["columns"], SPELLINGS["columns"])
+        check_names(settings["task"], ("classes", "groups"))
+    except (ValueError, TypeError, SerkitError) as error:
+        raise CorpusError(f"{file}: {error}") from error
+    classes, groups = settings["task"].get("classes", "all"), settings["task"].get("groups", GROUPS)
+    if classes != "all" and not (isinstance(classes, list) and CLASSES[0] <= len(classes) <= CLASSES[1]):
         raise CorpusError(f"{file}: classes={shown(classes)}, expected a list of 2 to 12 emotions, or 'all'")
-    if not isinstance(groups, int) or isinstance(groups, bool) or groups < 2:
+    if type(groups) is not int or groups < 2:
         raise CorpusError(f"{file}: groups={shown(groups)}, expected a whole number from 2")
     return settings
 
 
-def match_columns(names, given, path):
-    """Our name of each of a table's columns that is understood.
-
-    Returns
-    -------
-    columns : dict of str to str
-        Ours to the table's.
-    notes : list of str
-        Where several columns could be meant.
-
-    Raises
-    ------
-    CorpusError
-        If a needed column is missing, or the TOML file names one that is not there.
-    """
-    by_spelling, columns, notes = {_plain(name): name for name in names}, {}, []
+def _match_columns(names, given, path):
+    """{ours: the table's} of the columns that are understood, and where several could be meant."""
+    by_spelling, columns, doubts = {_plain(name): name for name in names}, dict(given), []
     for ours, spellings in SPELLINGS["columns"].items():
-        if ours in given:
-            if given[ours] not in names:
-                raise CorpusError(
-                    f"table {path}: its TOML file has {ours} = {shown(given[ours])}, but the columns are "
-                    f"{', '.join(map(str, names))}"
-                )
-            columns[ours] = given[ours]
-        elif matches := [by_spelling[_plain(name)] for name in spellings if _plain(name) in by_spelling]:
+        matches = [by_spelling[_plain(word)] for word in spellings if _plain(word) in by_spelling]
+        if matches and ours not in given:
             columns[ours] = matches[0]
-            if len(matches) > 1:
-                notes.append(
-                    f"column {matches[0]!r} is taken for {ours}, not {', '.join(map(repr, matches[1:]))}"
-                )
-    if "emotion" not in columns and "ratings" in columns:
-        columns["emotion"] = columns["ratings"]
-    if missing := [name for name in NEEDED if name not in columns]:
-        raise CorpusError(
-            f"table {path}: no column for {', '.join(missing)} among {', '.join(map(str, names))}; name it in "
-            f'{path.with_suffix(".toml").name}: [columns] {missing[0]} = "..."'
-        )
-    return columns, notes
+            others = ", ".join(map(repr, matches[1:]))
+            doubts += [f"column {matches[0]!r} is taken for {ours}, not {others}"] if others else []
+    columns.setdefault("emotion", columns.get("ratings"))
+    among = f"among the columns {', '.join(map(str, names))}"
+    for ours in (*NEEDED, *columns):
+        if columns.get(ours) not in names:
+            called = f"column {columns[ours]!r}" if columns.get(ours) else f"column for {ours}"
+            cure = f'say in {path.with_suffix(".toml").name} what it is called: [columns] {ours} = "..."'
+            raise CorpusError(f"table {path}: no {called} {among}; {cure}")
+    return columns, doubts
 
 
 def _plain(word):
@@ -314,7 +287,7 @@ def _plain(word):
 def _text(value):
     """A cell as text; empty where nothing stands."""
     if isinstance(value, dict):  # a sound as Hugging Face exports it
-        value = value.get("path", "")
+        value = value.get("path")
     if getattr(value, "ndim", 0) or isinstance(value, list | tuple):
         return ";".join(map(str, value))
     if pd.isna(value):
@@ -324,41 +297,34 @@ def _text(value):
     return str(value).strip()
 
 
-def _words(given):
-    """{a table's word for an emotion: ours}."""
-    usual = {_plain(word): name for name, words in SPELLINGS["emotions"].items() for word in words}
-    return usual | {_plain(word): name for word, name in given.items()}
-
-
 def _row(given, words, classes, folder):
-    """Manifest row of a line, without what its sound says; a CorpusError says what is wrong with it."""
-    for name in NEEDED:
-        if not given[name]:
-            raise CorpusError(f"{name} is empty, expected a value in every line")
-    path = Path(given["path"]).expanduser()
-    row = {name: _number(name, given.get(name, "")) for name in NUMBERS}
+    """Manifest row of a line, without what its sound says; a SerkitError says what is wrong with it."""
+    if missing := [name for name in NEEDED if not given[name]]:
+        raise CorpusError(f"{missing[0]} is empty, expected a value in every line")
+    row = {name: _number(name, given[name]) for name in NUMBERS}
+    row |= {name: _one_of(name, given[name]) for name in ("gender", "split")}
     start, end = row["start_s"], row["end_s"]
-    if (start is not None and start < 0) or (end is not None and end <= (start or 0.0)):
+    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
         raise CorpusError(f"start_s={start} and end_s={end}, expected 0 <= start_s < end_s")
-    ratings = [_plain(word) for word in given.get("ratings", "").replace("|", ";").split(";") if word.strip()]
+    ratings = [_plain(word) for word in given["ratings"].replace("|", ";").split(";") if word.strip()]
     ratings = [words.get(word, word) for word in ratings]
-    emotion = given["emotion"] if given["emotion"] != given.get("ratings") else _majority(ratings)
+    emotion = given["emotion"] if given["emotion"] != given["ratings"] else _majority(ratings)
     if emotion and _plain(emotion) not in words:
-        raise CorpusError(
-            f"emotion {shown(emotion)} is not known; say what it is in the TOML file: [emotions] "
-            f'"{emotion[:40]}" = "angry", or "" to leave it out'
+        cure = (
+            f'say in the TOML file what it is: [emotions] "{emotion[:40]}" = "angry", or "" to leave it out'
         )
-    label = words[_plain(emotion)] if emotion else ""
+        raise CorpusError(f"emotion {shown(emotion)} is not known; {cure}")
+    label, path = words.get(_plain(emotion), ""), folder / Path(given["path"]).expanduser()
     stretch = "" if start is None and end is None else f"_{round(1000 * (start or 0))}"
+    scripted = given["scripted"].lower()
     return row | {
-        "path": str(path if path.is_absolute() else folder / path),
-        "utterance_id": given.get("utterance_id") or path.stem + stretch,
-        "speaker": given["speaker"], "session": given.get("session") or None,
-        "gender": _one_of("gender", given.get("gender", "")), "scripted": _switch(given.get("scripted", "")), "dialogue": given.get("dialogue", ""),
-        "emotion": emotion or "no majority", "label": label if label and (classes == "all" or label in classes) else None,
-        "transcript": given.get("transcript") or None, "split": _one_of("split", given.get("split", "")),
+        "path": str(path), "utterance_id": given["utterance_id"] or path.stem + stretch, "speaker": given["speaker"],
+        "session": given["session"] or None, "dialogue": given["dialogue"], "transcript": given["transcript"] or None,
+        "scripted": scripted in TRUE if scripted in (*TRUE, *FALSE) else None,
+        "emotion": emotion or "no majority",
+        "label": label if label and (classes == "all" or label in classes) else None,
         "ratings": ";".join(ratings) or None,
-        "agreement": ratings.count(words[_plain(emotion)]) / len(ratings) if ratings and emotion else None,
+        "agreement": ratings.count(label) / len(ratings) if ratings and label else None,
     }  # fmt: skip
 
 
@@ -369,54 +335,41 @@ def _majority(ratings):
 
 
 def _number(name, text):
-    if not text:
-        return None
+    """A number; a time may be written as audformat does, ``0 days 00:00:01.5``."""
     try:
-        return float(text.replace(",", "."))
+        return float(text.replace(",", ".")) if "days" not in text else pd.Timedelta(text).total_seconds()
     except ValueError:
-        pass
-    try:
-        return pd.Timedelta(text).total_seconds()  # as audformat writes times
-    except ValueError:
-        raise CorpusError(f"{name}={shown(text)}, expected a number") from None
-
-
-def _switch(text):
-    return text.lower() in TRUE if text.lower() in (*TRUE, *FALSE) else None
+        if text:
+            raise CorpusError(f"{name}={shown(text)}, expected a number") from None
+    return None
 
 
 def _one_of(name, text):
     """Our word for a sex or a split; None where nothing stands."""
-    for ours, words in SPELLINGS[f"{name}s"].items():
-        if _plain(text) in map(_plain, words):
-            return ours
+    known = SPELLINGS[f"{name}s"]
+    ours = next((ours for ours, words in known.items() if _plain(text) in words), text)
     if text:
-        raise CorpusError(f"{name}={shown(text)}, expected one of {', '.join(SPELLINGS[f'{name}s'])}")
-    return None
+        check_choice(name, ours, tuple(known))
+    return ours or None
 
 
 def _doubts(rows, classes):
     """What a reader should know of a table that can be read."""
     doubts, counts = [], Counter(row["label"] for row in rows if row["label"])
-    speakers = {row["speaker"] for row in rows}
-    if len(speakers) < 2:
-        doubts.append(
-            f"all lines are of speaker {next(iter(speakers), '')}: nobody can be held out for a test"
-        )
-    sessions = {}
+    sessions = {row["speaker"]: set() for row in rows}
     for row in rows:
-        sessions.setdefault(row["speaker"], set()).add(row["session"])
+        sessions[row["speaker"]].add(row["session"])
+    if len(sessions) < 2:
+        doubts.append(f"one speaker, {''.join(sessions)}: nobody can be held out for a test")
     doubts += [
-        f"speaker {speaker} is in sessions {', '.join(sorted(map(str, names)))}: a session can't be held out"
-        for speaker, names in sorted(sessions.items()) if len(names) > 1
+        f"speaker {speaker} is in sessions {name_some(sorted(map(str, names)))}: no session can be held out"
+        for speaker, names in sessions.items() if len(names) > 1
     ]  # fmt: skip
-    if classes != "all":
-        doubts += [f"class {name} has {counts[name]} utterances" for name in classes if counts[name] < LEAST]
-    if len(counts) < CLASSES[0]:
-        found = ", ".join(sorted({row["emotion"] for row in rows})[:12])
-        doubts.append(
-            f"fewer than 2 classes; the emotions there are {found}: choose from them in [task] classes"
-        )
+    expected = sorted(counts) if classes == "all" else classes
+    doubts += [f"class {name} has {counts[name]} utterances" for name in expected if counts[name] < FEW]
+    if not CLASSES[0] <= len(counts) <= CLASSES[1]:
+        emotions = name_some(sorted({row["emotion"] for row in rows}), CLASSES[1])
+        doubts.append(f"{len(counts)} classes, expected 2 to 12: choose in [task] classes from {emotions}")
     return doubts
 
 
@@ -435,25 +388,27 @@ def read_sounds(rows, folder):
         start, end, line = row.pop("start_s"), row.pop("end_s"), row.pop("line")
         try:
             if not Path(row["path"]).is_file():
-                raise AudioError(f"{row['path']}: no such file; a path is read from the table's folder on")
+                raise AudioError(f"{row['path']}: no such file; a path begins in the table's folder")
             if start is not None or end is not None:
-                row["path"] = str(_cut(row["path"], start or 0.0, end, folder / f"{row['utterance_id']}.wav"))
+                row["path"] = str(
+                    _cut(Path(row["path"]), start or 0, end, folder / f"{row['utterance_id']}.wav")
+                )
             usable.append(row | read_header(row["path"])._asdict())
-        except SerkitError as error:
+        except AudioError as error:
             broken.append(f"line {line}: {error}")
     return usable, broken
 
 
 def _cut(path, start, end, target):
-    """Write a stretch of a recording as WAV, unless it is there from an earlier call and not older than it."""
+    """Write a stretch of a recording as WAV, unless that was done since the recording last changed."""
+    if target.is_file() and target.stat().st_mtime >= path.stat().st_mtime:
+        return target
     try:
-        if target.is_file() and target.stat().st_mtime >= Path(path).stat().st_mtime:
-            return target
         info = soundfile.info(path)
-        if start * info.samplerate >= info.frames or (end or 0.0) * info.samplerate > info.frames + 1:
+        if max(start, end or 0) > info.duration:
             raise AudioError(f"{path}: {info.duration:.2f} s long, expected at least {end or start} s")
-        stop = None if end is None else round(end * info.samplerate)
-        sound, rate = soundfile.read(path, start=round(start * info.samplerate), stop=stop, dtype="float64")
+        first, last = round(start * info.samplerate), end and round(end * info.samplerate)
+        sound, rate = soundfile.read(path, start=first, stop=last)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
             subtype = info.subtype if soundfile.check_format("WAV", info.subtype) else "FLOAT"

@@ -74,7 +74,7 @@ def test_it_is_fetched_checked_and_unpacked_once(server, tmp_path, capsys):
 
 def test_a_cut_transfer_goes_on_where_it_stopped(server, tmp_path):
     server.cut = 150_000
-    with pytest.raises(CorpusError, match="broke off .* call again, it goes on where it stopped"):
+    with pytest.raises(CorpusError, match=r"broke off .* call again, it goes on where it stopped"):
         fetch("ravdess", root=tmp_path / "ravdess")
     assert not (tmp_path / "ravdess").exists()
     fetch("ravdess", root=tmp_path / "ravdess")
@@ -104,7 +104,9 @@ def test_a_full_disk_is_named(server, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(module, "_unpack", full)
-    with pytest.raises(CorpusError, match="No space left on device.* it takes 624 MB for a while; make room"):
+    with pytest.raises(
+        CorpusError, match=r"No space left on device.* it takes 624 MB for a while; make room"
+    ):
         fetch("ravdess", root=tmp_path / "ravdess")
     monkeypatch.undo()
 
@@ -120,7 +122,7 @@ def test_without_network_it_says_how_to_do_it_by_hand(server, tmp_path):
 
 @pytest.mark.parametrize("name", sorted(name for name, about in ARCHIVES.items() if "url" not in about))
 def test_what_has_to_be_fetched_by_hand_says_so(name, tmp_path):
-    with pytest.raises(CorpusError, match="can't be fetched without you: fetch .* and unpack it in"):
+    with pytest.raises(CorpusError, match=r"can't be fetched without you: fetch .* and unpack it in"):
         fetch(name, root=tmp_path / name)
 
 

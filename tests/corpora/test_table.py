@@ -142,11 +142,11 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
-            (["a,b,c", "s0.wav,x,sad"], "no column for path, speaker, emotion among a, b, c; name it in mine.toml"),
+            (["a,b,c", "s0.wav,x,sad"], "no column for path among the columns a, b, c; say in mine.toml"),
             ([HEAD, "s0.wav,,sad"], "line 2: speaker is empty"),
             ([HEAD, "s0.wav,x,sad", "s1.wav,x,furios"], "line 3: emotion 'furios' is not known"),
-            ([HEAD, "s0.wav,x,sad,more"], "line 2 has other columns than the first line"),
-            ([HEAD, "s0.wav,x"], "line 2 has other columns than the first line"),
+            ([HEAD, "s0.wav,x,sad,more"], "line 2 has not as many columns as the first line"),
+            ([HEAD, "s0.wav,x"], "line 2 has not as many columns as the first line"),
             ([HEAD, "none.wav,x,sad"], r"line 2: .*none\.wav.*no such file"),
             ([HEAD, "s0.wav,x,sad", "s0.wav,y,sad"], "line 2: utterance s0 stands there more than once"),
             (["file,speaker,emotion,gender", "s0.wav,x,sad,cat"], "line 2: gender='cat', expected one of F, M"),
@@ -176,12 +176,12 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("toml", "message"),
         [
-            ("[columns", "is not TOML"),
-            ("[tasks]\n", "tasks is not known"),
-            ('[task]\nclass = "all"\n', r"\[task\] class is not known"),
+            ("[columns", "Expected .]. at the end"),
+            ("[tasks]\n", "tasks. is not a setting, did you mean .task"),
+            ('[task]\nclass = "all"\n', "class. is not a setting, did you mean .classes"),
             ('[task]\nclasses = ["angry"]\n', "expected a list of 2 to 12 emotions"),
             ("[task]\ngroups = 1\n", "groups=1, expected a whole number from 2"),
-            ('[columns]\nspeaker = "voice"\n', "has speaker = 'voice', but the columns are file, spk, emo"),
+            ('[columns]\nspeaker = "voice"\n', "no column .voice. among the columns file, spk, emo"),
         ],
     )
     def test_a_wrong_toml_file_is_named(self, folder, toml, message):
@@ -202,7 +202,7 @@ class TestCheck:
         assert "speaker 0 is in sessions 0, 1, 2" in printed
         assert "class angry has 0 utterances" in printed
         assert "perhaps the same sound 2 times: s0 (line 2), s5 (line 7)" in printed
-        assert "fewer than 2 classes; the emotions there are sad" in printed
+        assert "1 classes, expected 2 to 12: choose in [task] classes from sad" in printed
         assert "by=speaker, selection=last" not in printed
 
     def test_faults_are_printed(self, folder, capsys):

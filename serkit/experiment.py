@@ -100,7 +100,7 @@ class Experiment:
     weight_decay: float = setting(0.01, "weight decay of AdamW; torch's default", between=(0.0, 1.0))
     warmup: float = setting(0.0, "share of steps in which the rate rises", between=(0.0, 0.9, "of all steps"))
     schedule: str = setting("constant", "of the learning rate after the warmup", choices=SCHEDULES)
-    class_weights: bool = setting(False, "errors on rare classes count more: N / (4 n)")
+    class_weights: bool = setting(False, "errors on rare classes count more: N / (K n)")
     label_smoothing: float = setting(
         0.0, "probability spread evenly over all classes", between=(0.0, 0.9, "of the target")
     )

@@ -11,13 +11,58 @@ import numpy as np
 import pandas as pd
 from sklearn import metrics as sk
 
-from serkit.constants import CHANCE_UA, LABELS
+from serkit.constants import CORPORA, LABELS
 from serkit.errors import ParameterError
 
 REPEAT = ["variant", "seed"]  # one pass over the corpus
 UNIT = ["variant", "seed", "fold"]  # one trained model
 SCORES = ("wa", "ua", "macro_f1")
-GUESS_LOSS = float(np.log(len(LABELS)))  # cross-entropy of equal probabilities for all classes, 1.386
+PROBABILITY = "p_"  # begins the columns of a prediction table that hold probabilities, one for each class
+
+
+def in_order(labels):
+    """Classes in the order that everything keeps: the paper's first, then others by name.
+
+    >>> in_order({"bored", "sad", "angry"})
+    ('angry', 'sad', 'bored')
+    """
+    present = set(labels)
+    return (*(label for label in LABELS if label in present), *sorted(present - set(LABELS)))
+
+
+def classes_of(manifest):
+    """Classes of a corpus: the paper's four, or those of a table of one's own, in order.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+        Columns ``label`` and ``corpus``.
+
+    Returns
+    -------
+    tuple of str
+    """
+    released = manifest["corpus"].isin(CORPORA).all()
+    return LABELS if released else in_order(manifest["label"].dropna())
+
+
+def labels_of(predictions):
+    """Classes of a prediction table, in the order of its columns ``p_...``; without any, the paper's four.
+
+    >>> labels_of(pd.DataFrame(columns=["truth", "p_sad", "p_bored"]))
+    ('sad', 'bored')
+    """
+    named = tuple(name.removeprefix(PROBABILITY) for name in predictions if name.startswith(PROBABILITY))
+    return named or LABELS
+
+
+def chance_ua(labels=LABELS):
+    """UA of guessing, in percent.
+
+    >>> chance_ua()
+    25.0
+    """
+    return 100.0 / len(labels)
 
 
 def weighted_accuracy(truth, prediction, labels: Sequence[str] = LABELS) -> float:
@@ -179,9 +224,9 @@ def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     rows = predictions if "split" in by else predictions[predictions["split"] == "test"]
     if "variant" not in by:
         check_one_variant(rows)
-    records = []
+    records, labels = [], labels_of(predictions)
     for key, group in rows.groupby(by, dropna=False):
-        pair = group["truth"], group["prediction"]
+        pair = group["truth"], group["prediction"], labels
         records.append(
             (*key, len(group), weighted_accuracy(*pair), unweighted_accuracy(*pair), macro_f1(*pair))
         )
@@ -224,10 +269,10 @@ def pooled_and_fold_mean(predictions: pd.DataFrame) -> dict[str, float | int]:
     """
     rows = predictions[predictions["split"] == "test"]
     check_one_variant(rows)
-    folds = score_table(rows, by=UNIT)
+    folds, pair = score_table(rows, by=UNIT), (rows["truth"], rows["prediction"], labels_of(rows))
     return {
-        "wa_pooled": weighted_accuracy(rows["truth"], rows["prediction"]),
-        "ua_pooled": unweighted_accuracy(rows["truth"], rows["prediction"]),
+        "wa_pooled": weighted_accuracy(*pair),
+        "ua_pooled": unweighted_accuracy(*pair),
         "wa_fold_mean": float(folds["wa"].mean()),
         "ua_fold_mean": float(folds["ua"].mean()),
         "n_utterances": int(rows["utterance_id"].nunique()),
@@ -245,7 +290,7 @@ def check_one_variant(predictions):
         )
 
 
-def hardly_learned(history):
+def hardly_learned(history, labels=LABELS):
     """What there is to say of a training whose loss hardly moved, or whose accuracy stayed near chance.
 
     Its last training loss is above 95 % of that of a guess, or its best training UA less than 5 points above chance.
@@ -254,6 +299,8 @@ def hardly_learned(history):
     ----------
     history : pd.DataFrame
         One row per epoch: ``train_loss``, ``train_ua`` and ``learning_rate`` at least.
+    labels : sequence of str, optional
+        The classes.
 
     Returns
     -------
@@ -269,11 +316,12 @@ def hardly_learned(history):
     ''
     """
     loss, ua, rate = history["train_loss"].iloc[-1], history["train_ua"].max(), history["learning_rate"].max()
-    if not (loss > 0.95 * GUESS_LOSS or 100 * ua < CHANCE_UA + 5):
+    guess_loss, chance = float(np.log(len(labels))), chance_ua(labels)
+    if not (loss > 0.95 * guess_loss or 100 * ua < chance + 5):
         return ""
     return (
-        f"it hardly learned: last training loss {loss:.3f} (a guess: {GUESS_LOSS:.3f}), best training UA {ua:.1%} (a "
-        f"guess: {CHANCE_UA / 100:.1%}); allow more epochs, or change learning_rate={rate:g}: what begins from random "
+        f"it hardly learned: last training loss {loss:.3f} (a guess: {guess_loss:.3f}), best training UA {ua:.1%} (a "
+        f"guess: {chance / 100:.1%}); allow more epochs, or change learning_rate={rate:g}: what begins from random "
         "weights wants about 1e-3, a pretrained encoder that is fine-tuned 1e-5; under a new run name"
     )
 

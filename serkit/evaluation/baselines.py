@@ -33,6 +33,7 @@ from serkit.evaluation.intervals import percent
 from serkit.evaluation.predictions import scored_rows
 from serkit.files import replacing
 from serkit.folds import find_fold, make_folds, task_rows
+from serkit.metrics import classes_of
 from serkit.model.coattention import create_model
 from serkit.model.encoders import RANDOM
 from serkit.model.storage import open_model_folder
@@ -89,13 +90,14 @@ def _make(name, folders):
     """Write a baseline into folders of one variant."""
     run = runs.Run("", runs.read_experiment(folders[0]), root=None, device="")
     manifest, values = runs.open_manifest(run), {}
-    label_of = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index)
+    labels = classes_of(manifest)
+    label_of = task_rows(manifest).set_index("utterance_id")["label"].map(labels.index)
     for folder in folders:
         experiment = runs.read_experiment(folder)
         if experiment.seed not in values:  # random weights are others for each
             values[experiment.seed] = _values(name, folder, manifest)
         fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
-        scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name])
+        scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
         with replacing(_path(folder, name)) as partial:
             table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
@@ -189,7 +191,7 @@ def egemaps(store, manifest):
     return table
 
 
-def classify(values, label_of, fold, classifier):
+def classify(values, label_of, fold, classifier, labels=LABELS):
     """Fit a linear classifier on the training utterances of a fold, and score those to be tested.
 
     Parameters
@@ -201,6 +203,8 @@ def classify(values, label_of, fold, classifier):
     fold : Fold
     classifier : sklearn classifier
         With a ``decision_function``, whose softmax is taken for probabilities: that of an SVM is not calibrated.
+    labels : sequence of str, optional
+        The classes, in order.
 
     Returns
     -------
@@ -210,7 +214,10 @@ def classify(values, label_of, fold, classifier):
     label = label_of.loc[values.index].to_numpy()
     train, test = (values.index.isin(utterances) for utterances in (fold.train, fold.test))
     fitted = make_pipeline(StandardScaler(), classifier).fit(values[train], label[train])
-    scores = pd.DataFrame(fitted.decision_function(values[test]), columns=LABELS).assign(truth=label[test])
+    scores = fitted.decision_function(values[test])
+    if scores.ndim == 1:  # of two classes only the second has one
+        scores = np.stack([-scores, scores], axis=1) / 2
+    scores = pd.DataFrame(scores, columns=list(labels)).assign(truth=label[test])
     return training.mean_over_segments(scores, values.index[test])
 
 

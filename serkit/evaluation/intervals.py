@@ -21,10 +21,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from serkit.constants import LABELS
 from serkit.errors import ParameterError, check_choice, check_range
-from serkit.evaluation.predictions import PROBABILITIES, check_predictions, scored_rows
-from serkit.metrics import SCORES, UNIT, score_table
+from serkit.evaluation.predictions import check_predictions, scored_rows
+from serkit.metrics import PROBABILITY, SCORES, UNIT, in_order, labels_of, score_table
 
 AVERAGES = ("pooled", "fold_mean")
 CLUSTERS = ("speaker", "session")
@@ -286,7 +285,7 @@ def class_recall(predictions, *, level=0.95, folds=None):
     """
     table = subset_accuracy(predictions, "truth", level=level, folds=folds)
     table = table.rename(columns={"subset": "label", "accuracy": "recall"})
-    table = table.set_index("label").reindex(LABELS).reset_index()
+    table = table.set_index("label").reindex(labels_of(predictions)).reset_index()
     return table.fillna({"n_utterances": 0, "n_speakers": 0}).astype({"n_utterances": int, "n_speakers": int})
 
 
@@ -321,7 +320,7 @@ def reliability_table(predictions, n_bins=10, folds=None):
     """
     check_range("n_bins", n_bins, 1, 100, whole=True)
     rows = scored_rows(predictions, folds)
-    confidence = rows[list(PROBABILITIES)].to_numpy(float).max(axis=1)
+    confidence = rows.filter(regex=f"^{PROBABILITY}").to_numpy(float).max(axis=1)
     edges = np.linspace(0, 1, n_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
     right = (rows["truth"] == rows["prediction"]).to_numpy(float)
@@ -412,7 +411,7 @@ def tally(rows, score, average, clusters, by_seed=False):
 
 def _ratios_of_rows(rows, score):
     """What each row adds to the ratios whose mean is the score."""
-    labels = np.array(LABELS)
+    labels = np.array(in_order({*rows["truth"], *rows["prediction"]}))
     truth = rows["truth"].to_numpy(str)[:, None] == labels
     prediction = rows["prediction"].to_numpy(str)[:, None] == labels
     right = truth & prediction

@@ -18,12 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from serkit.constants import CHANCE_UA, LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
+from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
 from serkit.errors import WeightsError
 from serkit.experiment import SETTINGS, convert, show_path, shown
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
+from serkit.metrics import chance_ua
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
 from serkit.model.encoders import RANDOM, fingerprint
 from serkit.model.speech_encoders import check_sizes, check_structure
@@ -32,7 +33,6 @@ from serkit.runs import leak_notice, write_json
 
 CURE = "train the model again with notebook 05_train_coattention, or copy the whole folder again"
 CONTRACT = {  # what this version of serkit takes for granted about any model
-    "labels": list(LABELS),
     "sample_rate": SAMPLE_RATE,  # Hz
     "segment_samples": SEGMENT_SAMPLES,
     "feature_version": FEATURE_VERSION,
@@ -106,6 +106,7 @@ def load_model(folder):
 
 def _checked_config(settings):
     """The config of a file that anybody may have written: known names, each of its type, and no size without bounds."""
+    settings = {"labels": list(LABELS)} | settings  # older ones don't say
     for name, usual in vars(PAPER).items():
         kinds = {tuple: list, float: (int, float)}.get(type(usual), type(usual))
         if not isinstance(settings[name], kinds) or isinstance(settings[name], bool) != isinstance(
@@ -116,7 +117,10 @@ def _checked_config(settings):
             convert(name, settings[name])
     check_structure(settings["speech"])
     check_sizes(settings)
-    return ModelConfig(**settings | {"cnn_channels": tuple(settings["cnn_channels"])})
+    labels = settings["labels"]
+    if not all(isinstance(label, str) for label in labels) or not 2 <= len(set(labels)) == len(labels) <= 100:
+        raise ValueError(f"labels={shown(labels)}, expected 2 to 100 different names")
+    return ModelConfig(**settings | {name: tuple(settings[name]) for name in ("cnn_channels", "labels")})
 
 
 def _check_shapes(path, config):
@@ -165,6 +169,7 @@ def describe_model(folder, *, scaler, experiment, metrics):
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     features = CONTRACT | {
+        "labels": config.get("labels", LABELS),
         "recipe": asdict(ModelConfig(**config).hears(named(experiment.recipe))),
         "scaler": {"minimum": scaler.minimum.tolist(), "maximum": scaler.maximum.tolist()},  # dB
         "experiment": asdict(experiment),
@@ -198,9 +203,10 @@ def open_model_folder(folder):
             f"model folder {show_path(folder)}: no such folder; train a model with notebook "
             "05_train_coattention or `serkit reproduce`, or give the folder that holds its config.json"
         )
+    model = load_model(folder)
     with _reading(folder, "features.json") as path:
         record = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in CONTRACT.items():
+        for name, value in (CONTRACT | {"labels": list(model.config.labels)}).items():
             if record[name] != value:
                 raise WeightsError(
                     f"{show_path(path)}: {name}={record[name]}, expected {value}; the model is for another version "
@@ -210,7 +216,7 @@ def open_model_folder(folder):
             *(np.array(record["scaler"][limit], np.float32) for limit in ("minimum", "maximum"))
         )
         recipe, experiment = Recipe(**record["recipe"]), dict(record["experiment"])
-    return ModelFolder(folder, load_model(folder), recipe, scaler, experiment)
+    return ModelFolder(folder, model, recipe, scaler, experiment)
 
 
 @contextmanager
@@ -269,7 +275,7 @@ def model_card(config, *, experiment, metrics):
         ],
     )
     card = ModelCard.from_template(
-        header, CARD, name=name, labels=LABELS, chance=CHANCE_UA, percent=percent, views=VIEW_SETS[experiment.views],
+        header, CARD, name=name, labels=config["labels"], chance=chance_ua(config["labels"]), percent=percent, views=VIEW_SETS[experiment.views],
         config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics,
         leak=leak_notice({"selection": experiment.selection}),
     )  # fmt: skip

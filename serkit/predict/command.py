@@ -12,7 +12,7 @@ import pandas as pd
 
 from serkit import runs
 from serkit.errors import AudioError, ParameterError, RunError
-from serkit.evaluation.predictions import PROBABILITIES
+from serkit.metrics import PROBABILITY
 
 PICTURES = (".png", ".pdf", ".svg")
 TIMELINE_IN = 2.6  # inch, height of the picture
@@ -129,7 +129,7 @@ def summary_table(predictions):
     """
     return pd.DataFrame([
         {"file": p.path, "duration_s": round(p.duration_s, 3), "sample_rate": p.sample_rate, "channels": p.channels,
-         "emotion": p.emotion} | dict(zip(PROBABILITIES, p.utterance.values(), strict=True))
+         "emotion": p.emotion} | {PROBABILITY + label: value for label, value in p.utterance.items()}
         | {"warnings": "; ".join(notice.text for notice in p.notices)}
         for p in predictions
     ])  # fmt: skip

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from serkit import features
-from serkit.constants import LABELS, SAMPLE_RATE
+from serkit.constants import SAMPLE_RATE
 from serkit.errors import ParameterError
-from serkit.evaluation.predictions import PROBABILITIES
-from serkit.metrics import utterance_probabilities
+from serkit.metrics import PROBABILITY, utterance_probabilities
 from serkit.model import open_model_folder
 from serkit.predict.recording import Recording, to_dbfs
 from serkit.training.batches import model_inputs, segment_batch
@@ -113,11 +112,11 @@ class Predictor:
             for start, waveform in recording.windows(self.recipe):
                 segments, plan = _analyse(waveform, self.recipe)
                 scores.append(self._forward(segments)[0])
-                tables.append(_segment_table(start, waveform, plan, scores[-1]))
+                tables.append(_segment_table(start, waveform, plan, scores[-1], self.model.config.labels))
                 bar.update(round(recording.duration_s) - bar.n)
             bar.total = bar.n  # a bar that stops short turns red, and a file may hold less than it announced
         return Prediction(
-            str(path), _pooled(np.concatenate(scores)), pd.concat(tables, ignore_index=True), recording.notices(),
+            str(path), _pooled(np.concatenate(scores), self.model.config.labels), pd.concat(tables, ignore_index=True), recording.notices(),
             recording.duration_s, recording.sample_rate, recording.channels,
         )  # fmt: skip
 
@@ -146,12 +145,14 @@ class Predictor:
             )
         segments, plan = _analyse(waveform, self.recipe)
         scores, weights = self._forward(segments)
-        table = _segment_table(0, waveform, plan, scores)
-        return Attention(_pooled(scores), table, np.concatenate(weights), segments.spectrogram)
+        table = _segment_table(0, waveform, plan, scores, self.model.config.labels)
+        return Attention(
+            _pooled(scores, self.model.config.labels), table, np.concatenate(weights), segments.spectrogram
+        )
 
     @torch.inference_mode()
     def _forward(self, segments):
-        """Log-probabilities, shape (N, 4), and the co-attention weights batch by batch."""
+        """Log-probabilities, shape (N, K), and the co-attention weights batch by batch."""
         scores, weights = [], []
         batch = segment_batch(segments)
         for start in range(0, len(segments), BATCH_SEGMENTS):
@@ -206,12 +207,12 @@ def _analyse(waveform, recipe):
     return features.cut_segments(views, plan, recipe), plan
 
 
-def _pooled(scores):
+def _pooled(scores, labels):
     """Probability of each label for the whole."""
-    return dict(zip(LABELS, utterance_probabilities(scores.mean(axis=0)).tolist(), strict=True))
+    return dict(zip(labels, utterance_probabilities(scores.mean(axis=0)).tolist(), strict=True))
 
 
-def _segment_table(start, waveform, plan, scores):
+def _segment_table(start, waveform, plan, scores, labels):
     """Where segments lie in the recording, how loud they are, and how they were classified."""
     ends = plan.sample_start + plan.num_samples
     peaks = [np.abs(waveform[a:b]).max(initial=0) for a, b in zip(plan.sample_start, ends, strict=True)]
@@ -219,8 +220,8 @@ def _segment_table(start, waveform, plan, scores):
         "start_s": (start + plan.sample_start) / SAMPLE_RATE, "end_s": (start + ends) / SAMPLE_RATE,
         "seconds": plan.num_samples / SAMPLE_RATE, "peak_dbfs": [to_dbfs(peak) for peak in peaks],
     })  # fmt: skip
-    table[list(PROBABILITIES)] = utterance_probabilities(scores)
-    return table.assign(emotion=np.array(LABELS)[scores.argmax(axis=1)])
+    table[[PROBABILITY + label for label in labels]] = utterance_probabilities(scores)
+    return table.assign(emotion=np.array(labels)[scores.argmax(axis=1)])
 
 
 def _find_device(name):

@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from serkit import evaluation, figures, metrics, runs
-from serkit.constants import CHANCE_UA
 from serkit.errors import ParameterError, SerkitError
 from serkit.evaluation.claims import LITERATURE_CAPTION, LITERATURE_COLUMNS, RULE
 from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate
-from serkit.evaluation.predictions import SPEAKERS_OF
+from serkit.evaluation.predictions import speakers_of
 from serkit.figures import DIGEST, digest_of
 from serkit.figures.curves import MAX_POINTS
+from serkit.metrics import chance_ua, labels_of
 from serkit.reproduction.page import ABOUT_WEIGHTS, read_catalogue, write_catalogue, write_page
 
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
@@ -190,7 +190,7 @@ def write_report(run, others=(), partial=False, baselines=False):
     predictions, folds = checked_predictions(run, partial)
     parameters, corpus = made_with(run, predictions)
     facts = [
-        f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
+        f"Corpus {corpus}, chance UA {chance_ua(labels_of(predictions)):.0f} %.",
         *_remarks(run, parameters, corpus, folds, partial),
     ]
     found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
@@ -251,7 +251,7 @@ def run_tables(run, predictions, folds, parameters, others=()):
     several = len(parameters) > 1
     whom = f"{_protocol(predictions, runs.in_common(parameters.values()), run)}."
     scores = f"Scores in % {OVER_SPEAKERS}, if there are at least {MIN_CLUSTERS}. {whom}"
-    claims = f"The paper's claims on IEMOCAP, and this run ({SPEAKERS_OF[corpus]}): WA and UA in %, mean over folds, {OVER_SPEAKERS}. {RULE}"
+    claims = f"The paper's claims on IEMOCAP, and this run ({speakers_of(corpus)}): WA and UA in %, mean over folds, {OVER_SPEAKERS}. {RULE}"
     pairs = f"Differences of UA between variants (A minus B) in points {OVER_SPEAKERS}, p of the permutation test corrected for all pairs (Holm). {whom}"
     literature = evaluation.read_literature()[LITERATURE_COLUMNS]
     baselines = evaluation.baseline_table(run, predictions, folds)
@@ -321,7 +321,7 @@ def _of_variant(run, variant, table, folds, parameters):
          lambda: evaluation.reliability_table(table, folds=folds),
          lambda ax: figures.plot_reliability(table, ax, folds=folds), (1, 2.8)),
         ("fold_curves", "UA by epoch in training and validation, each fold and seed thin, their mean thick", histories,
-         lambda ax: figures.plot_history(histories(), ax, what="ua")),
+         lambda ax: figures.plot_history(histories(), ax, what="ua", chance=chance_ua(labels_of(table)))),
         ("embedding_emotion", f"{vectors} emotion", points,
          lambda ax: figures.plot_fold_points(points(), ax), figures.fold_grid(n_folds)[2:]),
         ("embedding_speaker", f"{vectors} speaker", points,

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from serkit import figures, runs
-from serkit.constants import LABELS
 from serkit.errors import AudioError, SerkitError, WeightsError
 from serkit.features import audio
 from serkit.predict import Prediction, describe_training, newest_model, open_predictor
@@ -52,7 +51,7 @@ class Analysis:
         """The answer in a line; none for a recording that is silent from beginning to end."""
         if any(notice.kind == "silence" for notice in self.prediction.notices):
             return "no answer: the recording is silent"
-        order = sorted(LABELS, key=self.prediction.utterance.get, reverse=True)
+        order = sorted(self.prediction.utterance, key=self.prediction.utterance.get, reverse=True)
         first, second = (f"{label} {100 * self.prediction.utterance[label]:.0f} %" for label in order[:2])
         return f"{first}, then {second}"
 
@@ -80,7 +79,11 @@ class Recogniser:
 
     def __init__(self, folder, device="auto"):
         self.folder, self.device = Path(folder), device
-        self.experiment = open_predictor(folder, device).experiment  # what the model was trained on: dict
+        opened = open_predictor(folder, device)
+        self.experiment, self.labels = (
+            opened.experiment,
+            opened.model.config.labels,
+        )  # what it was trained on, and for
 
     def describe(self):
         """Folder and training in a line."""

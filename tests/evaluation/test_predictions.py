@@ -119,7 +119,8 @@ class TestLabels:
     def test_other_probabilities(self, about, clean):
         other = predict(about, recipe="published").rename(columns={"p_happy": "p_calm"})
         with pytest.raises(
-            ParameterError, match=r"published_clean_speaker_paper.*: p_calm=.*probabilities of angry"
+            ParameterError,
+            match=r"published_clean_speaker_paper.*: p_happy=nan, expected a value: the same classes",
         ):
             check_predictions(pd.concat([clean, other]))
 

@@ -153,7 +153,7 @@ def _rules(table):
         yield (
             table[PROBABILITY + label],
             table[PROBABILITY + label].isna(),
-            "a value: the same classes in every table",
+            "a probability in every row, of the same classes in every table",
         )
     repeated = table.duplicated([*UNIT, "split", "utterance_id"])
     yield table["split"], repeated, "one such row of this utterance"

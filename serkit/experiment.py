@@ -124,6 +124,9 @@ class Experiment:
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
     compile: bool = setting(False, "torch.compile")
+    checkpoint_rule: str = setting(
+        "wa+ua", "which epoch is the best: of highest WA + UA, or of lowest loss", choices=("wa+ua", "loss")
+    )
     keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
     # on what, and who is tested
     corpus: str = setting(
@@ -196,6 +199,7 @@ class Experiment:
         layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
         named += [layers] * (layers != "last")
         named += [self.views] * (self.views != "all") + [self.fusion] * (self.fusion != "coattention")
+        named += [self.checkpoint_rule] * (self.checkpoint_rule != "wa+ua")
         return "_".join(named)
 
     @property

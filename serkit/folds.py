@@ -10,7 +10,8 @@ import pandas as pd
 from serkit.errors import FoldError, check_choice
 
 GROUPINGS = ("speaker", "session", "split")
-SELECTIONS = ("published", "clean", "last")
+SELECTIONS = ("published", "clean", "clean9", "last")
+CLEAN9_SHARE = 8  # of the other sessions' utterances one in so many chooses the checkpoint
 SPLITS = ("train", "validation", "test")
 
 
@@ -38,12 +39,14 @@ def make_folds(manifest, by="session", selection="clean"):
         As ``serkit.corpora.load`` gives it; utterances without a label are left out.
     by : {"speaker", "session", "split"}
         What is held out for testing. ``split``: one fold, as the corpus itself says in its column ``split``.
-    selection : {"published", "clean", "last"}
+    selection : {"published", "clean", "clean9", "last"}
         Which data choose the checkpoint. ``published``: the test data themselves, as the paper's
         code does (a leak, D6). ``clean``: speakers that are in neither training nor test: by
         speaker the others of the tested speaker's session, by session the next session (the last
         is followed by the first), by split the corpus's own. ``last``: none, training runs for a fixed number of
-        epochs.
+        epochs. ``clean9``: by speaker only; as in the published code all nine others train, the tested speaker's
+        dialogue partner too, but every eighth of their utterances from other sessions chooses the checkpoint in place
+        of the tested speaker.
 
     Returns
     -------
@@ -67,6 +70,10 @@ def make_folds(manifest, by="session", selection="clean"):
     """
     check_choice("by", by, GROUPINGS)
     check_choice("selection", selection, SELECTIONS)
+    if selection == "clean9" and by != "speaker":
+        raise FoldError(
+            f"selection='clean9' with by={by!r}, expected by='speaker': it is about a speaker's partner"
+        )
     rows = task_rows(manifest)
     if by == "split":
         return [_own_split(rows, selection)]
@@ -109,6 +116,9 @@ def _fold(rows, name, by, selection, sessions):
         validation = test
     elif selection == "last":
         validation = test & False
+    elif selection == "clean9":
+        others = rows.index[rows["session"] != rows["session"][test].iloc[0]]
+        validation = rows.index.isin(others[::CLEAN9_SHARE])
     elif by == "speaker":
         validation = (rows["session"] == rows["session"][test].iloc[0]) & ~test
     else:
@@ -126,7 +136,8 @@ def check_folds(folds, manifest, selection="clean"):
     folds : list of Fold
     manifest : pd.DataFrame
     selection : str
-        Only ``"published"``, asked for by name, lets validation and test share speakers.
+        Only ``"published"``, asked for by name, lets validation and test share speakers, and ``"clean9"`` validation
+        and training.
 
     Raises
     ------
@@ -186,7 +197,10 @@ def check_speakers(table, selection="clean", about=""):
     counts = table.groupby(["fold", "speaker", "split"]).size().unstack("split", fill_value=0)
     counts = counts.reindex(columns=list(SPLITS), fill_value=0)
     for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
-        if selection == "published" and first == "validation":
+        if (selection, first, second) in (
+            ("published", "validation", "test"),
+            ("clean9", "train", "validation"),
+        ):
             continue
         for (fold, speaker), n in counts[(counts[first] > 0) & (counts[second] > 0)].iterrows():
             raise FoldError(

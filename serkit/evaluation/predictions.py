@@ -22,7 +22,7 @@ SPEAKERS_OF = {
     "cremad": "CREMA-D actors", "tess": "TESS speakers", "savee": "SAVEE actors",
 }  # fmt: skip
 SELECTION_IN_WORDS = {
-    "clean": "checkpoint chosen on other speakers", "published": "checkpoint chosen on the test speakers",
+    "clean": "checkpoint chosen on other speakers", "clean9": "checkpoint chosen on training speakers", "published": "checkpoint chosen on the test speakers",
     "last": "last epoch kept",
 }  # fmt: skip
 VIEWS_IN_WORDS = {"spectrogram": "spectrogram", "mfcc": "MFCC", "speech": "waveform"}

@@ -8,7 +8,7 @@ tensors: opening a folder runs no code from it.
 import json
 import math
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -336,7 +336,8 @@ def from_published_state_dict(state):
         part = name.split(".")[0]
         if not name.startswith(PUBLISHED_UNUSED):
             ours[PUBLISHED_NAMES.get(part, part) + name.removeprefix(part)] = value
-    model = CoAttentionModel(PAPER)
+    speech = PAPER.speech | {"feat_proj_dropout": 0.1}  # as in the authors' version of transformers
+    model = CoAttentionModel(replace(PAPER, speech=speech))
     try:
         model.load_state_dict(ours)
     except RuntimeError as error:  # torch lists what is missing, unknown, or of another shape

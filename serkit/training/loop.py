@@ -1,8 +1,10 @@
 """Training one fold: the loop, and going on after an interruption.
 
-The rules are the published ones (``serkit.experiment.TRAINING``): AdamW with one learning rate for
+The rules are those of the published code (``serkit.experiment.TRAINING``): AdamW with one learning rate for
 everything, cross-entropy on segments, the best epoch by WA + UA of the selection set, stop after
-``patience`` epochs without a better one but never before ``min_epochs``.
+``patience`` epochs without a better one but never before ``min_epochs`` (idle there: 7 with a patience of 8). Its first
+upload, before the paper, kept the epoch of lowest loss instead: which of the two made the paper's numbers is not known,
+so both are there (``checkpoint_rule``).
 
 Every random draw follows from seed, epoch and batch: whoever goes on from a checkpoint draws the
 same. On a GPU sums are not always added in the same order, so there the same seed gives the same
@@ -417,7 +419,10 @@ def _write_result(folder, learner, manifest, progress, scored):
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
     metrics = pooled_and_fold_mean(predictions)
-    metrics |= {"best_epoch": checkpoints.best_epoch(history), "epochs": len(history)}
+    metrics |= {
+        "best_epoch": checkpoints.best_epoch(history, learner.experiment.checkpoint_rule),
+        "epochs": len(history),
+    }
     runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
     storage.describe_model(folder / "model", scaler=learner.scaler, experiment=experiment, metrics=metrics)
     runs.write_inventory(folder)

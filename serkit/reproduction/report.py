@@ -27,6 +27,10 @@ ATTENTION = (
     "weight; then the lengths of the joined vectors"
 )
 MAX_PAIRS = 6  # differences of variants, the first ones by name
+PEOPLE = (
+    "Each annotator against the majority of the others, and the model against the same majority on the same utterances: "
+    "WA and UA in %"
+)
 BASELINES = (
     "Beside each variant what a linear classifier reaches, in %, mean over folds, with 95 % intervals over speakers. "
     "Difference: UA of the variant minus that of the baseline, points. Probe: logistic regression on the states of the "
@@ -267,6 +271,12 @@ def run_tables(run, predictions, folds, parameters, others=()):
         Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2),
         Item("variant_differences", pairs, lambda: _differences(predictions, folds), about),
     ]
+    manifest = runs.find_manifest(corpus)
+    if manifest is not None and "ratings" in manifest and not several:
+        people, distance = evaluation.people_table(manifest, predictions)
+        if len(people):
+            far = f"Jensen-Shannon distance of its probabilities to the annotators' shares: {distance.value:.2f} [{distance.low:.2f}, {distance.high:.2f}] (0 same, 1 apart)."
+            items.insert(1, Item("people", f"{PEOPLE}. {far} {whom}", lambda: people, about))
     if len(baselines):
         items.insert(1, Item("baselines", f"{BASELINES}. {whom}", lambda: baselines, about))
     return items if several else items[:-1]

@@ -127,6 +127,9 @@ class Predict:
     timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
     device: str = "auto"  # auto, cpu, cuda, mps
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    abstain: float = (
+        0.0  # withhold this share of the least sure answers, reckoned on validation speakers; such as 0.2
+    )
 
     def __call__(self):
         from serkit.predict.command import predict_files

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
 from serkit.constants import CORPORA, LABELS
@@ -349,6 +350,107 @@ def utterance_probabilities(mean_log_probability):
     """
     probability = np.exp(mean_log_probability - mean_log_probability.max(axis=-1, keepdims=True))
     return probability / probability.sum(axis=-1, keepdims=True)
+
+
+def at_temperature(probabilities, temperature):
+    """Probabilities of a softmax whose scores are divided by a temperature: above 1 they claim less, below 1 more.
+
+    The likeliest class stays the likeliest.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray, shape (..., n_classes)
+    temperature : float or np.ndarray that fits
+
+    Returns
+    -------
+    np.ndarray, shape (..., n_classes)
+
+    Examples
+    --------
+    >>> at_temperature(np.array([0.8, 0.2]), 2.0).round(4).tolist()
+    [0.6667, 0.3333]
+    """
+    return utterance_probabilities(np.log(np.maximum(probabilities, np.finfo(float).tiny)) / temperature)
+
+
+def fit_temperature(probabilities, truth):
+    """The temperature at which probabilities fit the truth best: lowest mean cross-entropy [1]_.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray, shape (n, n_classes)
+    truth : np.ndarray of int, shape (n,)
+        Class indices.
+
+    Returns
+    -------
+    float, 0.05 to 20
+
+    Examples
+    --------
+    Always 0.9 sure and right in two of three cases: 0.9 becomes 0.667.
+
+    >>> probabilities = np.array([[0.9, 0.1]] * 3)
+    >>> temperature = fit_temperature(probabilities, np.array([0, 0, 1]))
+    >>> at_temperature(probabilities[0], temperature).round(3).tolist()
+    [0.667, 0.333]
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017.
+    """
+
+    def cross_entropy(log_temperature):
+        fitted = at_temperature(probabilities, np.exp(log_temperature))
+        return -np.log(fitted[np.arange(len(truth)), truth]).mean()
+
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=np.log([0.05, 20]), method="bounded").x))
+
+
+def certainty(predictions):
+    """What the validation speakers say about how sure a model may be.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one fold; its validation rows are used.
+
+    Returns
+    -------
+    dict
+        ``temperature``, and ``confidence``: of the validation utterances' probabilities at that temperature the 0, 5,
+        ..., 100 % quantiles. Empty without validation speakers, or where they are the tested ones.
+    """
+    rows, tested = (predictions[predictions["split"] == split] for split in ("validation", "test"))
+    if rows.empty or set(rows["speaker"]) & set(tested["speaker"]):
+        return {}
+    labels = labels_of(rows)
+    probabilities = rows[[PROBABILITY + label for label in labels]].to_numpy(float)
+    temperature = fit_temperature(probabilities, rows["truth"].map(labels.index).to_numpy())
+    highest = at_temperature(probabilities, temperature).max(axis=1)
+    return {"temperature": temperature, "confidence": np.quantile(highest, np.linspace(0, 1, 21)).tolist()}
+
+
+def calibrated(predictions):
+    """A prediction table whose test rows have probabilities at the temperature of their fold's validation speakers.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+
+    Returns
+    -------
+    pd.DataFrame
+        Test rows. Without those of folds that no validation speakers speak for.
+    """
+    parts, columns = [], [PROBABILITY + label for label in labels_of(predictions)]
+    for _, rows in predictions.groupby(UNIT):
+        if known := certainty(rows):
+            tested = rows[rows["split"] == "test"].copy()
+            tested[columns] = at_temperature(tested[columns].to_numpy(float), known["temperature"])
+            parts.append(tested)
+    return pd.concat(parts, ignore_index=True) if parts else predictions[:0]
 
 
 def _pair(truth, prediction, labels):

@@ -36,6 +36,7 @@ from .intervals import (
     expected_calibration_error,
     percent,
     reliability_table,
+    risk_coverage,
     score_interval,
     subset_accuracy,
     summary_table,

@@ -262,15 +262,20 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     records = []
     for name in names:
         part = rows[member == name]
-        n_speakers, low, high = part["speaker"].nunique(), float("nan"), float("nan")
-        if n_speakers >= MIN_CLUSTERS:
-            interval = clustered_interval([part], "wa", "pooled", level=level)
-            low, high = interval.low, interval.high
+        low, high = _share_interval(part, level)
         records.append({
-            "subset": name, "n_utterances": part["utterance_id"].nunique(), "n_speakers": n_speakers,
+            "subset": name, "n_utterances": part["utterance_id"].nunique(), "n_speakers": part["speaker"].nunique(),
             "accuracy": (part["truth"] == part["prediction"]).mean(), "low": low, "high": high,
         })  # fmt: skip
     return pd.DataFrame(records)
+
+
+def _share_interval(part, level=0.95):
+    """Between which values the share of right rows lies; NaN for fewer than 5 speakers."""
+    if part["speaker"].nunique() < MIN_CLUSTERS:
+        return float("nan"), float("nan")
+    interval = clustered_interval([part], "wa", "pooled", level=level)
+    return interval.low, interval.high
 
 
 def class_recall(predictions, *, level=0.95, folds=None):
@@ -358,6 +363,39 @@ def expected_calibration_error(predictions, n_bins=10, folds=None):
     table = reliability_table(predictions, n_bins, folds)
     gap = (table["confidence"] - table["accuracy"]).abs()
     return float((gap * table["n"]).sum() / table["n"].sum())
+
+
+def risk_coverage(predictions, folds=None):
+    """How often a model is right if it answers only when it is surest.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.predictions.check_predictions`.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``coverage`` (share of utterances that get an answer, from 10 to 100 %), ``accuracy, low, high``; fractions. The
+        intervals are those of :func:`subset_accuracy`.
+    """
+    rows = scored_rows(predictions, folds)
+    sure = rows.filter(regex=f"^{PROBABILITY}").max(axis=1).rank(pct=True, ascending=False, method="first")
+    records = []
+    for coverage in np.arange(1, 11) / 10:
+        part = rows[sure <= coverage]
+        low, high = _share_interval(part)
+        records.append(
+            {
+                "coverage": coverage,
+                "accuracy": (part["truth"] == part["prediction"]).mean(),
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(records)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from serkit.evaluation import (
     class_recall,
     expected_calibration_error,
     reliability_table,
+    risk_coverage,
     scored_rows,
     subset_accuracy,
 )
@@ -367,6 +368,30 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     ax.set(xlabel="predicted probability (%)", ylabel="accuracy (%)", xlim=(left, 100), **PERCENT)
     ax.set_ylim(0, 114)
     return legend_above(ax, columns=1)
+
+
+def plot_risk(predictions, ax: Axes, *, folds=None) -> Axes:
+    """Accuracy if only the surest share of the answers is given, with its 95 % interval over speakers.
+
+    Parameters
+    ----------
+    predictions, folds
+        As in :func:`serkit.evaluation.risk_coverage`.
+    ax : Axes
+    """
+    table = 100 * risk_coverage(predictions, folds)
+    ax.fill_between(
+        table["coverage"],
+        table["low"],
+        table["high"],
+        color=BLUE,
+        alpha=0.15,
+        linewidth=0,
+        label="95 % interval",
+    )
+    ax.plot(table["coverage"], table["accuracy"], "o-", color=BLUE, label="accuracy", **DOT)
+    ax.set(xlabel="utterances answered, surest first (%)", ylabel="accuracy (%)", xlim=(0, 103), **PERCENT)
+    return legend_above(ax)
 
 
 def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):

@@ -65,6 +65,9 @@ class ModelFolder:
     recipe: Recipe
     scaler: SpectrogramScaler
     experiment: dict  # parameters of the training run: corpus, fold, seed, ...
+    certainty: (
+        dict  # temperature and quantiles of confidence, as `serkit.metrics.certainty` gives them; or empty
+    )
 
 
 def save_model(model, folder, *, whole=False):
@@ -153,7 +156,7 @@ def _read_named_encoder(model, path):
         raise WeightsError(f"{about} is another one by now, expected SHA-256 {sha256[:12]}...; {cure}")
 
 
-def describe_model(folder, *, scaler, experiment, metrics):
+def describe_model(folder, *, scaler, experiment, metrics, certainty=None):
     """Add ``features.json`` and the model card to a folder that holds a saved model.
 
     Parameters
@@ -165,6 +168,8 @@ def describe_model(folder, *, scaler, experiment, metrics):
         What it was trained on, and how.
     metrics : dict
         Scores of its test set, as `serkit.metrics.pooled_and_fold_mean` gives them.
+    certainty : dict, optional
+        How sure it may be, as `serkit.metrics.certainty` gives it.
     """
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -173,6 +178,7 @@ def describe_model(folder, *, scaler, experiment, metrics):
         "recipe": asdict(ModelConfig(**config).hears(named(experiment.recipe))),
         "scaler": {"minimum": scaler.minimum.tolist(), "maximum": scaler.maximum.tolist()},  # dB
         "experiment": asdict(experiment),
+        "certainty": certainty or {},
     }
     write_json(folder / "features.json", features)
     (folder / "README.md").write_text(
@@ -216,7 +222,10 @@ def open_model_folder(folder):
             *(np.array(record["scaler"][limit], np.float32) for limit in ("minimum", "maximum"))
         )
         recipe, experiment = Recipe(**record["recipe"]), dict(record["experiment"])
-    return ModelFolder(folder, model, recipe, scaler, experiment)
+        certainty = dict(record.get("certainty", {}))
+        if certainty and not (0.01 < certainty["temperature"] < 100 and len(certainty["confidence"]) == 21):
+            raise ValueError(f"certainty={shown(certainty)}")
+    return ModelFolder(folder, model, recipe, scaler, experiment, certainty)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from serkit import features
 from serkit.constants import SAMPLE_RATE
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, check_range
 from serkit.metrics import PROBABILITY, utterance_probabilities
 from serkit.model import open_model_folder
 from serkit.predict.recording import Recording, to_dbfs
@@ -20,6 +20,7 @@ from serkit.training.batches import model_inputs, segment_batch
 from serkit.training.scoring import resolve_precision
 
 BATCH_SEGMENTS = 16  # at most go through the model at once
+UNCERTAIN = "uncertain"  # in place of an answer
 BAR_AFTER_S = 3  # s that a recording may take before a progress bar appears
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,11 +36,12 @@ class Prediction:
     duration_s: float
     sample_rate: int  # of the file, Hz
     channels: int
+    is_sure: bool = True  # whether it may answer, see `Predictor.least_confidence`
 
     @property
     def emotion(self):
-        """The most probable label."""
-        return max(self.utterance, key=self.utterance.get)
+        """The most probable label, or ``uncertain``."""
+        return UNCERTAIN if not self.is_sure else max(self.utterance, key=self.utterance.get)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,11 @@ class Predictor:
         self.precision = _find_precision(precision, self.device)
         opened = open_model_folder(folder)
         self.folder, self.recipe, self.scaler = opened.folder, opened.recipe, opened.scaler
-        self.experiment = opened.experiment  # what it was trained on
+        self.experiment, self.certainty = (
+            opened.experiment,
+            opened.certainty,
+        )  # what it was trained on; how sure it may be
+        self.temperature = opened.certainty.get("temperature", 1.0)
         self.model = opened.model.to(self.device)
 
     def predict(self, path, *, progress=False):
@@ -150,9 +156,24 @@ class Predictor:
             _pooled(scores, self.model.config.labels), table, np.concatenate(weights), segments.spectrogram
         )
 
+    def least_confidence(self, abstain):
+        """Probability below which an answer is withheld, so that this share of the validation utterances got none.
+
+        Raises
+        ------
+        ParameterError
+            If it is no share, or no validation speakers spoke for the model.
+        """
+        check_range("abstain", abstain, 0.0, 0.95)
+        if abstain and not self.certainty:
+            raise ParameterError(
+                f"abstain={abstain}: no validation speakers say how sure this model may be; train it with selection='clean'"
+            )
+        return np.interp(abstain, np.linspace(0, 1, 21), self.certainty["confidence"]) if abstain else 0.0
+
     @torch.inference_mode()
     def _forward(self, segments):
-        """Log-probabilities, shape (N, K), and the co-attention weights batch by batch."""
+        """Log-probabilities at the model's temperature, up to a constant, shape (N, K), and the co-attention weights batch by batch."""
         scores, weights = [], []
         batch = segment_batch(segments)
         for start in range(0, len(segments), BATCH_SEGMENTS):
@@ -160,7 +181,9 @@ class Predictor:
             inputs = model_inputs(few, self.scaler, self.recipe, self.device)
             with torch.autocast(self.device.type, AUTOCAST.get(self.precision), self.precision in AUTOCAST):
                 output = self.model(**inputs)
-            scores.append(F.log_softmax(output.logits.float(), dim=1).double().cpu().numpy())
+            scores.append(
+                F.log_softmax(output.logits.float(), dim=1).double().cpu().numpy() / self.temperature
+            )
             if output.coattention is not None:
                 weights.append(output.coattention.float().cpu().numpy())
         return np.concatenate(scores), weights

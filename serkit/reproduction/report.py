@@ -15,7 +15,7 @@ from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate
 from serkit.evaluation.predictions import speakers_of
 from serkit.figures import DIGEST, digest_of
 from serkit.figures.curves import MAX_POINTS
-from serkit.metrics import chance_ua, labels_of
+from serkit.metrics import calibrated, chance_ua, labels_of
 from serkit.reproduction.page import ABOUT_WEIGHTS, read_catalogue, write_catalogue, write_page
 
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
@@ -314,6 +314,10 @@ def _of_variant(run, variant, table, folds, parameters):
     def points():  # both figures share the points, which take seconds to find
         return figures.fold_points(figures.read_vectors(run, table, folds))
 
+    @cache
+    def tempered():
+        return calibrated(table)
+
     def histories():
         return figures.read_histories(run, variant)
 
@@ -330,6 +334,12 @@ def _of_variant(run, variant, table, folds, parameters):
          "class, and the expected calibration error (ECE)",
          lambda: evaluation.reliability_table(table, folds=folds),
          lambda ax: figures.plot_reliability(table, ax, folds=folds), (1, 2.8)),
+        ("reliability_calibrated", "As above, with each fold's probabilities at the temperature that fits its validation speakers",
+         lambda: evaluation.reliability_table(tempered(), folds=folds),
+         lambda ax: figures.plot_reliability(tempered(), ax, folds=folds), (1, 2.8)),
+        ("risk_coverage", f"Accuracy if only the surest share of the answers is given {OVER_SPEAKERS}; probabilities as above",
+         lambda: evaluation.risk_coverage(tempered(), folds=folds),
+         lambda ax: figures.plot_risk(tempered(), ax, folds=folds)),
         ("fold_curves", "UA by epoch in training and validation, each fold and seed thin, their mean thick", histories,
          lambda ax: figures.plot_history(histories(), ax, what="ua", chance=chance_ua(labels_of(table)))),
         ("embedding_emotion", f"{vectors} emotion", points,
@@ -341,6 +351,8 @@ def _of_variant(run, variant, table, folds, parameters):
          lambda ax: figures.plot_duration_accuracy(table, manifest, ax, folds=folds), (2, 2.4)),
     ]  # fmt: skip
     items = items if manifest is not None else items[:-1]
+    if tempered().empty:  # no validation speakers
+        items = [item for item in items if item[0] not in ("reliability_calibrated", "risk_coverage")]
     measured = [(folder / runs.ATTENTION).is_file() for folder in runs.find_folds(run, variant)]
     return [*items, *_of_attention(run, variant, folds)] if measured and all(measured) else items
 

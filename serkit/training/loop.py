@@ -38,6 +38,7 @@ from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
 from serkit.metrics import (
+    certainty,
     classes_of,
     hardly_learned,
     pooled_and_fold_mean,
@@ -424,7 +425,8 @@ def _write_result(folder, learner, manifest, progress, scored):
         "epochs": len(history),
     }
     runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
-    storage.describe_model(folder / "model", scaler=learner.scaler, experiment=experiment, metrics=metrics)
+    about = {"scaler": learner.scaler, "experiment": experiment, "metrics": metrics}
+    storage.describe_model(folder / "model", **about, certainty=certainty(predictions))
     runs.write_inventory(folder)
     with replacing(folder / runs.DONE) as partial:
         partial.write_text(experiment.key + "\n")

@@ -30,8 +30,8 @@ MAX_ROWS = 40  # segments shown as a table: two minutes
 MAX_BYTES = 2 * 2**30  # of one file; a day of telephone speech, three hours of a CD
 LIMITS = (
     "It can't say what you feel. It compares a sound with acted speech. It always answers, also to music, a dog or an "
-    "empty room, and knows only four words for it. Its percentages are not calibrated: 90 % does not mean right in "
-    "nine of ten cases. It is no basis for any decision about a person."
+    "empty room, and knows only a few words for it. Its percentages are calibrated on a few voices of its own corpus: on "
+    "yours they promise too much. It is no basis for any decision about a person."
 )
 STYLE = "<style>.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right; }</style>"
 

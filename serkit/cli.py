@@ -1,4 +1,4 @@
-"""``serkit doctor | reproduce | report | verify | predict``: the command line."""
+"""``serkit doctor | fetch | corpus | reproduce | report | verify | predict``: the command line."""
 
 import importlib.util
 import shutil
@@ -13,7 +13,7 @@ import tyro
 from serkit import runs
 from serkit.constants import CORPORA, SPEECH_ENCODER
 from serkit.errors import ParameterError, SerkitError
-from serkit.experiment import SETTINGS, convert, expectation
+from serkit.experiment import ACROSS, SETTINGS, convert, expectation
 
 Words = tyro.conf.Positional[tuple[str, ...]]
 
@@ -38,7 +38,9 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
     grid: str = ""  # TOML file of many variants, such as notebooks/grids/demo.toml; settings are then its own
     jobs: int = 0  # trainings at a time; 0: one for each GPU, or one without a GPU
     scheduler: str = ""  # address of a dask scheduler, such as tcp://host:8786: its workers run the trainings
-    corpus: str = ""  # demo, ravdess, emodb or iemocap; empty: the grid's, or demo
+    corpus: str = ""  # such as iemocap, or the name of a table; empty: the grid's, or demo
+    train_corpus: str = ""  # across corpora: trained on this one, such as ravdess or ravdess+emodb ...
+    test_corpus: str = ""  # ... and tested on this one
     root: str = ""  # folder of the corpus; empty: data/<corpus>
     run: str = ""  # name of the run, a folder under runs/ and figures/; empty: that of the grid or corpus
     folds: str = "all"  # speakers or sessions to test, such as 1,2
@@ -52,22 +54,24 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
         changed = {name: value for name, value in given.items() if value != usual[name]}
         settings = {name: convert(name, value) for name, value in changed.items() if name in SETTINGS}
         corpus, root, run, grid = settings.pop("corpus", "demo"), self.root, self.run, None
+        if self.train_corpus or self.test_corpus:
+            corpus = convert("corpus", f"{self.train_corpus or corpus}{ACROSS}{self.test_corpus or corpus}")
         if self.grid:
             for name in sorted(changed.keys() & {*settings, "folds", "seeds"}):
                 raise ParameterError(f"{name}={changed[name]!r} beside a grid; write it into {self.grid}")
             from serkit.reproduction.plan import read_grid
 
             grid = read_grid(self.grid)
-            corpus = self.corpus or grid.corpus
+            corpus = corpus if ACROSS in corpus else self.corpus or grid.corpus
             root, run = root or grid.root, run or grid.run or grid.path.stem
         else:
             settings["fold_names"] = [] if self.folds == "all" else _words("folds", self.folds)
             settings["seeds"] = [convert("seed", word) for word in _words("seeds", self.seeds)]
-        run = runs.check_run_name(run or corpus)
+        run = runs.check_run_name(run or corpus.replace("+", "-"))
         from serkit.reproduction.reproduce import reproduce  # pandas is slow to import
 
         # notebooks run in the project, not here
-        root = str(Path(root).expanduser().resolve()) if root else ""
+        root = ",".join(map(_absolute, root.split(","))) if root else ""
         if (folder := Path(settings.get("speech_encoder") or "").expanduser()).is_dir() and folder.name:
             settings["speech_encoder"] = str(folder.resolve())
         return reproduce(
@@ -121,12 +125,44 @@ class Predict:
     timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
     device: str = "auto"  # auto, cpu, cuda, mps
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    abstain: float = (
+        0.0  # withhold this share of the least sure answers, reckoned on validation speakers; such as 0.2
+    )
 
     def __call__(self):
         from serkit.predict.command import predict_files
 
         options = vars(self) | {"run": runs.check_run_name(self.run)}
         return predict_files(options.pop("files"), form=options.pop("format"), **options)
+
+
+@dataclass
+class Corpus:
+    """Look at the table of a corpus of your own: what is understood, what is doubtful, the folds that follow."""
+
+    action: Annotated[Literal["check"], tyro.conf.Positional]
+    file: Annotated[str, tyro.conf.Positional]  # CSV, TSV, JSON Lines or Parquet, or the folder that holds it
+
+    def __call__(self):
+        from serkit.corpora.table import check
+
+        return 0 if check(self.file) else 1
+
+
+@dataclass
+class Fetch:
+    """Download a free corpus, check and unpack it; what is there already isn't fetched again."""
+
+    corpus: Annotated[
+        str, tyro.conf.Positional
+    ]  # ravdess, tess; of emodb, cremad and savee it says what to do by hand
+    root: str = ""  # folder to unpack to; empty: data/<corpus>
+
+    def __call__(self):
+        from serkit.corpora.fetch import fetch
+
+        fetch(self.corpus, root=self.root or None)
+        return 0
 
 
 @dataclass
@@ -137,6 +173,12 @@ class Doctor:
         for good, subject, present, absent in _findings():
             print(f"{'ok ' if good else '-- '} {subject:22s} {present if good else absent}")
         return 0
+
+
+def _absolute(part):
+    """A folder as notebooks need it, who run in the project; with its corpus in front where it has one."""
+    name, mark, folder = part.rpartition("=")
+    return name + mark + str(Path(folder).expanduser().resolve())
 
 
 def _words(name, text):
@@ -171,7 +213,7 @@ def _findings():
     yield float(free) >= 20, "disk", f"{free} GB free", f"{free} GB free; {needed}"
 
 
-Command = Reproduce | Report | Verify | Predict | Doctor
+Command = Reproduce | Report | Verify | Predict | Corpus | Fetch | Doctor
 
 
 def main():

@@ -46,7 +46,15 @@ VIEW_SETS = {
 }  # what a model may see: all is the paper's; speech is the waveform through wav2vec 2.0
 FUSIONS = ("coattention", "normalised", "softmax", "mean", "gated")  # of views; the first is the paper's
 GUIDED = FUSIONS[:3]  # in which other views decide about the frames of speech
-CORPORA = ("demo", "emodb", "iemocap", "ravdess")  # that serkit.corpora.load can read [D]
+CORPORA = (
+    "cremad",
+    "demo",
+    "emodb",
+    "iemocap",
+    "ravdess",
+    "savee",
+    "tess",
+)  # that serkit.corpora.load can read [D]
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]
 

@@ -26,6 +26,7 @@ TRAINING = {
 HEAD_LEARNING_RATE = 1e-3  # what learns on a frozen encoder begins from random weights, in either profile
 SEGMENTS = (1, 4096, "segments")
 RATES = (1e-8, 1.0)
+ACROSS = "-to-"  # between the corpora that are trained on and the one that is tested
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what may stand for a switch
@@ -68,6 +69,15 @@ def check_encoder_layers(value):
         )
 
 
+def check_corpus(value):
+    """Refuse what can't name a corpus; whether there is one of that name, only the disk knows."""
+    if not re.fullmatch(r"\w[\w+-]{0,63}", value, re.ASCII):
+        raise ParameterError(
+            f"corpus={shown(value)}, expected one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ "
+            "that name a table"
+        )
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything that decides the numbers of one training run; None is the profile's own value."""
@@ -90,7 +100,7 @@ class Experiment:
     weight_decay: float = setting(0.01, "weight decay of AdamW; torch's default", between=(0.0, 1.0))
     warmup: float = setting(0.0, "share of steps in which the rate rises", between=(0.0, 0.9, "of all steps"))
     schedule: str = setting("constant", "of the learning rate after the warmup", choices=SCHEDULES)
-    class_weights: bool = setting(False, "errors on rare classes count more: N / (4 n)")
+    class_weights: bool = setting(False, "errors on rare classes count more: N / (K n)")
     label_smoothing: float = setting(
         0.0, "probability spread evenly over all classes", between=(0.0, 0.9, "of the target")
     )
@@ -114,14 +124,25 @@ class Experiment:
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
     compile: bool = setting(False, "torch.compile")
+    checkpoint_rule: str = setting(
+        "wa+ua", "which epoch is the best: of highest WA + UA, or of lowest loss", choices=("wa+ua", "loss")
+    )
     keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
     # on what, and who is tested
-    corpus: str = setting("demo", "which corpus", choices=CORPORA)
+    corpus: str = setting(
+        "demo",
+        f"{', '.join(CORPORA)}; the name of a table; or A-to-B: trained on A, tested on B",
+        check=check_corpus,
+    )
     recipe: str = setting("corrected", "published, corrected, published+D2, ...", check=recipes.named)
     selection: str = setting(
         "clean", "which speakers choose the checkpoint; published is a leak", choices=SELECTIONS
     )
-    by: str = setting("session", "what a fold tests and leaves out of training", choices=GROUPINGS)
+    by: str = setting(
+        "session",
+        "what a fold tests and leaves out of training; split: as the corpus says",
+        choices=GROUPINGS,
+    )
     fold: str = setting("1", "the session or speaker that is tested")
     seed: int = setting(111, "of every random draw", between=(0, 2**31))
 
@@ -129,6 +150,8 @@ class Experiment:
         values = {field.name: _converted(field, getattr(self, field.name)) for field in fields(self)}
         if "speech" not in VIEW_SETS[values["views"]]:  # what is said of an encoder decides nothing then
             values |= {name: SETTINGS[name].default for name in SETTINGS if "encoder" in name}
+        if ACROSS in values["corpus"]:
+            values["by"] = "split"
         usual = TRAINING[values["profile"]]
         if values["encoder_training"] == "frozen":
             usual = usual | {"learning_rate": HEAD_LEARNING_RATE}
@@ -176,6 +199,7 @@ class Experiment:
         layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
         named += [layers] * (layers != "last")
         named += [self.views] * (self.views != "all") + [self.fusion] * (self.fusion != "coattention")
+        named += [self.checkpoint_rule] * (self.checkpoint_rule != "wa+ua")
         return "_".join(named)
 
     @property

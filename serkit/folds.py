@@ -1,5 +1,7 @@
 """Cross-validation folds as explicit lists of utterances, disjoint in speakers by construction."""
 
+import filecmp
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +9,9 @@ import pandas as pd
 
 from serkit.errors import FoldError, check_choice
 
-GROUPINGS = ("speaker", "session")
-SELECTIONS = ("published", "clean", "last")
+GROUPINGS = ("speaker", "session", "split")
+SELECTIONS = ("published", "clean", "clean9", "last")
+CLEAN9_SHARE = 8  # of the other sessions' utterances one in so many chooses the checkpoint
 SPLITS = ("train", "validation", "test")
 
 
@@ -39,13 +42,16 @@ def make_folds(manifest, by="session", selection="clean"):
     ----------
     manifest : pd.DataFrame
         As ``serkit.corpora.load`` gives it; utterances without a label are left out.
-    by : {"speaker", "session"}
-        What is held out for testing.
-    selection : {"published", "clean", "last"}
+    by : {"speaker", "session", "split"}
+        What is held out for testing. ``split``: one fold, as the corpus itself says in its column ``split``.
+    selection : {"published", "clean", "clean9", "last"}
         Which data choose the checkpoint. ``published``: the test data themselves, as the paper's
         code does (a leak, D6). ``clean``: speakers that are in neither training nor test: by
         speaker the others of the tested speaker's session, by session the next session (the last
-        is followed by the first). ``last``: none, training runs for a fixed number of epochs.
+        is followed by the first), by split the corpus's own. ``last``: none, training runs for a fixed number of
+        epochs. ``clean9``: by speaker only; as in the published code all nine others train, the tested speaker's
+        dialogue partner too, but every eighth of their utterances from other sessions chooses the checkpoint in place
+        of the tested speaker.
 
     Returns
     -------
@@ -69,7 +75,13 @@ def make_folds(manifest, by="session", selection="clean"):
     """
     check_choice("by", by, GROUPINGS)
     check_choice("selection", selection, SELECTIONS)
+    if selection == "clean9" and by != "speaker":
+        raise FoldError(
+            f"selection='clean9' with by={by!r}, expected by='speaker': it is about a speaker's partner"
+        )
     rows = task_rows(manifest)
+    if by == "split":
+        return [_own_split(rows, selection)]
     names = sorted(rows[by].unique())
     sessions = sorted(rows["session"].unique())
     needed = 3 if by == "session" and selection == "clean" else 2
@@ -87,12 +99,29 @@ def make_folds(manifest, by="session", selection="clean"):
     return folds
 
 
+def _own_split(rows, selection):
+    """The fold that the corpus itself names; utterances without a split are in none of its parts."""
+    ids = {name: rows.loc[rows["split"] == name, "utterance_id"].to_numpy(str) for name in SPLITS}
+    if selection != "clean":
+        ids["validation"] = ids["test"] if selection == "published" else ids["test"][:0]
+    if selection == "clean" and not len(ids["validation"]):
+        raise FoldError(
+            "by='split': nothing is in validation; name some in the corpus, or use selection='last'"
+        )
+    fold = Fold("test", **ids)
+    check_folds([fold], rows, selection)
+    return fold
+
+
 def _fold(rows, name, by, selection, sessions):
     test = rows[by] == name
     if selection == "published":
         validation = test
     elif selection == "last":
         validation = test & False
+    elif selection == "clean9":
+        others = rows.index[rows["session"] != rows["session"][test].iloc[0]]
+        validation = rows.index.isin(others[::CLEAN9_SHARE])
     elif by == "speaker":
         validation = (rows["session"] == rows["session"][test].iloc[0]) & ~test
     else:
@@ -110,7 +139,8 @@ def check_folds(folds, manifest, selection="clean"):
     folds : list of Fold
     manifest : pd.DataFrame
     selection : str
-        Only ``"published"``, asked for by name, lets validation and test share speakers.
+        Only ``"published"``, asked for by name, lets validation and test share speakers, and ``"clean9"`` validation
+        and training.
 
     Raises
     ------
@@ -128,6 +158,25 @@ def check_folds(folds, manifest, selection="clean"):
         row = unknown.iloc[0]
         raise FoldError(f"fold {row['fold']}: utterance {row['utterance_id']} is not in the manifest")
     check_speakers(table, selection)
+    if "digest" in manifest:
+        _check_sounds(table, manifest)
+
+
+def _check_sounds(table, manifest):
+    """Leak guard: no sound in training that is heard again in the test, under whatever name or speaker.
+
+    Digests say where to look, the files whether they are the same.
+    """
+    table = table.merge(manifest[["utterance_id", "digest", "path"]], on="utterance_id")
+    tested = table[table["split"] != "train"]
+    pairs = table[table["split"] == "train"].merge(tested, on=["fold", "digest"], suffixes=("", "_again"))
+    for pair in pairs.itertuples():
+        with suppress(OSError):  # files that have gone can't be compared
+            if filecmp.cmp(pair.path, pair.path_again, shallow=False):
+                raise FoldError(
+                    f"fold {pair.fold}: {pair.utterance_id} in train and {pair.utterance_id_again} in "
+                    f"{pair.split_again} are the same sound; take one of them out of the corpus"
+                )
 
 
 def check_speakers(table, selection="clean", about=""):
@@ -149,7 +198,10 @@ def check_speakers(table, selection="clean", about=""):
     counts = table.groupby(["fold", "speaker", "split"]).size().unstack("split", fill_value=0)
     counts = counts.reindex(columns=list(SPLITS), fill_value=0)
     for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
-        if selection == "published" and first == "validation":
+        if (selection, first, second) in (
+            ("published", "validation", "test"),
+            ("clean9", "train", "validation"),
+        ):
             continue
         for (fold, speaker), n in counts[(counts[first] > 0) & (counts[second] > 0)].iterrows():
             both = f"in {first} ({n[first]} utterances) and in {second} ({n[second]})"

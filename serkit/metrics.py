@@ -9,15 +9,61 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
-from serkit.constants import CHANCE_UA, LABELS
+from serkit.constants import CORPORA, LABELS
 from serkit.errors import ParameterError
 
 REPEAT = ["variant", "seed"]  # one pass over the corpus
 UNIT = ["variant", "seed", "fold"]  # one trained model
 SCORES = ("wa", "ua", "macro_f1")
-GUESS_LOSS = float(np.log(len(LABELS)))  # cross-entropy of equal probabilities for all classes, 1.386
+PROBABILITY = "p_"  # begins the columns of a prediction table that hold probabilities, one for each class
+
+
+def in_order(labels):
+    """Classes in the order that everything keeps: the paper's first, then others by name.
+
+    >>> in_order({"bored", "sad", "angry"})
+    ('angry', 'sad', 'bored')
+    """
+    present = set(labels)
+    return (*(label for label in LABELS if label in present), *sorted(present - set(LABELS)))
+
+
+def classes_of(manifest):
+    """Classes of a corpus: the paper's four, or those of a table of one's own, in order.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+        Columns ``label`` and ``corpus``.
+
+    Returns
+    -------
+    tuple of str
+    """
+    released = manifest["corpus"].isin(CORPORA).all()
+    return LABELS if released else in_order(manifest["label"].dropna())
+
+
+def labels_of(predictions):
+    """Classes of a prediction table, in the order of its columns ``p_...``; without any, the paper's four.
+
+    >>> labels_of(pd.DataFrame(columns=["truth", "p_sad", "p_bored"]))
+    ('sad', 'bored')
+    """
+    named = tuple(name.removeprefix(PROBABILITY) for name in predictions if name.startswith(PROBABILITY))
+    return named or LABELS
+
+
+def chance_ua(labels=LABELS):
+    """UA of guessing, in percent.
+
+    >>> chance_ua()
+    25.0
+    """
+    return 100.0 / len(labels)
 
 
 def weighted_accuracy(truth, prediction, labels: Sequence[str] = LABELS) -> float:
@@ -175,9 +221,9 @@ def score_table(predictions: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
     rows = predictions if "split" in by else predictions[predictions["split"] == "test"]
     if "variant" not in by:
         check_one_variant(rows)
-    records = []
+    records, labels = [], labels_of(predictions)
     for key, group in rows.groupby(by, dropna=False):
-        pair = group["truth"], group["prediction"]
+        pair = group["truth"], group["prediction"], labels
         scores = [score(*pair) for score in (weighted_accuracy, unweighted_accuracy, macro_f1)]
         records.append((*key, len(group), *scores))
     return pd.DataFrame(records, columns=[*by, "n", *SCORES])
@@ -219,10 +265,10 @@ def pooled_and_fold_mean(predictions: pd.DataFrame) -> dict[str, float | int]:
     """
     rows = predictions[predictions["split"] == "test"]
     check_one_variant(rows)
-    folds = score_table(rows, by=UNIT)
+    folds, pair = score_table(rows, by=UNIT), (rows["truth"], rows["prediction"], labels_of(rows))
     return {
-        "wa_pooled": weighted_accuracy(rows["truth"], rows["prediction"]),
-        "ua_pooled": unweighted_accuracy(rows["truth"], rows["prediction"]),
+        "wa_pooled": weighted_accuracy(*pair),
+        "ua_pooled": unweighted_accuracy(*pair),
         "wa_fold_mean": float(folds["wa"].mean()),
         "ua_fold_mean": float(folds["ua"].mean()),
         "n_utterances": int(rows["utterance_id"].nunique()),
@@ -237,7 +283,7 @@ def check_one_variant(predictions):
         raise ParameterError(f"prediction table mixes variants {variants}, expected one; filter it to one")
 
 
-def hardly_learned(history):
+def hardly_learned(history, labels=LABELS):
     """What there is to say of a training whose loss hardly moved, or whose accuracy stayed near chance.
 
     Its last training loss is above 95 % of that of a guess, or its best training UA less than 5 points above chance.
@@ -246,6 +292,8 @@ def hardly_learned(history):
     ----------
     history : pd.DataFrame
         One row per epoch: ``train_loss``, ``train_ua`` and ``learning_rate`` at least.
+    labels : sequence of str, optional
+        The classes.
 
     Returns
     -------
@@ -261,11 +309,12 @@ def hardly_learned(history):
     ''
     """
     loss, ua, rate = history["train_loss"].iloc[-1], history["train_ua"].max(), history["learning_rate"].max()
-    if not (loss > 0.95 * GUESS_LOSS or 100 * ua < CHANCE_UA + 5):
+    guess_loss, chance = float(np.log(len(labels))), chance_ua(labels)
+    if not (loss > 0.95 * guess_loss or 100 * ua < chance + 5):
         return ""
     return (
-        f"it hardly learned: last training loss {loss:.3f} (a guess: {GUESS_LOSS:.3f}), best training UA {ua:.1%} (a "
-        f"guess: {CHANCE_UA / 100:.1%}); allow more epochs, or change learning_rate={rate:g}: what begins from random "
+        f"it hardly learned: last training loss {loss:.3f} (a guess: {guess_loss:.3f}), best training UA {ua:.1%} (a "
+        f"guess: {chance / 100:.1%}); allow more epochs, or change learning_rate={rate:g}: what begins from random "
         "weights wants about 1e-3, a pretrained encoder that is fine-tuned 1e-5; under a new run name"
     )
 
@@ -293,6 +342,107 @@ def utterance_probabilities(mean_log_probability):
     """
     probability = np.exp(mean_log_probability - mean_log_probability.max(axis=-1, keepdims=True))
     return probability / probability.sum(axis=-1, keepdims=True)
+
+
+def at_temperature(probabilities, temperature):
+    """Probabilities of a softmax whose scores are divided by a temperature: above 1 they claim less, below 1 more.
+
+    The likeliest class stays the likeliest.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray, shape (..., n_classes)
+    temperature : float or np.ndarray that fits
+
+    Returns
+    -------
+    np.ndarray, shape (..., n_classes)
+
+    Examples
+    --------
+    >>> at_temperature(np.array([0.8, 0.2]), 2.0).round(4).tolist()
+    [0.6667, 0.3333]
+    """
+    return utterance_probabilities(np.log(np.maximum(probabilities, np.finfo(float).tiny)) / temperature)
+
+
+def fit_temperature(probabilities, truth):
+    """The temperature at which probabilities fit the truth best: lowest mean cross-entropy [1]_.
+
+    Parameters
+    ----------
+    probabilities : np.ndarray, shape (n, n_classes)
+    truth : np.ndarray of int, shape (n,)
+        Class indices.
+
+    Returns
+    -------
+    float, 0.05 to 20
+
+    Examples
+    --------
+    Always 0.9 sure and right in two of three cases: 0.9 becomes 0.667.
+
+    >>> probabilities = np.array([[0.9, 0.1]] * 3)
+    >>> temperature = fit_temperature(probabilities, np.array([0, 0, 1]))
+    >>> at_temperature(probabilities[0], temperature).round(3).tolist()
+    [0.667, 0.333]
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017.
+    """
+
+    def cross_entropy(log_temperature):
+        fitted = at_temperature(probabilities, np.exp(log_temperature))
+        return -np.log(fitted[np.arange(len(truth)), truth]).mean()
+
+    return float(np.exp(minimize_scalar(cross_entropy, bounds=np.log([0.05, 20]), method="bounded").x))
+
+
+def certainty(predictions):
+    """What the validation speakers say about how sure a model may be.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one fold; its validation rows are used.
+
+    Returns
+    -------
+    dict
+        ``temperature``, and ``confidence``: of the validation utterances' probabilities at that temperature the 0, 5,
+        ..., 100 % quantiles. Empty without validation speakers, or where they are the tested ones.
+    """
+    rows, tested = (predictions[predictions["split"] == split] for split in ("validation", "test"))
+    if rows.empty or set(rows["speaker"]) & set(tested["speaker"]):
+        return {}
+    labels = labels_of(rows)
+    probabilities = rows[[PROBABILITY + label for label in labels]].to_numpy(float)
+    temperature = fit_temperature(probabilities, rows["truth"].map(labels.index).to_numpy())
+    highest = at_temperature(probabilities, temperature).max(axis=1)
+    return {"temperature": temperature, "confidence": np.quantile(highest, np.linspace(0, 1, 21)).tolist()}
+
+
+def calibrated(predictions):
+    """A prediction table whose test rows have probabilities at the temperature of their fold's validation speakers.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+
+    Returns
+    -------
+    pd.DataFrame
+        Test rows. Without those of folds that no validation speakers speak for.
+    """
+    parts, columns = [], [PROBABILITY + label for label in labels_of(predictions)]
+    for _, rows in predictions.groupby(UNIT):
+        if known := certainty(rows):
+            tested = rows[rows["split"] == "test"].copy()
+            tested[columns] = at_temperature(tested[columns].to_numpy(float), known["temperature"])
+            parts.append(tested)
+    return pd.concat(parts, ignore_index=True) if parts else predictions[:0]
 
 
 def _pair(truth, prediction, labels):

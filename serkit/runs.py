@@ -57,7 +57,9 @@ def check_run_name(name):
 
 
 def corpus_root(corpus, root=""):
-    """Folder of a corpus: as given (relative to the project), or ``data/<corpus>``."""
+    """Folder of a corpus: as given (relative to the project), or ``data/<corpus>``; of several, as given."""
+    if "=" in str(root):
+        return Path(root)
     return project_home() / (Path(root).expanduser() if root else Path("data") / corpus)
 
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from serkit.constants import IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
 from serkit.errors import FoldError, ParameterError
-from serkit.folds import SELECTIONS, SPLITS, Fold, check_folds, find_fold, fold_table, make_folds
+from serkit.folds import SPLITS, Fold, check_folds, find_fold, fold_table, make_folds
+
+SELECTIONS = ("published", "clean", "last")  # clean9 has tests of its own
 
 LABEL_OF = {"ang": "angry", "sad": "sad", "hap": "happy", "exc": "happy", "neu": "neutral"}
 SPEAKERS = [f"{session}{letter}" for session in "12345" for letter in "FM"]
@@ -276,3 +278,20 @@ def test_find_fold():
     assert find_fold(folds, "2") is find_fold(folds, 2) is folds[1]
     with pytest.raises(ParameterError, match="fold='4', expected one of 1, 2, 3"):
         find_fold(folds, "4")
+
+
+class TestClean9:
+    TABLE = pd.DataFrame({
+        "utterance_id": [f"{speaker}_{number}" for speaker in ("1F", "1M", "2F", "2M") for number in range(8)],
+        "speaker": np.repeat(["1F", "1M", "2F", "2M"], 8), "session": np.repeat(["1", "2"], 16), "label": "sad",
+    })  # fmt: skip
+
+    def test_all_others_train_and_every_eighth_utterance_of_other_sessions_chooses(self):
+        fold = make_folds(self.TABLE, by="speaker", selection="clean9")[0]
+        assert fold.validation.tolist() == ["2F_0", "2M_0"]
+        assert {name[:2] for name in fold.train} == {"1M", "2F", "2M"} and len(fold.train) == 22
+        assert {name[:2] for name in fold.test} == {"1F"}
+
+    def test_it_is_about_speakers(self):
+        with pytest.raises(FoldError, match="selection='clean9' with by='session', expected by='speaker'"):
+            make_folds(self.TABLE, by="session", selection="clean9")

@@ -1,8 +1,13 @@
-"""Acted corpora whose file names say everything: RAVDESS (``Actor_01`` ... ``Actor_24``) and EmoDB (``wav/03a01Fa.wav``)."""
+"""Acted corpora whose file names say everything: RAVDESS (``Actor_01/…``), EmoDB (``wav/03a01Fa.wav``), CREMA-D
+(``AudioWAV/1001_DFA_ANG_XX.wav``), TESS (``OAF_angry/OAF_back_angry.wav``) and SAVEE (``DC/a01.wav``).
+"""
 
+import csv
 import re
+from collections import defaultdict
 
-from serkit.corpora.manifest import make_manifest
+from serkit.constants import LABELS
+from serkit.corpora.manifest import group_speakers, make_manifest
 from serkit.corpora.sound_files import find_folder, list_sounds, name_some, read_headers, visible
 from serkit.errors import CorpusError
 
@@ -31,6 +36,23 @@ EMODB_EMOTIONS = {  # letter of the German word -> name, label
     "L": ("boredom", None), "E": ("disgust", None), "A": ("fear", None),
 }  # fmt: skip
 EMODB_NAME = re.compile(r"(\d\d)([a-z]\d\d)([A-Z])([a-z])")  # speaker, text, emotion, version
+
+# CREMA-D
+CREMAD_NAME = re.compile(r"(1\d{3})_([A-Z]{3})_(ANG|DIS|FEA|HAP|NEU|SAD)_(LO|MD|HI|XX?)")  # actor, sentence
+CREMAD_GROUPS = 5  # of its 91 actors, to be sessions
+VOICE_ONLY = "1"  # queryType of those who heard a clip and did not see it
+LETTERS = {"A": "angry", "D": "disgusted", "F": "fearful", "H": "happy", "N": "neutral", "S": "sad"}
+
+# TESS and SAVEE
+TESS_NAME = re.compile(r"(OAF?|YAF)_(\w+)_(angry|disgust|fear|happy|neutral|ps|sad)", re.IGNORECASE)
+TESS_SPEAKERS = ("OAF", "YAF")  # the older and the younger actress; one file is called OA_...
+SAVEE_NAME = re.compile(r"(a|d|f|h|n|sa|su)(\d\d)")
+SAVEE_SPEAKERS = ("DC", "JE", "JK", "KL")
+EMOTIONS = {  # of both, by what stands in the name
+    "angry": "angry", "a": "angry", "disgust": "disgusted", "d": "disgusted", "fear": "fearful", "f": "fearful",
+    "happy": "happy", "h": "happy", "neutral": "neutral", "n": "neutral", "sad": "sad", "sa": "sad",
+    "ps": "surprised", "su": "surprised",
+}  # fmt: skip
 
 
 def load_ravdess(root, *, skip_broken=False):
@@ -130,6 +152,108 @@ def _emodb_fields(path):
     }  # fmt: skip
 
 
+def load_cremad(root, *, skip_broken=False):
+    """Read CREMA-D, with the choices of those who only heard the clips.
+
+    Parameters
+    ----------
+    root : path
+        Folder that holds ``AudioWAV``; ``VideoDemographics.csv`` and ``finishedResponses.csv`` are read where they lie
+        beside it.
+    skip_broken : bool
+        As in `load_ravdess`.
+
+    Returns
+    -------
+    pd.DataFrame
+        The manifest. ``emotion`` is what was acted; ``ratings`` is what was heard, one emotion for each listener.
+        ``session`` is one of five groups of actors. ``dialogue`` is the sentence, such as "DFA".
+
+    Raises
+    ------
+    CorpusError
+        If nothing is found, a name is not of CREMA-D, or a file is broken.
+    """
+    folder = find_folder(root, "AudioWAV", "CREMA-D")
+    sex = {row["ActorID"]: row["Sex"][:1] for row in _csv_rows(folder / "VideoDemographics.csv")}
+    heard = defaultdict(list)
+    for row in _csv_rows(folder / "finishedResponses.csv"):
+        if row["queryType"] == VOICE_ONLY:
+            heard[row["clipName"]].append(LETTERS[row["respEmo"]])
+    rows = {}
+    for path in list_sounds(folder / "AudioWAV"):
+        speaker, sentence, emotion, _ = _named(CREMAD_NAME, path, "CREMA-D", "1001_DFA_ANG_XX")
+        rows[path] = _acted_row(path, "cremad", path.stem, speaker, LETTERS[emotion[0]], dialogue=sentence)
+        rows[path] |= {"gender": sex.get(speaker), "ratings": ";".join(heard[path.stem]) or None}
+    group_speakers(list(rows.values()), CREMAD_GROUPS)
+    return _manifest_of("CREMA-D", root, rows, sorted(sex), skip_broken)
+
+
+def load_tess(root, *, skip_broken=False):
+    """Read TESS: two actresses, each a session of her own.
+
+    Parameters, errors: as :func:`load_emodb`; ``root`` holds folders such as ``OAF_angry``.
+
+    Returns
+    -------
+    pd.DataFrame
+        The manifest. ``dialogue`` is the word that is said.
+    """
+    folder, rows = find_folder(root, r"[OY]AF_\w+", "TESS"), {}
+    for path in (sound for part in visible(folder) for sound in list_sounds(part)):
+        speaker, word, emotion = _named(TESS_NAME, path, "TESS", "OAF_back_angry")
+        speaker = f"{speaker[0]}AF".upper()
+        rows[path] = _acted_row(path, "tess", path.stem, speaker, EMOTIONS[emotion.lower()], dialogue=word)
+        rows[path] |= {"gender": "F", "session": str(TESS_SPEAKERS.index(speaker) + 1)}
+        rows[path]["transcript"] = f"Say the word {word}"
+    return _manifest_of("TESS", root, rows, TESS_SPEAKERS, skip_broken)
+
+
+def load_savee(root, *, skip_broken=False):
+    """Read SAVEE: four men, each a session of his own.
+
+    Parameters, errors: as :func:`load_emodb`; ``root`` holds the folders ``DC``, ``JE``, ``JK`` and ``KL``.
+
+    Returns
+    -------
+    pd.DataFrame
+        The manifest.
+    """
+    folder, rows = find_folder(root, "|".join(SAVEE_SPEAKERS), "SAVEE"), {}
+    for speaker in SAVEE_SPEAKERS:
+        for path in list_sounds(folder / speaker):
+            emotion, _ = _named(SAVEE_NAME, path, "SAVEE", "a01")
+            rows[path] = _acted_row(path, "savee", f"{speaker}_{path.stem}", speaker, EMOTIONS[emotion])
+            rows[path] |= {"gender": "M", "session": str(SAVEE_SPEAKERS.index(speaker) + 1)}
+    return _manifest_of("SAVEE", root, rows, SAVEE_SPEAKERS, skip_broken)
+
+
+def _csv_rows(path):
+    """Rows of a CSV file; none where it is missing."""
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _named(pattern, path, corpus, example):
+    """What a file's name says."""
+    match = pattern.fullmatch(path.stem)
+    if not match:
+        raise CorpusError(
+            f"{path}: name is not of {corpus}, expected one like {example}; move the file elsewhere"
+        )
+    return match.groups()
+
+
+def _acted_row(path, corpus, utterance_id, speaker, emotion, dialogue=""):
+    """Manifest row without sex, session and what the header says."""
+    return {
+        "utterance_id": utterance_id, "path": str(path), "corpus": corpus, "speaker": speaker, "dialogue": dialogue,
+        "scripted": True, "emotion": emotion, "label": emotion if emotion in LABELS else None,
+    }  # fmt: skip
+
+
 def _manifest_of(corpus, root, rows, speakers, skip_broken):
     """The manifest of ``rows`` ({path: row without what its header says}), once speakers and files are in order."""
     speakers_there = {row["speaker"] for row in rows.values()}
@@ -137,7 +261,7 @@ def _manifest_of(corpus, root, rows, speakers, skip_broken):
         few = f"{len(speakers_there)} of {len(speakers)} {corpus} speakers found"
         raise CorpusError(f"corpus root {root}: {few}, expected at least 2; unpack all of it")
     if missing := [speaker for speaker in speakers if speaker not in speakers_there]:
-        print(f"note: {corpus} speakers without files: {', '.join(missing)}")
+        print(f"note: {corpus} speakers without files: {name_some(missing, 24)}")
     headers, broken = read_headers(rows)
     if broken and not skip_broken:
         raise CorpusError(

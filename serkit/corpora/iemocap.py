@@ -38,7 +38,7 @@ class Turn(NamedTuple):
     utterance_id: str
     emotion: str
     ratings: tuple  # valence, activation, dominance
-    choices: list  # per annotator the set of tags chosen
+    choices: list  # per annotator the tags chosen, in that order
 
 
 def load(root, *, check="strict", skip_broken=False):
@@ -211,7 +211,7 @@ def _dialogue_rows(file, session, problems):
             "gender": match[2], "dialogue": dialogue, "scripted": "script" in dialogue,
             "emotion": turn.emotion, "label": LABEL_OF_TAG.get(turn.emotion), "valence": valence,
             "activation": activation, "dominance": dominance, "agreement": _agreement(turn),
-            "transcript": transcripts.get(turn.utterance_id),
+            "transcript": transcripts.get(turn.utterance_id), "ratings": _ratings_of(turn),
         }  # fmt: skip
     return rows
 
@@ -247,7 +247,7 @@ def parse_evaluation(text):
         elif turns and (match := ANNOTATOR_LINE.match(line)):
             # "Neutral state" stands for Neutral in places: the first word tells
             words = [choice.split()[0].lower() for choice in match[1].split(";") if choice.strip()]
-            turns[-1].choices.append({TAG_OF_WORD.get(word, word) for word in words})
+            turns[-1].choices.append([TAG_OF_WORD.get(word, word) for word in words])
     return turns, unread
 
 
@@ -257,6 +257,12 @@ def _ratings(text):
     except ValueError:
         values = ()
     return values if len(values) == 3 else (math.nan,) * 3
+
+
+def _ratings_of(turn):
+    """What each annotator chose, first choices only where they named several; None without any."""
+    first = [LABEL_OF_TAG.get(chosen[0], chosen[0]) for chosen in turn.choices if chosen]
+    return ";".join(first) or None
 
 
 def _agreement(turn):

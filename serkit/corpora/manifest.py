@@ -1,10 +1,11 @@
 """The manifest: one row per utterance, the same columns for every corpus."""
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from serkit.constants import LABELS
+from serkit.constants import CORPORA, LABELS
 from serkit.errors import CorpusError
 from serkit.files import replacing
 
@@ -19,7 +20,7 @@ REQUIRED = {
     "dialogue": "string",
     "scripted": "boolean",  # missing where the corpus has no such thing
     "emotion": "string",  # tag as released
-    "label": "string",  # one of LABELS, missing outside the four-class task
+    "label": "string",  # one of LABELS, or of a table's own classes; missing outside the task
     "num_samples": "int64",  # at the file's own rate
     "sample_rate": "int64",  # Hz, of the file
     "digest": "string",  # which recording the file is
@@ -30,6 +31,8 @@ OPTIONAL = {
     "dominance": "float64",  # 1 (weak) to 5 (strong)
     "agreement": "float64",  # share of annotators that agree with the tag
     "transcript": "string",
+    "ratings": "string",  # what each annotator chose, separated by ;
+    "split": "string",  # train, validation or test, where the corpus says so itself
 }
 COLUMNS = REQUIRED | OPTIONAL
 
@@ -60,6 +63,27 @@ def make_manifest(rows):
     return table
 
 
+def group_speakers(rows, groups):
+    """Give speakers sessions, for a corpus without: groups of much the same size, women and men in each where there are.
+
+    Parameters
+    ----------
+    rows : list of dict
+        With ``speaker`` and ``gender``; ``session`` is added, "1" and so on.
+    groups : int
+        At most; no more than speakers.
+    """
+    sizes = Counter((row["speaker"], row["gender"]) for row in rows)
+    filled = {str(number): Counter() for number in range(1, min(groups, len(sizes)) + 1)}
+    session = {}
+    for (speaker, gender), size in sorted(sizes.items(), key=lambda item: (-item[1], item[0][0])):
+        name = min(filled, key=lambda group: (filled[group][gender], filled[group]["utterances"], int(group)))
+        filled[name].update({gender: 1, "utterances": size})
+        session[speaker] = name
+    for row in rows:
+        row["session"] = session[row["speaker"]]
+
+
 def check_manifest(manifest):
     """Refuse a manifest that breaks the schema; the first fault is named.
 
@@ -79,7 +103,8 @@ def check_manifest(manifest):
     repeated = manifest["utterance_id"][manifest["utterance_id"].duplicated()]
     if len(repeated):
         raise CorpusError(f"utterance {repeated.iloc[0]} stands in the manifest more than once")
-    unknown = set(manifest["label"].dropna()) - set(LABELS)
+    released = manifest["corpus"].isin(CORPORA)  # a table has classes of its own
+    unknown = set(manifest["label"][released].dropna()) - set(LABELS)
     if unknown:
         raise CorpusError(f"unknown label {sorted(unknown)[0]!r}, expected one of {', '.join(LABELS)}")
     empty = manifest["utterance_id"][manifest["num_samples"] <= 0]

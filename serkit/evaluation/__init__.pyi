@@ -1,6 +1,13 @@
 from . import attention, baselines, claims, comparison, intervals, predictions
 from .attention import attention_tables, look_into, weights_text, worth_text
-from .baselines import baseline_table, below_baseline, make_baselines
+from .baselines import (
+    annotator_rows,
+    baseline_table,
+    below_baseline,
+    make_baselines,
+    people_table,
+    soft_distance,
+)
 from .claims import paper_comparison, read_literature, verdict
 from .comparison import (
     Comparison,
@@ -29,6 +36,7 @@ from .intervals import (
     expected_calibration_error,
     percent,
     reliability_table,
+    risk_coverage,
     score_interval,
     subset_accuracy,
     summary_table,

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from serkit import runs
-from serkit.constants import GUIDED, HOP_LENGTH, LABELS, SEED, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
+from serkit.constants import GUIDED, HOP_LENGTH, SEED, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
 from serkit.errors import SerkitError
 from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent
 from serkit.evaluation.predictions import scored_rows
@@ -81,10 +81,13 @@ def measure_fold(folder):
     accelerator = scoring.make_accelerator("auto", experiment.profile)
     states = build_states(store, opened.model, accelerator) if experiment.reads_states else None
     segments, scores = weigh_segments(opened.model, opened.scaler, store, rows, accelerator, states)
-    truth = segments["utterance_id"].map(tested.set_index("utterance_id")["truth"]).map(LABELS.index)
+    truth = segments["utterance_id"].map(tested.set_index("utterance_id")["truth"])
+    labels = opened.model.config.labels
     swapped = []
     for name, values in scores.items():
-        of_segments = pd.DataFrame(values.astype(np.float64), columns=LABELS).assign(truth=truth)
+        of_segments = pd.DataFrame(values.astype(np.float64), columns=labels).assign(
+            truth=truth.map(labels.index)
+        )
         scored = scoring.mean_over_segments(of_segments, segments["utterance_id"].to_numpy())
         swapped.append(scoring.prediction_table({"test": scored}, tested, experiment).assign(weights=name))
     segments = segments.assign(fold=experiment.fold, seed=experiment.seed)

@@ -1,4 +1,4 @@
-"""What a linear classifier reaches on the folds of a run: the least that a network has to beat.
+"""What a linear classifier reaches on the folds of a run, the least that a network has to beat; and what people reach.
 
 ``probe``: the states of the speech encoder that a training began with, averaged over the frames of each segment, and
 logistic regression. ``egemaps``: 88 acoustic descriptors of each utterance [1]_ and a linear SVM. Both are fitted on
@@ -13,23 +13,26 @@ References
    Computing, IEEE Transactions on Affective Computing 7, 2016. Version 02, as openSMILE computes it.
 """
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import set_seed
+from scipy import stats
+from scipy.spatial.distance import jensenshannon
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from tqdm.auto import tqdm
 
-from serkit import features, runs, training
+from serkit import features, metrics, runs, training
 from serkit.constants import LABELS, SAMPLE_RATE, VIEW_SETS
 from serkit.errors import RunError, SerkitError
 from serkit.evaluation.attention import open_store
-from serkit.evaluation.intervals import percent
+from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent
 from serkit.evaluation.predictions import scored_rows
 from serkit.files import replacing
 from serkit.folds import find_fold, make_folds, task_rows
@@ -37,6 +40,7 @@ from serkit.model.coattention import create_model
 from serkit.model.encoders import RANDOM
 from serkit.model.storage import open_model_folder
 
+LEAST_RATINGS = 3  # of an utterance: one annotator against a majority of two others at least
 PROBE, EGEMAPS = "probe", "egemaps"
 CLASSIFIERS = {PROBE: LogisticRegression(max_iter=1000), EGEMAPS: LinearSVC(random_state=0, max_iter=10_000)}
 BATCH = 64  # segments read at once
@@ -88,13 +92,14 @@ def _read(folder, name):
 def _make(name, folders):
     """Write a baseline into folders of one variant."""
     manifest, values = runs.open_manifest(runs.read_experiment(folders[0]).corpus), {}
-    label_of = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index)
+    labels = metrics.classes_of(manifest)
+    label_of = task_rows(manifest).set_index("utterance_id")["label"].map(labels.index)
     for folder in folders:
         experiment = runs.read_experiment(folder)
         if experiment.seed not in values:  # random weights are others for each
             values[experiment.seed] = _values(name, folder, manifest)
         fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
-        scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name])
+        scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
         with replacing(_path(folder, name)) as partial:
             table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
@@ -187,7 +192,7 @@ def egemaps(store, manifest):
     return table
 
 
-def classify(values, label_of, fold, classifier):
+def classify(values, label_of, fold, classifier, labels=LABELS):
     """Fit a linear classifier on the training utterances of a fold, and score those to be tested.
 
     Parameters
@@ -199,6 +204,8 @@ def classify(values, label_of, fold, classifier):
     fold : Fold
     classifier : sklearn classifier
         With a ``decision_function``, whose softmax is taken for probabilities: that of an SVM is not calibrated.
+    labels : sequence of str, optional
+        The classes, in order.
 
     Returns
     -------
@@ -208,7 +215,10 @@ def classify(values, label_of, fold, classifier):
     label = label_of.loc[values.index].to_numpy()
     train, test = (values.index.isin(utterances) for utterances in (fold.train, fold.test))
     fitted = make_pipeline(StandardScaler(), classifier).fit(values[train], label[train])
-    scores = pd.DataFrame(fitted.decision_function(values[test]), columns=LABELS).assign(truth=label[test])
+    scores = fitted.decision_function(values[test])
+    if scores.ndim == 1:  # of two classes only the second has one
+        scores = np.stack([-scores, scores], axis=1) / 2
+    scores = pd.DataFrame(scores, columns=list(labels)).assign(truth=label[test])
     return training.mean_over_segments(scores, values.index[test])
 
 
@@ -274,3 +284,99 @@ def below_baseline(table):
                 f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}; {advice}."
             )
     return sentences
+
+
+def annotator_rows(manifest, predictions):
+    """Each annotator against the majority of the others, and the model against the same majority.
+
+    Parameters
+    ----------
+    manifest : pd.DataFrame
+        With ``ratings``: what each annotator chose, separated by semicolons.
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows count.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row for each utterance, annotator and seed whose others agree on a class: ``utterance_id, speaker, fold, seed,
+        variant, truth`` (that majority), ``person`` and ``model`` (what the two said), ``agreement`` (share of all
+        annotators that chose the majority), ``share_<label>`` of all annotators. Empty where nobody rated.
+    """
+    labels, records = metrics.labels_of(predictions), []
+    for name, text in manifest.set_index("utterance_id")["ratings"].dropna().items():
+        ratings = text.split(";")
+        shares = {f"share_{label}": ratings.count(label) / len(ratings) for label in labels}
+        for number, person in enumerate(ratings if len(ratings) >= LEAST_RATINGS else ()):
+            others = Counter(ratings[:number] + ratings[number + 1 :]).most_common(2)
+            clear = len(others) == 1 or others[0][1] > others[1][1]
+            if clear and others[0][0] in labels:
+                agreement = ratings.count(others[0][0]) / len(ratings)
+                records.append(
+                    {"utterance_id": name, "truth": others[0][0], "person": person, "agreement": agreement}
+                    | shares
+                )
+    tested = (
+        predictions[predictions["split"] == "test"]
+        .drop(columns="truth")
+        .rename(columns={"prediction": "model"})
+    )
+    return pd.DataFrame(records, columns=None if records else ["utterance_id"]).merge(
+        tested, on="utterance_id"
+    )
+
+
+def people_table(manifest, predictions):
+    """People and the model on the same utterances, against the same majority: WA, UA, and their distributions.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``who, agreement`` (all utterances, those on which all annotators agree, and the others), ``wa, ua`` (percent,
+        with intervals over speakers), ``n_utterances``; empty where nobody rated.
+    distance : Estimate or None
+        Jensen-Shannon distance (base 2, 0 to 1) between the model's probabilities and the annotators' shares.
+    """
+    rows = annotator_rows(manifest, predictions)
+    if rows.empty:
+        return pd.DataFrame(), None
+    parts = {
+        "all": rows,
+        "all agree": rows[rows["agreement"] == 1],
+        "some differ": rows[rows["agreement"] < 1],
+    }
+    records = []
+    for name, part in parts.items():
+        for who in ("person", "model") if len(part) else ():
+            scored = part.assign(prediction=part[who])
+            scores = {score: percent(scored, score=score) for score in ("wa", "ua")}
+            records.append(
+                {"who": who, "agreement": name} | scores | {"n_utterances": part["utterance_id"].nunique()}
+            )
+    return pd.DataFrame(records), soft_distance(rows)
+
+
+def soft_distance(rows):
+    """Mean Jensen-Shannon distance of a model to its annotators, with a 95 % interval over speakers.
+
+    Parameters
+    ----------
+    rows : pd.DataFrame
+        As :func:`annotator_rows` gives them. Choices outside of the task are left out of the shares.
+
+    Returns
+    -------
+    Estimate
+    """
+    labels = metrics.labels_of(rows)
+    rows = rows.drop_duplicates(["utterance_id", "seed"])
+    shares = rows[[f"share_{label}" for label in labels]].to_numpy()
+    probabilities = rows[[metrics.PROBABILITY + label for label in labels]].to_numpy()
+    distance = jensenshannon(shares, probabilities, base=2, axis=1)
+    by_speaker = pd.Series(np.nan_to_num(distance)).groupby(rows["speaker"].to_numpy()).mean()
+    reach = (
+        stats.t.ppf(0.975, len(by_speaker) - 1) * by_speaker.sem()
+        if len(by_speaker) >= MIN_CLUSTERS
+        else np.nan
+    )
+    return Estimate(by_speaker.mean(), by_speaker.mean() - reach, by_speaker.mean() + reach)

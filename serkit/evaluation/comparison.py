@@ -21,7 +21,7 @@ from serkit.errors import ParameterError, RunError, SerkitError, check_choice, c
 from serkit.evaluation.intervals import Tally, clustered_interval, percent, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows, with_selection
 from serkit.folds import SELECTIONS
-from serkit.metrics import UNIT, score_table
+from serkit.metrics import PROBABILITY, UNIT, labels_of, score_table
 
 # Settings that are taken apart: their values in the order of figures, and what all are compared with.
 AXES = {
@@ -32,9 +32,11 @@ AXES = {
     "recipe": ((), "corrected"),
     "selection": (SELECTIONS, "clean"),
 }
-SPLIT_OF = {"published": "test", "clean": "validation"}  # whose scores a rule looks at
+# Rules of choosing the epoch: who is looked at, and whether for the highest WA + UA or the lowest loss.
+RULES = ("published", "published, loss", "clean", "clean, loss", "last")
+SPLIT_OF = {"published": "test", "clean": "validation"}  # who they are
 EXCHANGES = 10_000  # at most, of a permutation test: all of up to 13 speakers
-RULE_PAIRS = tuple(combinations(SELECTIONS, 2))
+RULE_PAIRS = (*combinations(RULES[::2], 2), *zip(RULES[:4:2], RULES[1:4:2], strict=True))
 
 
 @dataclass(frozen=True)
@@ -468,7 +470,7 @@ def read_differences(table, setting="rule", alpha=0.05):
 
 
 def epoch_scores(epochs):
-    """WA and UA of each split after every epoch.
+    """WA, UA and loss of each split after every epoch.
 
     Parameters
     ----------
@@ -478,10 +480,15 @@ def epoch_scores(epochs):
     Returns
     -------
     pd.DataFrame
-        ``variant, seed, fold, epoch, split, wa, ua``; fractions.
+        ``variant, seed, fold, epoch, split, wa, ua`` (fractions), ``loss``: mean over utterances of -log of the
+        probability of the truth, in nats.
     """
     keys = [*UNIT, "epoch", "split"]
-    return score_table(epochs, keys)[[*keys, "wa", "ua"]]
+    probabilities = epochs[[PROBABILITY + label for label in labels_of(epochs)]].to_numpy()
+    truth = epochs["truth"].map(labels_of(epochs).index)
+    loss = -np.log(np.maximum(probabilities[np.arange(len(epochs)), truth], np.finfo(float).tiny))
+    losses = epochs[keys].assign(loss=loss).groupby(keys)["loss"].mean().reset_index()
+    return score_table(epochs, keys)[[*keys, "wa", "ua"]].merge(losses, on=keys)
 
 
 def choose_epochs(scores, rule):
@@ -491,9 +498,9 @@ def choose_epochs(scores, rule):
     ----------
     scores : pd.DataFrame
         As ``epoch_scores`` gives it.
-    rule : {"published", "clean", "last"}
-        Highest WA + UA on the test speakers, on the validation speakers (the first of equals), or
-        the last epoch.
+    rule : {"published", "published, loss", "clean", "clean, loss", "last"}
+        Highest WA + UA, or lowest loss, on the test speakers or on the validation speakers (the first of equals);
+        or the last epoch.
 
     Returns
     -------
@@ -512,15 +519,16 @@ def choose_epochs(scores, rule):
     >>> choose_epochs(scores, "clean").tolist(), choose_epochs(scores, "published").tolist()
     ([1], [2])
     """
-    check_choice("rule", rule, SELECTIONS)
+    check_choice("rule", rule, RULES)
     if rule == "last":
         return scores.groupby(UNIT)["epoch"].max()
-    seen = scores[scores["split"] == SPLIT_OF[rule]]
+    selection, _, criterion = rule.partition(", ")
+    seen = scores[scores["split"] == SPLIT_OF[selection]]
     if len(seen.groupby(UNIT)) != len(scores.groupby(UNIT)):
         cure = "train with selection='clean'"
-        raise ParameterError(f"rule={rule!r} needs predictions of the {SPLIT_OF[rule]} speakers; {cure}")
-    total = (seen["wa"] + seen["ua"]).round(9)
-    ranked = seen.assign(total=total).sort_values(["total", "epoch"], ascending=[False, True], kind="stable")
+        raise ParameterError(f"rule={rule!r} needs predictions of the {SPLIT_OF[selection]} speakers; {cure}")
+    rank = seen["loss"].round(6) if criterion else -(seen["wa"] + seen["ua"]).round(9)
+    ranked = seen.assign(rank=rank).sort_values(["rank", "epoch"], kind="stable")
     return ranked.groupby(UNIT)["epoch"].first()
 
 
@@ -543,7 +551,7 @@ def rule_scores(epochs):
     scores = epoch_scores(epochs)
     tested = scores[scores["split"] == "test"].drop(columns="split")
     parts = []
-    for rule in SELECTIONS:
+    for rule in RULES:
         try:
             chosen = choose_epochs(scores, rule).reset_index()
         except ParameterError:  # no validation speakers were kept
@@ -559,7 +567,8 @@ def apply_rule(epochs, rule):
     ----------
     epochs : pd.DataFrame
         As ``load_epochs`` gives it.
-    rule : {"published", "clean", "last"}
+    rule : str
+        One of ``RULES``.
 
     Returns
     -------
@@ -567,9 +576,12 @@ def apply_rule(epochs, rule):
         A prediction table; the rule stands in the variant's name in place of the selection that
         training used.
     """
+    selection, _, criterion = rule.partition(", ")
     chosen = choose_epochs(epoch_scores(epochs), rule).reset_index()
     rows = epochs.merge(chosen, on=[*UNIT, "epoch"]).drop(columns="epoch")
-    return rows.assign(variant=[with_selection(name, rule) for name in rows["variant"]])
+    return rows.assign(
+        variant=[f"{with_selection(name, selection)}{criterion and '_loss'}" for name in rows["variant"]]
+    )
 
 
 def rule_table(epochs, score="ua", *, folds=None):
@@ -595,7 +607,7 @@ def rule_table(epochs, score="ua", *, folds=None):
     RunError, FoldError, ParameterError
         As :func:`choose_epochs` and :func:`serkit.evaluation.comparison.compare_many`.
     """
-    tables = {rule: apply_rule(epochs, rule) for rule in SELECTIONS}
+    tables = {rule: apply_rule(epochs, rule) for rule in RULES}
     scores = pd.DataFrame([{"rule": rule, **_percent(table, score, folds)} for rule, table in tables.items()])
     name = {rule: table["variant"].iloc[0] for rule, table in tables.items()}
     pairs = [(name[a], name[b]) for a, b in RULE_PAIRS]

@@ -21,10 +21,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from serkit.constants import LABELS
 from serkit.errors import ParameterError, check_choice, check_range
-from serkit.evaluation.predictions import PROBABILITIES, check_predictions, scored_rows
-from serkit.metrics import SCORES, UNIT, score_table
+from serkit.evaluation.predictions import check_predictions, scored_rows
+from serkit.metrics import PROBABILITY, SCORES, UNIT, in_order, labels_of, score_table
 
 AVERAGES = ("pooled", "fold_mean")
 CLUSTERS = ("speaker", "session")
@@ -263,15 +262,20 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     records = []
     for name in names:
         part = rows[member == name]
-        n_speakers, low, high = part["speaker"].nunique(), float("nan"), float("nan")
-        if n_speakers >= MIN_CLUSTERS:
-            interval = clustered_interval([part], "wa", "pooled", level=level)
-            low, high = interval.low, interval.high
+        low, high = _share_interval(part, level)
         records.append({
-            "subset": name, "n_utterances": part["utterance_id"].nunique(), "n_speakers": n_speakers,
+            "subset": name, "n_utterances": part["utterance_id"].nunique(), "n_speakers": part["speaker"].nunique(),
             "accuracy": (part["truth"] == part["prediction"]).mean(), "low": low, "high": high,
         })  # fmt: skip
     return pd.DataFrame(records)
+
+
+def _share_interval(part, level=0.95):
+    """Between which values the share of right rows lies; NaN for fewer than 5 speakers."""
+    if part["speaker"].nunique() < MIN_CLUSTERS:
+        return float("nan"), float("nan")
+    interval = clustered_interval([part], "wa", "pooled", level=level)
+    return interval.low, interval.high
 
 
 def class_recall(predictions, *, level=0.95, folds=None):
@@ -286,7 +290,7 @@ def class_recall(predictions, *, level=0.95, folds=None):
     """
     table = subset_accuracy(predictions, "truth", level=level, folds=folds)
     table = table.rename(columns={"subset": "label", "accuracy": "recall"})
-    table = table.set_index("label").reindex(LABELS).reset_index()
+    table = table.set_index("label").reindex(labels_of(predictions)).reset_index()
     return table.fillna({"n_utterances": 0, "n_speakers": 0}).astype({"n_utterances": int, "n_speakers": int})
 
 
@@ -321,7 +325,7 @@ def reliability_table(predictions, n_bins=10, folds=None):
     """
     check_range("n_bins", n_bins, 1, 100, whole=True)
     rows = scored_rows(predictions, folds)
-    confidence = rows[list(PROBABILITIES)].to_numpy(float).max(axis=1)
+    confidence = rows.filter(regex=f"^{PROBABILITY}").to_numpy(float).max(axis=1)
     edges = np.linspace(0, 1, n_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
     right = (rows["truth"] == rows["prediction"]).to_numpy(float)
@@ -357,6 +361,39 @@ def expected_calibration_error(predictions, n_bins=10, folds=None):
     table = reliability_table(predictions, n_bins, folds)
     gap = (table["confidence"] - table["accuracy"]).abs()
     return float((gap * table["n"]).sum() / table["n"].sum())
+
+
+def risk_coverage(predictions, folds=None):
+    """How often a model is right if it answers only when it is surest.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.predictions.check_predictions`.
+
+    Returns
+    -------
+    pd.DataFrame
+        ``coverage`` (share of utterances that get an answer, from 10 to 100 %), ``accuracy, low, high``; fractions. The
+        intervals are those of :func:`subset_accuracy`.
+    """
+    rows = scored_rows(predictions, folds)
+    sure = rows.filter(regex=f"^{PROBABILITY}").max(axis=1).rank(pct=True, ascending=False, method="first")
+    records = []
+    for coverage in np.arange(1, 11) / 10:
+        part = rows[sure <= coverage]
+        low, high = _share_interval(part)
+        records.append(
+            {
+                "coverage": coverage,
+                "accuracy": (part["truth"] == part["prediction"]).mean(),
+                "low": low,
+                "high": high,
+            }
+        )
+    return pd.DataFrame(records)
 
 
 @dataclass(frozen=True)
@@ -410,7 +447,7 @@ def tally(rows, score, average, clusters, by_seed=False):
 
 def _ratios_of_rows(rows, score):
     """What each row adds to the ratios whose mean is the score."""
-    labels = np.array(LABELS)
+    labels = np.array(in_order({*rows["truth"], *rows["prediction"]}))
     truth = rows["truth"].to_numpy(str)[:, None] == labels
     prediction = rows["prediction"].to_numpy(str)[:, None] == labels
     right = truth & prediction

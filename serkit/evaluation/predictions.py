@@ -10,20 +10,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
-from serkit.experiment import shown
+from serkit.experiment import ACROSS, shown
 from serkit.folds import GROUPINGS, SELECTIONS, SPLITS, check_speakers
-from serkit.metrics import REPEAT, UNIT, check_one_variant
+from serkit.metrics import PROBABILITY, REPEAT, UNIT, check_one_variant, labels_of
 
-PROBABILITIES = tuple(f"p_{label}" for label in LABELS)
-COLUMNS = ("utterance_id", "speaker", "session", "truth", "prediction", *PROBABILITIES, *UNIT, "split")
+COLUMNS = ("utterance_id", "speaker", "session", "truth", "prediction", *UNIT, "split")  # beside p_...
 ROUNDING = 2e-3  # four probabilities written with three digits may miss 1 by this much
 SPEAKERS_OF = {
     "demo": "synthetic speakers", "ravdess": "RAVDESS actors", "emodb": "EmoDB actors", "iemocap": "IEMOCAP speakers",
+    "cremad": "CREMA-D actors", "tess": "TESS speakers", "savee": "SAVEE actors",
 }  # fmt: skip
 SELECTION_IN_WORDS = {
-    "clean": "checkpoint chosen on other speakers", "published": "checkpoint chosen on the test speakers",
+    "clean": "checkpoint chosen on other speakers", "clean9": "checkpoint chosen on training speakers", "published": "checkpoint chosen on the test speakers",
     "last": "last epoch kept",
 }  # fmt: skip
 VIEWS_IN_WORDS = {"spectrogram": "spectrogram", "mfcc": "MFCC", "speech": "waveform"}
@@ -68,7 +67,8 @@ def check_predictions(predictions, folds=None):
     """
     if not isinstance(predictions, pd.DataFrame) or predictions.empty:
         raise RunError("prediction table has no rows; train a fold with notebook 05 or `serkit reproduce`")
-    if missing := [column for column in COLUMNS if column not in predictions.columns]:
+    needed = [*COLUMNS, *(PROBABILITY + label for label in labels_of(predictions))]
+    if missing := [column for column in needed if column not in predictions.columns]:
         there = list(predictions.columns)
         raise ParameterError(
             f"prediction table lacks {missing}, has {there}; read predictions.parquet of a run"
@@ -141,25 +141,29 @@ def _part(variant, position, known):
 
 def _rules(table):
     """What every row must be: a column, which rows are wrong, what was expected; later rules build on earlier ones."""
+    labels = list(labels_of(table))
     for column in COLUMNS:
-        if column not in PROBABILITIES:
-            yield table[column], table[column].isna(), "a value in every row"
+        yield table[column], table[column].isna(), "a value in every row"
     yield table["split"], ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}"
     for column in ("truth", "prediction"):
-        yield table[column], ~table[column].isin(LABELS), f"one of {', '.join(LABELS)}"
-    for column in table.columns[table.columns.str.startswith("p_")].difference(PROBABILITIES):
-        yield table[column], table[column].notna(), f"probabilities of {', '.join(LABELS)} only"
+        yield table[column], ~table[column].isin(labels), f"one of {', '.join(labels)}"
+    for label in labels:
+        yield (
+            table[PROBABILITY + label],
+            table[PROBABILITY + label].isna(),
+            "a probability in every row, of the same classes in every table",
+        )
     repeated = table.duplicated([*UNIT, "split", "utterance_id"])
     yield table["split"], repeated, "one such row of this utterance"
     for column in ("speaker", "session", "truth"):
         first = table.drop_duplicates("utterance_id").set_index("utterance_id")[column]
         differs = table[column] != table["utterance_id"].map(first)
         yield table[column], differs, "the same in all rows of an utterance, in every fold, seed and variant"
-    values = table[list(PROBABILITIES)].to_numpy(float)
+    values = table[[PROBABILITY + label for label in labels]].to_numpy(float)
     total = pd.Series(values.sum(axis=1), table.index, name="sum of probabilities")
     wrong = ~(np.abs(total - 1) <= ROUNDING) | (values < 0).any(axis=1)
     yield total, wrong, "1, and none negative or missing"
-    predicted = values[np.arange(len(table)), table["prediction"].map(LABELS.index)]
+    predicted = values[np.arange(len(table)), table["prediction"].map(labels.index)]
     yield table["prediction"], predicted < values.max(axis=1) - ROUNDING, "the likeliest label"
 
 
@@ -202,6 +206,16 @@ def _check_runs(table, folds):
             )
 
 
+def speakers_of(corpus):
+    """Who speaks in a corpus, in words; across corpora, in the one that is tested.
+
+    >>> speakers_of("ravdess-to-demo"), speakers_of("mine")
+    ('synthetic speakers', 'mine speakers')
+    """
+    tested = corpus.rpartition(ACROSS)[2]
+    return SPEAKERS_OF.get(tested, f"{tested} speakers")
+
+
 def protocol_in_words(settings, predictions, planned=None):
     """Whom, how many and how: the part of a caption that begins "over ...".
 
@@ -229,6 +243,8 @@ def protocol_in_words(settings, predictions, planned=None):
     on other speakers)'
     >>> protocol_in_words({"corpus": "iemocap"}, rows[:1], ["1", "2"])
     'fold 1 of two folds (1 utterance of 1 IEMOCAP speaker)'
+    >>> protocol_in_words({"corpus": "emodb+ravdess-to-iemocap", "by": "split"}, rows[:1])
+    'trained on emodb and ravdess (1 utterance of 1 IEMOCAP speaker)'
     """
     test = predictions[predictions["split"] == "test"]
     names = sorted(test["fold"].astype(str).unique())
@@ -239,7 +255,10 @@ def protocol_in_words(settings, predictions, planned=None):
     elif planned:
         few = f"fold{'s' * (len(names) > 1)} {', '.join(names)}"
         folds = f"{few if len(names) <= 5 else _number(len(names))} of {folds}"
-    parts = (("utterance_id", "utterances"), ("speaker", SPEAKERS_OF[settings["corpus"]]), ("seed", "seeds"))
+    trained, _, tested = settings["corpus"].rpartition(ACROSS)
+    if settings.get("by") == "split":
+        folds = f"trained on {trained.replace('+', ' and ')}" if trained else "the corpus's own test split"
+    parts = (("utterance_id", "utterances"), ("speaker", speakers_of(tested)), ("seed", "seeds"))
     utterances, speakers, seeds = (_count(test[column].nunique(), word) for column, word in parts)
     who = f"{utterances} of {speakers}" + f", {seeds}" * (test["seed"].nunique() > 1)
     return f"{folds} ({'; '.join(filter(None, [who, settings_in_words(settings)]))})"

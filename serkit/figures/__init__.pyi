@@ -51,6 +51,7 @@ from .scores import (
     plot_folds,
     plot_recall_intervals,
     plot_reliability,
+    plot_risk,
     plot_speaker_confusions,
     plot_speaker_scores,
     speaker_confusions,

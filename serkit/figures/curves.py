@@ -1,5 +1,6 @@
 """How a network learned, and what it makes of the utterances: training curves, its vectors on a plane."""
 
+import itertools
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 
 from serkit import metrics, runs
-from serkit.constants import CHANCE_UA, LABELS, SEED
+from serkit.constants import CHANCE_UA, SEED
 from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.evaluation import Estimate, apply_rule, epoch_scores, percent, scored_rows
 from serkit.figures.saving import (
@@ -25,8 +26,10 @@ from serkit.figures.saving import (
 from serkit.figures.scores import CHANCE, DOT, PERCENT, draw_whiskers
 
 RULES = {  # of choosing a checkpoint: words, colour, marker
-    "published": ("best on the test speakers", VERMILLION, "D"),
-    "clean": ("best on other speakers", GREEN, "s"),
+    "published": ("highest WA + UA on the test speakers", VERMILLION, "D"),
+    "published, loss": ("lowest loss on the test speakers", ORANGE, "d"),
+    "clean": ("highest WA + UA on other speakers", GREEN, "s"),
+    "clean, loss": ("lowest loss on other speakers", BLUE, "^"),
     "last": ("last epoch", GREY, "o"),
 }
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
@@ -58,7 +61,7 @@ def read_histories(run, variant):
     return pd.concat(parts, ignore_index=True)
 
 
-def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
+def plot_history(history, ax: Axes, *, what="loss", best_epoch=None, chance=CHANCE_UA) -> Axes:
     """Loss, WA or UA by epoch on train and validation data, of one training or of many.
 
     Of many, each fold and seed has a thin line and their mean a thick one, which ends where the first
@@ -74,6 +77,8 @@ def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
     what : {"loss", "wa", "ua"}
     best_epoch : int, optional
         Epoch of the checkpoint that was kept; a dashed line marks it.
+    chance : float, optional
+        UA of guessing in percent, drawn where ``what`` is UA.
 
     Raises
     ------
@@ -87,7 +92,7 @@ def plot_history(history, ax: Axes, *, what="loss", best_epoch=None) -> Axes:
     for split in splits:
         _draw_split(history, split, what, trainings, ax)
     if what == "ua":
-        ax.axhline(CHANCE_UA, color="0.5", linestyle=":", linewidth=0.8, label="chance")
+        ax.axhline(chance, color="0.5", linestyle=":", linewidth=0.8, label="chance")
     if best_epoch is not None:
         label = f"kept: epoch {best_epoch}"
         ax.axvline(best_epoch, color="black", linestyle="--", linewidth=0.8, label=label)
@@ -124,7 +129,7 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
         reported[x] = value
     ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
     draw_whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))
-    ax.axhline(CHANCE_UA, **CHANCE)
+    ax.axhline(metrics.chance_ua(metrics.labels_of(epochs)), **CHANCE)
     ax.axvline(last + 0.04 * max(last, 5), color="0.8", linewidth=0.8)
     ax.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(1, last) if 1 <= tick <= last])
     ax.set(xlabel="epoch", ylabel=f"{score.upper()} (%)", **PERCENT)
@@ -288,8 +293,9 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     panels = grid.subplots(squeeze=False)
     for empty in panels.flat[points["fold"].nunique() :]:
         empty.set_axis_off()
+    labels = metrics.in_order(points["truth"])
     for panel, (fold, rows) in zip(panels.flat, points.groupby("fold"), strict=False):
-        names, colours = LABELS, colours_of(LABELS)
+        names, colours = labels, colours_of(labels)
         if by == "speaker":
             names, colours = sorted(rows["speaker"].unique()), SPEAKER_COLOURS
         if not 2 <= len(names) <= len(colours):
@@ -297,7 +303,7 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
                 f"fold {fold}: tests {len(names)} speaker{'s' * (len(names) != 1)}, expected 2 to {len(colours)} to "
                 "tell apart in the vectors of one network; hold out sessions instead (by='session')"
             )
-        for name, colour, marker in zip(names, colours, "o^sDvP", strict=False):
+        for name, colour, marker in zip(names, colours, itertools.cycle("o^sDvP"), strict=False):
             group = rows[rows[by] == name]
             style = {"s": 9, "edgecolors": "white", "linewidths": 0.2}
             panel.scatter(group["x"], group["y"], color=colour, marker=marker, label=name, **style)
@@ -308,7 +314,7 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
             panel.legend(**below, ncols=3, handletextpad=0, borderaxespad=0.3)
     if by == "truth":
         entries = panel.get_legend_handles_labels()
-        ax.figure.legend(*entries, loc="lower center", ncols=len(LABELS), borderaxespad=0.3)
+        ax.figure.legend(*entries, loc="lower center", ncols=min(len(labels), 6), borderaxespad=0.3)
     return ax
 
 

@@ -25,7 +25,7 @@ from tabulate import tabulate
 import serkit
 from serkit.errors import ParameterError, RunError
 from serkit.evaluation import Estimate
-from serkit.evaluation.predictions import SPEAKERS_OF
+from serkit.evaluation.predictions import speakers_of
 from serkit.experiment import project_home, show_path
 from serkit.files import replacing
 from serkit.runs import check_run_name, current_commit, leak_notice
@@ -237,7 +237,7 @@ def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
     ParameterError, RunError
         As :func:`save_figure`.
     """
-    settings, speakers = run.experiment, SPEAKERS_OF[run.experiment.corpus]
+    settings, speakers = run.experiment, speakers_of(run.experiment.corpus)
     about = {
         "run": run.name,
         "caption": caption if speakers in caption else f"{caption} Speech of {speakers}.",

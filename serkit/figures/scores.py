@@ -153,7 +153,9 @@ def plot_confusion_matrix(truth, prediction, *, labels=LABELS, ax: Axes) -> Axes
     shares, totals = _shares(counts), counts.sum(axis=1)
     brackets = np.where(totals > 0, counts.map("\n({})".format).T, "").T
     rows = [f"{label}\nn = {n}" for label, n in totals.items()]
-    return draw_matrix(shares.fillna(0), _texts(shares, "{:.1f} %") + brackets, ax, rows=rows, columns=labels)
+    return draw_matrix(
+        shares.fillna(0), _texts(shares, "{:.1f} %") + brackets, ax, rows=rows, columns=counts.columns
+    )
 
 
 def speaker_confusions(predictions, folds=None):
@@ -171,11 +173,14 @@ def speaker_confusions(predictions, folds=None):
     pd.DataFrame
         Columns ``speaker, truth`` and one for each predicted label, in utterances.
     """
+    labels = metrics.labels_of(predictions)
     parts = [
-        metrics.confusion_matrix(rows["truth"], rows["prediction"]).reset_index().assign(speaker=speaker)
+        metrics.confusion_matrix(rows["truth"], rows["prediction"], labels)
+        .reset_index()
+        .assign(speaker=speaker)
         for speaker, rows in evaluation.scored_rows(predictions, folds).groupby("speaker")
     ]
-    return pd.concat(parts, ignore_index=True)[["speaker", "truth", *LABELS]]
+    return pd.concat(parts, ignore_index=True)[["speaker", "truth", *labels]]
 
 
 def speaker_grid(n_speakers):
@@ -204,19 +209,19 @@ def plot_speaker_confusions(predictions, ax: Axes, *, folds=None) -> Axes:
     ax : Axes
         Holds all matrices; of a figure two columns wide and as high as :func:`speaker_grid` says.
     """
-    table = speaker_confusions(predictions, folds)
+    table, labels = speaker_confusions(predictions, folds), list(metrics.labels_of(predictions))
     n_rows, n_columns, _ = speaker_grid(table["speaker"].nunique())
-    pitch = len(LABELS) + 1  # an empty row and column between two matrices
+    pitch = len(labels) + 1  # an empty row and column between two matrices
     shares = np.full((n_rows * pitch - 1, n_columns * pitch - 1), np.nan)
     counts, titles = np.zeros(shares.shape, int), {}
     for number, (speaker, rows) in enumerate(table.groupby("speaker")):
         top, left = pitch * (number // n_columns), pitch * (number % n_columns)
-        cells = slice(top, top + len(LABELS)), slice(left, left + len(LABELS))
-        counts[cells] = rows[list(LABELS)]
-        recalls = _shares(rows[list(LABELS)])
+        cells = slice(top, top + len(labels)), slice(left, left + len(labels))
+        counts[cells] = rows[labels]
+        recalls = _shares(rows[labels])
         shares[cells] = recalls.fillna(0)
         titles[left, top] = f"{speaker}  UA {np.nanmean(np.diag(recalls)):.0f} %"
-    names = [*LABELS, ""]
+    names = [*labels, ""]
     draw_matrix(
         shares, counts, ax, rows=(names * n_rows)[:-1], columns=(names * n_columns)[:-1], cbar=True,
         cbar_kws={"label": "share of the row (%)", "pad": 0.01, "aspect": 40},
@@ -250,7 +255,8 @@ def confusion_difference(predictions_a, predictions_b, folds=None):
     """
     pair = [evaluation.scored_rows(table, folds) for table in (predictions_a, predictions_b)]
     evaluation.check_same_utterances(*pair)
-    a, b = (_shares(metrics.confusion_matrix(rows["truth"], rows["prediction"])) for rows in pair)
+    labels = metrics.labels_of(predictions_a)
+    a, b = (_shares(metrics.confusion_matrix(rows["truth"], rows["prediction"], labels)) for rows in pair)
     return a - b
 
 
@@ -264,8 +270,8 @@ def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=N
     points = confusion_difference(predictions_a, predictions_b, folds)
     limit = max(SMALLEST_LIMIT, np.nanmax(points.abs()))
     return draw_matrix(
-        points.fillna(0), _texts(points, "{:+.1f}").replace("-", "−", regex=True), ax, rows=LABELS,
-        columns=LABELS, cmap="PuOr_r", limits=(-limit, limit), cbar=True,
+        points.fillna(0), _texts(points, "{:+.1f}").replace("-", "−", regex=True), ax, rows=points.index,
+        columns=points.columns, cmap="PuOr_r", limits=(-limit, limit), cbar=True,
         cbar_kws={"label": "A − B (percentage points)", "pad": 0.02},
     )  # fmt: skip
 
@@ -339,6 +345,30 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     return legend_above(ax, columns=1)
 
 
+def plot_risk(predictions, ax: Axes, *, folds=None) -> Axes:
+    """Accuracy if only the surest share of the answers is given, with its 95 % interval over speakers.
+
+    Parameters
+    ----------
+    predictions, folds
+        As in :func:`serkit.evaluation.risk_coverage`.
+    ax : Axes
+    """
+    table = 100 * evaluation.risk_coverage(predictions, folds)
+    ax.fill_between(
+        table["coverage"],
+        table["low"],
+        table["high"],
+        color=BLUE,
+        alpha=0.15,
+        linewidth=0,
+        label="95 % interval",
+    )
+    ax.plot(table["coverage"], table["accuracy"], "o-", color=BLUE, label="accuracy", **DOT)
+    ax.set(xlabel="utterances answered, surest first (%)", ylabel="accuracy (%)", xlim=(0, 103), **PERCENT)
+    return legend_above(ax)
+
+
 def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):
     """Share of right utterances by duration.
 
@@ -398,7 +428,9 @@ def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, 
     return legend_above(ax)
 
 
-def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speaker") -> Axes:
+def plot_speaker_scores(
+    score_table: pd.DataFrame, ax: Axes, *, by: str = "speaker", chance=CHANCE_UA
+) -> Axes:
     """UA and WA of each speaker in percent, and their means; chance dotted.
 
     The band is the 95 % interval of the mean UA over speakers, by Student's t; with fewer than five there is none.
@@ -410,6 +442,8 @@ def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speak
     ax : Axes
     by : str
         Column that names the scored group; one row for each.
+    chance : float, optional
+        UA of guessing in percent.
     """
     _check_columns(score_table, [by, "wa", "ua"], f"use serkit.metrics.score_table(predictions, {by!r})")
     position, means = np.arange(len(score_table)), 100 * score_table[["ua", "wa"]].mean()
@@ -422,7 +456,7 @@ def plot_speaker_scores(score_table: pd.DataFrame, ax: Axes, *, by: str = "speak
         reach = stats.t.ppf(0.975, len(position) - 1) * 100 * score_table["ua"].sem()
         ends = np.clip([means["ua"] - reach, means["ua"] + reach], 0, 100)
         ax.axhspan(*ends, color=BLUE, alpha=0.15, linewidth=0, zorder=0, label="95 % interval of mean UA")
-    ax.axhline(CHANCE_UA, **CHANCE)
+    ax.axhline(chance, **CHANCE)
     ax.set_xticks(position, score_table[by].astype(str), rotation=90 if len(position) > 12 else 0)
     ax.set(xlabel=by, ylabel="score (%)", xlim=(-0.6, len(position) - 0.4), **PERCENT)
     return legend_above(ax)
@@ -454,7 +488,7 @@ def plot_class_probabilities(probabilities, ax: Axes) -> Axes:
     return ax
 
 
-def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
+def plot_ablation(table, setting, ax: Axes, score="ua", chance=CHANCE_UA) -> Axes:
     """Score of every variant with its interval, one below the other; chance dotted.
 
     Parameters
@@ -465,12 +499,14 @@ def plot_ablation(table, setting, ax: Axes, score="ua") -> Axes:
         A key of ``serkit.evaluation.comparison.AXES``.
     ax : Axes
     score : {"ua", "wa"}
+    chance : float, optional
+        UA of guessing in percent.
     """
     position = np.arange(len(table))[::-1]
     colours = [BLUE if value == AXES[setting][1] else "0.6" for value in table[setting]]
     ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
     ax.hlines(position, table["low"], table["high"], color="black", linewidth=0.8)
-    ax.axvline(CHANCE_UA, **CHANCE)
+    ax.axvline(chance, **CHANCE)
     ax.set_yticks(position, table[setting])
     ax.set(xlabel=f"{score.upper()} (%), mean over folds, 95 % interval", ylim=(-0.6, len(table) - 0.4))
     return legend_above(ax)

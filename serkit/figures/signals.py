@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
+from serkit.constants import HOP_LENGTH, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
 from serkit.errors import ParameterError, check_choice
-from serkit.figures.saving import BLUE, EMOTION_COLOURS, ORANGE, VERMILLION, VIEW_COLOURS, legend_above
+from serkit.figures.saving import BLUE, ORANGE, VERMILLION, VIEW_COLOURS, colours_of, legend_above
+from serkit.metrics import PROBABILITY, labels_of
 
 MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
 WAV2VEC_HOP = 320  # samples = 20 ms between speech encoder frames
@@ -28,7 +29,6 @@ STEM_IN = 0.9  # inch, height of a row of stems
 MAX_STEPS = 400  # of a timeline; more of them would be finer than a printed line
 PALEST = 99  # % of the coefficients above 0 are not beyond the scale of colours
 STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided emotion is shown
-PROBABILITIES = [f"p_{label}" for label in LABELS]
 LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
 PALE = 0.4  # opacity of what is not lit
@@ -290,7 +290,7 @@ def plot_attention(attention, figure: Figure) -> Figure:
         about = {"valid_s": row["end_s"] - row["start_s"], "top": top}
         plot_coattention(weights, ax, sample_rate=SAMPLE_RATE, spectrogram_db=spectrogram, **about)
         front = figure.axes[-1]
-        percent = 100 * max(row[name] for name in PROBABILITIES)
+        percent = 100 * max(value for name, value in row.items() if name.startswith(PROBABILITY))
         ax.set_title(f"{row['start_s']:.1f}–{row['end_s']:.1f} s: {row['emotion']} {percent:.0f} %")
         ax.set_xlabel("time in the segment (s)")
         if number % n_columns > 0:  # the y-axes are named at the edges of the picture only
@@ -367,10 +367,11 @@ def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
     """
     steps, together = _steps(segments)
     edges = np.append(steps["start_s"], steps["end_s"].iloc[-1])
-    percent = 100 * steps[PROBABILITIES].to_numpy()
+    percent = 100 * steps.filter(regex=f"^{PROBABILITY}").to_numpy()
     tops, decided = np.cumsum(percent, axis=1), percent.argmax(axis=1)
-    for number, label in enumerate(LABELS):
-        style = {"fill": True, "color": EMOTION_COLOURS[label], "linewidth": 0}
+    labels = labels_of(segments)
+    for number, (label, colour) in enumerate(zip(labels, colours_of(labels), strict=True)):
+        style = {"fill": True, "color": colour, "linewidth": 0}
         ax.stairs(tops[:, number], edges, baseline=tops[:, number] - percent[:, number], label=label, **style)
         ax.stairs(np.where(decided == number, STRIP[1], STRIP[0]), edges, baseline=STRIP[0], **style)
     quiet = steps["peak_dbfs"].to_numpy() < SILENCE_DBFS
@@ -386,7 +387,8 @@ def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
 
 def _steps(segments):
     """Table of what is drawn, one row a step, without gaps and overlaps; and segments in each step."""
-    needed = ["start_s", "end_s", "peak_dbfs", *PROBABILITIES]
+    probabilities = [PROBABILITY + label for label in labels_of(segments)]
+    needed = ["start_s", "end_s", "peak_dbfs", *probabilities]
     missing = [name for name in needed if name not in segments.columns]
     if missing:
         raise ParameterError(f"segments lack {', '.join(missing)}; give Prediction.segments of a recording")

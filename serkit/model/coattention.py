@@ -44,6 +44,7 @@ class ModelConfig:
     encoder_layers: str = "last"  # last, one by its number, or a learned weighted sum of all: weighted
     views: str = "all"  # what the model sees, see serkit.constants.VIEW_SETS
     fusion: str = "coattention"  # how the views become one vector, see weigh_frames
+    labels: tuple = LABELS  # the classes, in class order
     sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
     @property
@@ -104,7 +105,7 @@ PROFILES = {"paper": PAPER, "demo": DEMO}
 class CoAttentionOutput(ModelOutput):
     """What a forward pass gives; everything but the logits is there to be looked at."""
 
-    logits: torch.Tensor | None = None  # (B, 4)
+    logits: torch.Tensor | None = None  # (B, K), one for each class
     coattention: torch.Tensor | None = None  # (B, T'), weight of each encoder frame; zeros without speech
     speech_projection: torch.Tensor | None = None  # (B, hidden); None without speech
     fusion_hidden_1: torch.Tensor | None = None  # (B, hidden)
@@ -147,7 +148,7 @@ class CoAttentionModel(nn.Module):
             self.speech_projection = nn.Linear(width, hidden)
         self.fusion_1 = nn.Linear(len(self.views) * hidden, hidden)
         self.fusion_2 = nn.Linear(hidden, hidden)
-        self.classifier = nn.Linear(hidden, len(LABELS))
+        self.classifier = nn.Linear(hidden, len(config.labels))
         self.dropout = nn.Dropout(config.dropout)
         if config.fusion == "gated":
             self.gate = nn.Linear(len(self.views) * hidden, len(self.views) * hidden)

@@ -8,7 +8,7 @@ tensors: opening a folder runs no code from it.
 import json
 import math
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from serkit.constants import CHANCE_UA, LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
+from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
 from serkit.errors import WeightsError
 from serkit.experiment import SETTINGS, convert, show_path, shown
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
+from serkit.metrics import chance_ua
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
 from serkit.model.encoders import RANDOM, fingerprint
 from serkit.model.speech_encoders import check_sizes, check_structure
@@ -32,7 +33,6 @@ from serkit.runs import leak_notice, write_json
 
 CURE = "train the model again with notebook 05_train_coattention, or copy the whole folder again"
 CONTRACT = {  # what this version of serkit takes for granted about any model
-    "labels": list(LABELS),
     "sample_rate": SAMPLE_RATE,  # Hz
     "segment_samples": SEGMENT_SAMPLES,
     "feature_version": FEATURE_VERSION,
@@ -64,6 +64,9 @@ class ModelFolder:
     recipe: Recipe
     scaler: SpectrogramScaler
     experiment: dict  # parameters of the training run: corpus, fold, seed, ...
+    certainty: (
+        dict  # temperature and quantiles of confidence, as `serkit.metrics.certainty` gives them; or empty
+    )
 
 
 def save_model(model, folder, *, whole=False):
@@ -105,6 +108,7 @@ def load_model(folder):
 
 def _checked_config(settings):
     """The config of a file that anybody may have written: known names, each of its type, and no size without bounds."""
+    settings = {"labels": list(LABELS)} | settings  # older ones don't say
     for name, usual in vars(PAPER).items():
         value, kinds = settings[name], {tuple: list, float: (int, float)}.get(type(usual), type(usual))
         if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(usual, bool):
@@ -113,7 +117,10 @@ def _checked_config(settings):
             convert(name, value)
     check_structure(settings["speech"])
     check_sizes(settings)
-    return ModelConfig(**settings | {"cnn_channels": tuple(settings["cnn_channels"])})
+    labels = settings["labels"]
+    if not all(isinstance(label, str) for label in labels) or not 2 <= len(set(labels)) == len(labels) <= 100:
+        raise ValueError(f"labels={shown(labels)}, expected 2 to 100 different names")
+    return ModelConfig(**settings | {name: tuple(settings[name]) for name in ("cnn_channels", "labels")})
 
 
 def _check_shapes(path, config):
@@ -144,7 +151,7 @@ def _read_named_encoder(model, path):
         raise WeightsError(f"{about} is another one by now, expected SHA-256 {sha256[:12]}...; {cure}")
 
 
-def describe_model(folder, *, scaler, experiment, metrics):
+def describe_model(folder, *, scaler, experiment, metrics, certainty=None):
     """Add ``features.json`` and the model card to a folder that holds a saved model.
 
     Parameters
@@ -156,13 +163,17 @@ def describe_model(folder, *, scaler, experiment, metrics):
         What it was trained on, and how.
     metrics : dict
         Scores of its test set, as `serkit.metrics.pooled_and_fold_mean` gives them.
+    certainty : dict, optional
+        How sure it may be, as `serkit.metrics.certainty` gives it.
     """
     folder = Path(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     features = CONTRACT | {
+        "labels": config.get("labels", LABELS),
         "recipe": asdict(ModelConfig(**config).hears(named(experiment.recipe))),
         "scaler": {"minimum": scaler.minimum.tolist(), "maximum": scaler.maximum.tolist()},  # dB
         "experiment": asdict(experiment),
+        "certainty": certainty or {},
     }
     write_json(folder / "features.json", features)
     card = model_card(config, experiment=experiment, metrics=metrics)
@@ -192,9 +203,10 @@ def open_model_folder(folder):
             f"model folder {show_path(folder)}: no such folder; train a model with notebook "
             "05_train_coattention or `serkit reproduce`, or give the folder that holds its config.json"
         )
+    model = load_model(folder)
     with _reading(folder, "features.json") as path:
         record = json.loads(path.read_text(encoding="utf-8"))
-        for name, value in CONTRACT.items():
+        for name, value in (CONTRACT | {"labels": list(model.config.labels)}).items():
             if record[name] != value:
                 raise WeightsError(
                     f"{show_path(path)}: {name}={record[name]}, expected {value}; the model is for another version "
@@ -202,7 +214,10 @@ def open_model_folder(folder):
                 )
         limits = {name: np.array(record["scaler"][name], np.float32) for name in ("minimum", "maximum")}
         recipe, experiment = Recipe(**record["recipe"]), dict(record["experiment"])
-    return ModelFolder(folder, load_model(folder), recipe, SpectrogramScaler(**limits), experiment)
+        certainty = dict(record.get("certainty", {}))
+        if certainty and not (0.01 < certainty["temperature"] < 100 and len(certainty["confidence"]) == 21):
+            raise ValueError(f"certainty={shown(certainty)}")
+    return ModelFolder(folder, model, recipe, SpectrogramScaler(**limits), experiment, certainty)
 
 
 @contextmanager
@@ -259,7 +274,7 @@ def model_card(config, *, experiment, metrics):
         ],
     )
     card = ModelCard.from_template(
-        header, CARD, name=name, labels=LABELS, chance=CHANCE_UA, percent=percent, views=views,
+        header, CARD, name=name, labels=config["labels"], chance=chance_ua(config["labels"]), percent=percent, views=views,
         config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics,
         leak=leak_notice({"selection": experiment.selection}),
     )  # fmt: skip
@@ -311,7 +326,8 @@ def from_published_state_dict(state):
         part = name.split(".")[0]
         if not name.startswith(PUBLISHED_UNUSED):
             ours[PUBLISHED_NAMES.get(part, part) + name.removeprefix(part)] = value
-    model = CoAttentionModel(PAPER)
+    speech = PAPER.speech | {"feat_proj_dropout": 0.1}  # as in the authors' version of transformers
+    model = CoAttentionModel(replace(PAPER, speech=speech))
     try:
         model.load_state_dict(ours)
     except RuntimeError as error:  # torch lists what is missing, unknown, or of another shape

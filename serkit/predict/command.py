@@ -6,20 +6,21 @@ The result alone goes to stdout; everything else that is said goes to stderr.
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from serkit import runs
 from serkit.errors import AudioError, ParameterError, RunError
-from serkit.evaluation.predictions import PROBABILITIES
+from serkit.metrics import PROBABILITY
 
 PICTURES = (".png", ".pdf", ".svg")
 TIMELINE_IN = 2.6  # inch, height of the picture
 
 
 def predict_files(files, *, model="", run="demo", form="table", segments=False, output="", timeline="",
-                  device="auto", precision="auto"):  # fmt: skip
+                  device="auto", precision="auto", abstain=0.0):  # fmt: skip
     """Recognise the emotions in sound files and print or write the result.
 
     Parameters
@@ -37,6 +38,8 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
         Picture of the emotions over time, of one recording.
     device, precision : str, optional
         As in `serkit.predict.Predictor`.
+    abstain : float, optional
+        Share of the least sure answers, on validation speakers, that are withheld: ``emotion`` is then ``uncertain``.
 
     Returns
     -------
@@ -56,11 +59,13 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     from serkit.predict.predictor import Predictor  # torch is slow to import; mistakes come first
 
     predictor = Predictor(folder, device=device, precision=precision)
+    least = predictor.least_confidence(abstain)
     _say(f"model {runs.show_path(folder)}, trained on {describe_training(predictor.experiment)}")
     predictions, failed = [], []
     for path in map(str, files):
         try:
-            predictions.append(predictor.predict(path, progress=True))
+            prediction = predictor.predict(path, progress=True)
+            predictions.append(replace(prediction, is_sure=max(prediction.utterance.values()) >= least))
         except AudioError as error:
             failed.append({"file": path, "error": str(error)})
             _say(error)
@@ -129,7 +134,7 @@ def summary_table(predictions):
     """
     return pd.DataFrame([
         {"file": p.path, "duration_s": round(p.duration_s, 3), "sample_rate": p.sample_rate, "channels": p.channels,
-         "emotion": p.emotion} | dict(zip(PROBABILITIES, p.utterance.values(), strict=True))
+         "emotion": p.emotion} | {PROBABILITY + label: value for label, value in p.utterance.items()}
         | {"warnings": "; ".join(notice.text for notice in p.notices)}
         for p in predictions
     ])  # fmt: skip

@@ -11,16 +11,16 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from serkit import features
-from serkit.constants import LABELS, SAMPLE_RATE
-from serkit.errors import ParameterError
-from serkit.evaluation.predictions import PROBABILITIES
-from serkit.metrics import utterance_probabilities
+from serkit.constants import SAMPLE_RATE
+from serkit.errors import ParameterError, check_range
+from serkit.metrics import PROBABILITY, utterance_probabilities
 from serkit.model import open_model_folder
 from serkit.predict.recording import Recording, to_dbfs
 from serkit.training.batches import model_inputs, segment_batch
 from serkit.training.scoring import resolve_precision
 
 BATCH_SEGMENTS = 16  # at most go through the model at once
+UNCERTAIN = "uncertain"  # in place of an answer
 BAR_AFTER_S = 3  # s that a recording may take before a progress bar appears
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,11 +36,12 @@ class Prediction:
     duration_s: float
     sample_rate: int  # of the file, Hz
     channels: int
+    is_sure: bool = True  # whether it may answer, see `Predictor.least_confidence`
 
     @property
     def emotion(self):
-        """The most probable label."""
-        return max(self.utterance, key=self.utterance.get)
+        """The most probable label, or ``uncertain``."""
+        return UNCERTAIN if not self.is_sure else max(self.utterance, key=self.utterance.get)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,11 @@ class Predictor:
         self.precision = _find_precision(precision, self.device)
         opened = open_model_folder(folder)
         self.folder, self.recipe, self.scaler = opened.folder, opened.recipe, opened.scaler
-        self.experiment = opened.experiment  # what it was trained on
+        self.experiment, self.certainty = (
+            opened.experiment,
+            opened.certainty,
+        )  # what it was trained on; how sure it may be
+        self.temperature = opened.certainty.get("temperature", 1.0)
         self.model = opened.model.to(self.device)
 
     def predict(self, path, *, progress=False):
@@ -113,11 +118,11 @@ class Predictor:
             for start, waveform in recording.windows(self.recipe):
                 segments, plan = _analyse(waveform, self.recipe)
                 scores.append(self._forward(segments)[0])
-                tables.append(_segment_table(start, waveform, plan, scores[-1]))
+                tables.append(_segment_table(start, waveform, plan, scores[-1], self.model.config.labels))
                 bar.update(round(recording.duration_s) - bar.n)
             bar.total = bar.n  # a bar that stops short turns red, and a file may hold less than it announced
         return Prediction(
-            str(path), _pooled(np.concatenate(scores)), pd.concat(tables, ignore_index=True), recording.notices(),
+            str(path), _pooled(np.concatenate(scores), self.model.config.labels), pd.concat(tables, ignore_index=True), recording.notices(),
             recording.duration_s, recording.sample_rate, recording.channels,
         )  # fmt: skip
 
@@ -144,12 +149,29 @@ class Predictor:
             raise ParameterError(f"{about}, so no frame of it has a weight; choose a variant that does")
         segments, plan = _analyse(waveform, self.recipe)
         scores, weights = self._forward(segments)
-        table = _segment_table(0, waveform, plan, scores)
-        return Attention(_pooled(scores), table, np.concatenate(weights), segments.spectrogram)
+        table = _segment_table(0, waveform, plan, scores, self.model.config.labels)
+        return Attention(
+            _pooled(scores, self.model.config.labels), table, np.concatenate(weights), segments.spectrogram
+        )
+
+    def least_confidence(self, abstain):
+        """Probability below which an answer is withheld, so that this share of the validation utterances got none.
+
+        Raises
+        ------
+        ParameterError
+            If it is no share, or no validation speakers spoke for the model.
+        """
+        check_range("abstain", abstain, 0.0, 0.95)
+        if abstain and not self.certainty:
+            raise ParameterError(
+                f"abstain={abstain}: no validation speakers say how sure this model may be; train it with selection='clean'"
+            )
+        return np.interp(abstain, np.linspace(0, 1, 21), self.certainty["confidence"]) if abstain else 0.0
 
     @torch.inference_mode()
     def _forward(self, segments):
-        """Log-probabilities, shape (N, 4), and the co-attention weights batch by batch."""
+        """Log-probabilities at the model's temperature, up to a constant, shape (N, K), and the co-attention weights batch by batch."""
         scores, weights = [], []
         batch = segment_batch(segments)
         for start in range(0, len(segments), BATCH_SEGMENTS):
@@ -157,7 +179,9 @@ class Predictor:
             inputs = model_inputs(few, self.scaler, self.recipe, self.device)
             with torch.autocast(self.device.type, AUTOCAST.get(self.precision), self.precision in AUTOCAST):
                 output = self.model(**inputs)
-            scores.append(F.log_softmax(output.logits.float(), dim=1).double().cpu().numpy())
+            scores.append(
+                F.log_softmax(output.logits.float(), dim=1).double().cpu().numpy() / self.temperature
+            )
             if output.coattention is not None:
                 weights.append(output.coattention.float().cpu().numpy())
         return np.concatenate(scores), weights
@@ -204,12 +228,12 @@ def _analyse(waveform, recipe):
     return features.cut_segments(views, plan, recipe), plan
 
 
-def _pooled(scores):
+def _pooled(scores, labels):
     """Probability of each label for the whole."""
-    return dict(zip(LABELS, utterance_probabilities(scores.mean(axis=0)).tolist(), strict=True))
+    return dict(zip(labels, utterance_probabilities(scores.mean(axis=0)).tolist(), strict=True))
 
 
-def _segment_table(start, waveform, plan, scores):
+def _segment_table(start, waveform, plan, scores, labels):
     """Where segments lie in the recording, how loud they are, and how they were classified."""
     ends = plan.sample_start + plan.num_samples
     peaks = [np.abs(waveform[a:b]).max(initial=0) for a, b in zip(plan.sample_start, ends, strict=True)]
@@ -217,8 +241,8 @@ def _segment_table(start, waveform, plan, scores):
         "start_s": (start + plan.sample_start) / SAMPLE_RATE, "end_s": (start + ends) / SAMPLE_RATE,
         "seconds": plan.num_samples / SAMPLE_RATE, "peak_dbfs": [to_dbfs(peak) for peak in peaks],
     })  # fmt: skip
-    table[list(PROBABILITIES)] = utterance_probabilities(scores)
-    return table.assign(emotion=np.array(LABELS)[scores.argmax(axis=1)])
+    table[[PROBABILITY + label for label in labels]] = utterance_probabilities(scores)
+    return table.assign(emotion=np.array(labels)[scores.argmax(axis=1)])
 
 
 def _find_device(name):

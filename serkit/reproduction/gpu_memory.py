@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from serkit.constants import LABELS, N_BINS, SEGMENT_SAMPLES
+from serkit.constants import N_BINS, SEGMENT_SAMPLES
 from serkit.features.store import SHAPES
 from serkit.features.views import SpectrogramScaler
 from serkit.model.coattention import CoAttentionModel, resolve_structure
@@ -103,7 +103,7 @@ def step_memory(experiment):
     with FakeTensorMode(), LikeGpu(), Bytes() as count:
         learner, batch = prepare_step(experiment)
         gc.collect()  # else the peak depends on when Python last looked for garbage
-        train_step(learner, batch, named(experiment.recipe), np.ones(len(LABELS)))
+        train_step(learner, batch, named(experiment.recipe), np.ones(len(learner.model.config.labels)))
     return count.peak
 
 

@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from serkit import evaluation, figures, metrics, runs
-from serkit.constants import CHANCE_UA
 from serkit.errors import ParameterError, SerkitError
 from serkit.evaluation.claims import LITERATURE_CAPTION, LITERATURE_COLUMNS, RULE
 from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate
-from serkit.evaluation.predictions import SPEAKERS_OF
+from serkit.evaluation.predictions import speakers_of
 from serkit.figures import DIGEST, digest_of
 from serkit.figures.curves import MAX_POINTS
+from serkit.metrics import calibrated, chance_ua, labels_of
 from serkit.reproduction.page import ABOUT_WEIGHTS, read_catalogue, write_catalogue, write_page
 
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
@@ -27,6 +27,10 @@ ATTENTION = (
     "weight; then the lengths of the joined vectors"
 )
 MAX_PAIRS = 6  # differences of variants, the first ones by name
+PEOPLE = (
+    "Each annotator against the majority of the others, and the model against the same majority on the same utterances: "
+    "WA and UA in %"
+)
 BASELINES = (
     "Beside each variant what a linear classifier reaches, in %, mean over folds, with 95 % intervals over speakers. "
     "Difference: UA of the variant minus that of the baseline, points. Probe: logistic regression on the states of the "
@@ -190,7 +194,7 @@ def write_report(run, others=(), partial=False, baselines=False):
     predictions, folds = checked_predictions(run, partial)
     parameters, corpus = made_with(run, predictions)
     facts = [
-        f"Corpus {corpus}, chance UA {CHANCE_UA:.0f} %.",
+        f"Corpus {corpus}, chance UA {chance_ua(labels_of(predictions)):.0f} %.",
         *_remarks(run, parameters, corpus, folds, partial),
     ]
     found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
@@ -251,7 +255,7 @@ def run_tables(run, predictions, folds, parameters, others=()):
     several = len(parameters) > 1
     whom = f"{_protocol(predictions, runs.in_common(parameters.values()), run)}."
     scores = f"Scores in % {OVER_SPEAKERS}, if there are at least {MIN_CLUSTERS}. {whom}"
-    claims = f"The paper's claims on IEMOCAP, and this run ({SPEAKERS_OF[corpus]}): WA and UA in %, mean over folds, {OVER_SPEAKERS}. {RULE}"
+    claims = f"The paper's claims on IEMOCAP, and this run ({speakers_of(corpus)}): WA and UA in %, mean over folds, {OVER_SPEAKERS}. {RULE}"
     pairs = f"Differences of UA between variants (A minus B) in points {OVER_SPEAKERS}, p of the permutation test corrected for all pairs (Holm). {whom}"
     literature = evaluation.read_literature()[LITERATURE_COLUMNS]
     baselines = evaluation.baseline_table(run, predictions, folds)
@@ -267,6 +271,12 @@ def run_tables(run, predictions, folds, parameters, others=()):
         Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2),
         Item("variant_differences", pairs, lambda: _differences(predictions, folds), about),
     ]
+    manifest = runs.find_manifest(corpus)
+    if manifest is not None and "ratings" in manifest and not several:
+        people, distance = evaluation.people_table(manifest, predictions)
+        if len(people):
+            far = f"Jensen-Shannon distance of its probabilities to the annotators' shares: {distance.value:.2f} [{distance.low:.2f}, {distance.high:.2f}] (0 same, 1 apart)."
+            items.insert(1, Item("people", f"{PEOPLE}. {far} {whom}", lambda: people, about))
     if len(baselines):
         items.insert(1, Item("baselines", f"{BASELINES}. {whom}", lambda: baselines, about))
     return items if several else items[:-1]
@@ -304,6 +314,10 @@ def _of_variant(run, variant, table, folds, parameters):
     def points():  # both figures share the points, which take seconds to find
         return figures.fold_points(figures.read_vectors(run, table, folds))
 
+    @cache
+    def tempered():
+        return calibrated(table)
+
     def histories():
         return figures.read_histories(run, variant)
 
@@ -320,8 +334,14 @@ def _of_variant(run, variant, table, folds, parameters):
          "class, and the expected calibration error (ECE)",
          lambda: evaluation.reliability_table(table, folds=folds),
          lambda ax: figures.plot_reliability(table, ax, folds=folds), (1, 2.8)),
+        ("reliability_calibrated", "As above, with each fold's probabilities at the temperature that fits its validation speakers",
+         lambda: evaluation.reliability_table(tempered(), folds=folds),
+         lambda ax: figures.plot_reliability(tempered(), ax, folds=folds), (1, 2.8)),
+        ("risk_coverage", f"Accuracy if only the surest share of the answers is given {OVER_SPEAKERS}; probabilities as above",
+         lambda: evaluation.risk_coverage(tempered(), folds=folds),
+         lambda ax: figures.plot_risk(tempered(), ax, folds=folds)),
         ("fold_curves", "UA by epoch in training and validation, each fold and seed thin, their mean thick", histories,
-         lambda ax: figures.plot_history(histories(), ax, what="ua")),
+         lambda ax: figures.plot_history(histories(), ax, what="ua", chance=chance_ua(labels_of(table)))),
         ("embedding_emotion", f"{vectors} emotion", points,
          lambda ax: figures.plot_fold_points(points(), ax), figures.fold_grid(n_folds)[2:]),
         ("embedding_speaker", f"{vectors} speaker", points,
@@ -331,6 +351,8 @@ def _of_variant(run, variant, table, folds, parameters):
          lambda ax: figures.plot_duration_accuracy(table, manifest, ax, folds=folds), (2, 2.4)),
     ]  # fmt: skip
     items = items if manifest is not None else items[:-1]
+    if tempered().empty:  # no validation speakers
+        items = [item for item in items if item[0] not in ("reliability_calibrated", "risk_coverage")]
     measured = [(folder / runs.ATTENTION).is_file() for folder in runs.find_folds(run, variant)]
     return [*items, *_of_attention(run, variant, folds)] if measured and all(measured) else items
 

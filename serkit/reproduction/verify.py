@@ -202,10 +202,9 @@ def _score_faults(folder):
     """Every number of ``metrics.json``, computed again."""
     history = pd.read_csv(folder / "history.csv").to_dict("records")
     recorded = json.loads((folder / "metrics.json").read_text())
+    best = training.best_epoch(history, runs.read_experiment(folder).checkpoint_rule)
     scores = metrics.pooled_and_fold_mean(runs.read_predictions(folder))
-    for name, value in (
-        scores | {"best_epoch": training.best_epoch(history), "epochs": len(history)}
-    ).items():
+    for name, value in (scores | {"best_epoch": best, "epochs": len(history)}).items():
         was = recorded.get(name)
         if not isinstance(was, int | float) or not np.isclose(was, value, rtol=0, atol=SCORE_TOLERANCE):
             yield f"metrics.json: {name}={was}, recomputed {value:.10g}"

@@ -20,11 +20,15 @@ from serkit.experiment import show_path
 from serkit.files import replacing
 from serkit.runs import CHECKPOINT, EPOCHS
 
+LOSS_STEP = 1e-6  # nats
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def best_epoch(history):
-    """Epoch with the highest WA + UA of the selection set, the first of equals; without one, the last.
+def best_epoch(history, rule="wa+ua"):
+    """Epoch with the highest WA + UA of the selection set, or its lowest loss, the first of equals; without one, the last.
+
+    The authors' code has had both rules: the loss when it was first uploaded, before the paper, the sum of scores since.
+    A lower loss counts there from 1e-6 on.
 
     >>> best_epoch([{"epoch": 1, "validation_wa": 0.5, "validation_ua": 0.4},
     ...             {"epoch": 2, "validation_wa": 0.6, "validation_ua": 0.3}])
@@ -32,6 +36,11 @@ def best_epoch(history):
     """
     if "validation_wa" not in history[0]:
         return history[-1]["epoch"]
+    if rule == "loss":
+        best = history[0]
+        for row in history[1:]:
+            best = row if row["validation_loss"] < best["validation_loss"] - LOSS_STEP else best
+        return best["epoch"]
     scores = [round(row["validation_wa"] + row["validation_ua"], 9) for row in history]
     return history[scores.index(max(scores))]["epoch"]
 
@@ -42,6 +51,7 @@ class Progress:
 
     history: list = field(default_factory=list)  # scores and learning rate, a dict for each epoch
     timing: list = field(default_factory=list)  # seconds and memory, a dict for each epoch
+    rule: str = "wa+ua"  # by which an epoch is best
 
     @property
     def epoch(self):
@@ -51,13 +61,13 @@ class Progress:
     @property
     def is_at_best(self):
         """Whether the last epoch is the best one so far."""
-        return bool(self.history) and best_epoch(self.history) == self.epoch
+        return bool(self.history) and best_epoch(self.history, self.rule) == self.epoch
 
     def is_finished(self, experiment):
         """Whether ``epochs`` or ``patience`` are used up."""
         if not self.history:
             return False
-        patient = self.epoch - best_epoch(self.history) < experiment.patience
+        patient = self.epoch - best_epoch(self.history, self.rule) < experiment.patience
         return self.epoch >= experiment.epochs or (self.epoch >= experiment.min_epochs and not patient)
 
 
@@ -91,7 +101,7 @@ def load_checkpoint(folder, learner):
     """
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
-        return Progress()
+        return Progress(rule=learner.experiment.checkpoint_rule)
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)
         if states["encoder"] != _named_encoder(learner.model.config):

@@ -1,8 +1,10 @@
 """Training one fold: the loop, and going on after an interruption.
 
-The rules are the published ones (``serkit.experiment.TRAINING``): AdamW with one learning rate for
+The rules are those of the published code (``serkit.experiment.TRAINING``): AdamW with one learning rate for
 everything, cross-entropy on segments, the best epoch by WA + UA of the selection set, stop after
-``patience`` epochs without a better one but never before ``min_epochs``.
+``patience`` epochs without a better one but never before ``min_epochs`` (idle there: 7 with a patience of 8). Its first
+upload, before the paper, kept the epoch of lowest loss instead: which of the two made the paper's numbers is not known,
+so both are there (``checkpoint_rule``).
 
 Every random draw follows from seed, epoch and batch: whoever goes on from a checkpoint draws the
 same. On a GPU sums are not always added in the same order, so there the same seed gives the same
@@ -35,7 +37,14 @@ from serkit.experiment import Experiment
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
-from serkit.metrics import hardly_learned, pooled_and_fold_mean, unweighted_accuracy, weighted_accuracy
+from serkit.metrics import (
+    certainty,
+    classes_of,
+    hardly_learned,
+    pooled_and_fold_mean,
+    unweighted_accuracy,
+    weighted_accuracy,
+)
 from serkit.model import coattention, storage
 from serkit.model.encoders import RANDOM
 from serkit.training import checkpoints, scoring
@@ -108,7 +117,8 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         _claim(folder, experiment, manifest)
         accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
         set_seed(experiment.seed)
-        model = coattention.create_model(model_config(experiment))
+        labels = classes_of(manifest)
+        model = coattention.create_model(model_config(experiment, labels))
         _report_start(experiment, model, accelerator, report)
         store = store.through(model.config.hears(store.recipe))
         data = _make_datasets(experiment, store, manifest, fold, model, accelerator)
@@ -139,7 +149,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         best = storage.load_model(folder / "model").to(accelerator.device)
         scored = _predict(learner, best, data, ["validation", "test"])
         _write_result(folder, learner, manifest, progress, scored)
-        if warning := hardly_learned(pd.DataFrame(progress.history)):
+        if warning := hardly_learned(pd.DataFrame(progress.history), labels):
             report(f"WARNING: {warning}")
     return read_result(folder)
 
@@ -166,7 +176,10 @@ def train_epoch(learner, dataset, epoch, report=lambda line: None):
     """
     experiment, on_gpu = learner.experiment, learner.accelerator.device.type == "cuda"
     batches = load_batches(dataset, experiment.batch_size, experiment.seed + epoch, on_gpu=on_gpu)
-    weight = class_weights(dataset.labels) if experiment.class_weights else np.ones(len(LABELS))
+    classes = learner.model.config.labels
+    weight = (
+        class_weights(dataset.labels, len(classes)) if experiment.class_weights else np.ones(len(classes))
+    )
     loss, truth, guesses = 0.0, [], []
     started = said = time.perf_counter()
     learner.model.train()
@@ -183,7 +196,7 @@ def train_epoch(learner, dataset, epoch, report=lambda line: None):
             left_min = (said - started) / number * (len(batches) - number) / 60
             report(f"epoch {epoch}, batch {number} of {len(batches)}  {left_min:.0f} min left")
     truth, guess = torch.cat(truth).numpy(), torch.cat(guesses).cpu().numpy()
-    wa, ua = weighted_accuracy(truth, guess), unweighted_accuracy(truth, guess)
+    wa, ua = weighted_accuracy(truth, guess, classes), unweighted_accuracy(truth, guess, classes)
     return {"train_loss": loss / len(truth), "train_wa": wa, "train_ua": ua}, learning_rate
 
 
@@ -197,7 +210,7 @@ def train_step(learner, batch, recipe, weight):
         From ``load_batches``.
     recipe : Recipe
         Of its features.
-    weight : np.ndarray, shape (4,)
+    weight : np.ndarray, shape (K,)
         Of each class.
 
     Returns
@@ -237,14 +250,14 @@ def seed_of_step(seed, epoch, batch):
     return int(np.random.SeedSequence([seed, epoch, batch]).generate_state(1)[0])
 
 
-def class_weights(labels):
-    """Weight of each class, N / (4 n): all classes count alike.
+def class_weights(labels, n_classes):
+    """Weight of each class, N / (K n): all classes count alike.
 
-    >>> class_weights(np.array([0, 1, 1, 2, 3, 3, 3, 3])).tolist()
+    >>> class_weights(np.array([0, 1, 1, 2, 3, 3, 3, 3]), 4).tolist()
     [2.0, 1.0, 2.0, 0.5]
     """
-    counts = np.bincount(labels, minlength=len(LABELS))
-    return len(labels) / (len(LABELS) * np.maximum(counts, 1))
+    counts = np.bincount(labels, minlength=n_classes)
+    return len(labels) / (n_classes * np.maximum(counts, 1))
 
 
 @contextmanager
@@ -293,12 +306,12 @@ def make_learner(experiment, accelerator, model, scaler, n_segments):
     return Learner(experiment, accelerator, model, optimizer, scheduler, scaler)
 
 
-def model_config(experiment):
-    """The model that an experiment asks for: its profile with what is changed by name."""
+def model_config(experiment, labels=LABELS):
+    """The model that an experiment asks for, with these classes: its profile with what is changed by name."""
     names = ["encoder_training", "encoder_layers", "views", "fusion"]
     names += [name for name in ("speech_encoder", "cnn_weights") if getattr(experiment, name)]
     changes = {name: getattr(experiment, name) for name in names}
-    return replace(coattention.PROFILES[experiment.profile], **changes)
+    return replace(coattention.PROFILES[experiment.profile], labels=tuple(labels), **changes)
 
 
 def peak_memory(device):
@@ -368,7 +381,7 @@ def _report_start(experiment, model, accelerator, report):
 
 def _make_datasets(experiment, store, manifest, fold, model, accelerator):
     """Train, validation and test; with what a frozen encoder makes of them, if it is to be kept."""
-    labels = task_rows(manifest).set_index("utterance_id")["label"].map(LABELS.index).to_dict()
+    labels = task_rows(manifest).set_index("utterance_id")["label"].map(model.config.labels.index).to_dict()
     states = build_states(store, model, accelerator) if experiment.reads_states else None
     return {
         split: SegmentDataset(store, store.rows_of(utterances), labels, states, experiment.views)
@@ -407,9 +420,13 @@ def _write_result(folder, learner, manifest, progress, scored):
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
     metrics = pooled_and_fold_mean(predictions)
-    metrics |= {"best_epoch": checkpoints.best_epoch(history), "epochs": len(history)}
+    metrics |= {
+        "best_epoch": checkpoints.best_epoch(history, learner.experiment.checkpoint_rule),
+        "epochs": len(history),
+    }
     runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
-    storage.describe_model(folder / "model", scaler=learner.scaler, experiment=experiment, metrics=metrics)
+    about = {"scaler": learner.scaler, "experiment": experiment, "metrics": metrics}
+    storage.describe_model(folder / "model", **about, certainty=certainty(predictions))
     runs.write_inventory(folder)
     with replacing(folder / runs.DONE) as partial:
         partial.write_text(experiment.key + "\n")

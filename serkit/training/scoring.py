@@ -7,8 +7,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.nn import functional as F
 
-from serkit.constants import LABELS
-from serkit.metrics import unweighted_accuracy, utterance_probabilities, weighted_accuracy
+from serkit.metrics import PROBABILITY, unweighted_accuracy, utterance_probabilities, weighted_accuracy
 from serkit.training.batches import load_batches, model_inputs
 
 FUSED = "fused_"  # columns of the vectors: fused_1, fused_2, ...
@@ -54,7 +53,8 @@ def predict(accelerator, model, dataset, scaler, batch_size):
         log_probability = F.log_softmax(output.logits.float(), dim=1)
         parts.append(torch.cat([log_probability, output.fusion_hidden_2.float()], dim=1).cpu())
     scores = torch.cat(parts).numpy()
-    names = [*LABELS, *(f"{FUSED}{i}" for i in range(1, scores.shape[1] - len(LABELS) + 1))]
+    labels = model.config.labels
+    names = [*labels, *(f"{FUSED}{i}" for i in range(1, scores.shape[1] - len(labels) + 1))]
     table = pd.DataFrame(scores.astype(np.float64), columns=names)
     table["loss"] = -scores[np.arange(len(scores)), dataset.labels]
     table["truth"] = dataset.labels
@@ -68,16 +68,23 @@ def mean_over_segments(table, utterances):
 
 def score_utterances(scored):
     """WA, UA and loss of a table that ``predict`` made."""
-    truth, guess = scored["truth"].to_numpy(), scored[list(LABELS)].to_numpy().argmax(axis=1)
-    wa, ua = weighted_accuracy(truth, guess), unweighted_accuracy(truth, guess)
+    labels = _classes(scored)
+    truth, guess = scored["truth"].to_numpy(), scored[labels].to_numpy().argmax(axis=1)
+    wa, ua = weighted_accuracy(truth, guess, labels), unweighted_accuracy(truth, guess, labels)
     return {"loss": float(scored["loss"].mean()), "wa": wa, "ua": ua}
+
+
+def _classes(scored):
+    """Labels of a table that ``predict`` or a baseline made: what is neither truth, loss nor a vector."""
+    return [name for name in scored if name not in ("truth", "loss") and not name.startswith(FUSED)]
 
 
 def prediction_table(scored, manifest, experiment):
     """Rows of ``predictions.parquet``, from the table that ``predict`` made of each split."""
-    labels, tables = np.array(LABELS), []
+    tables = []
     for split, scores in scored.items():
-        log_probability = scores[list(LABELS)].to_numpy()
+        labels = np.array(_classes(scores))
+        log_probability = scores[labels].to_numpy()
         about = manifest.set_index("utterance_id").loc[scores.index]
         table = pd.DataFrame({
             "utterance_id": scores.index,
@@ -86,7 +93,7 @@ def prediction_table(scored, manifest, experiment):
             "truth": labels[scores["truth"]],
             "prediction": labels[log_probability.argmax(axis=1)],
         })  # fmt: skip
-        table[[f"p_{label}" for label in LABELS]] = utterance_probabilities(log_probability)
+        table[[PROBABILITY + label for label in labels]] = utterance_probabilities(log_probability)
         for name in ("fold", "seed", "variant"):
             table[name] = getattr(experiment, name)
         tables.append(table.assign(split=split))

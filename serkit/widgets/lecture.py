@@ -19,14 +19,14 @@ from matplotlib.axes import Axes
 from scipy.signal import lfilter
 
 from serkit import corpora, figures, runs
-from serkit.constants import GUIDED, HOP_LENGTH, LABELS, N_FFT, PREEMPHASIS, SAMPLE_RATE
+from serkit.constants import GUIDED, HOP_LENGTH, N_FFT, PREEMPHASIS, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, check_range
 from serkit.evaluation.attention import correlations
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
 from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, VIEW_COLOURS
 from serkit.folds import seconds_of, task_rows
-from serkit.metrics import confusion_matrix
+from serkit.metrics import PROBABILITY, classes_of, confusion_matrix, labels_of
 from serkit.training.encoder_states import real_frames
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks
@@ -134,15 +134,15 @@ def segment_table(segments):
     """
     columns = {"start_s": "from (s)", "end_s": "to (s)", "peak_dbfs": "peak (dBFS)"}
     table = segments[list(columns)].rename(columns=columns)
-    for label in LABELS:
-        table[label] = 100 * segments[f"p_{label}"]
+    for label in labels_of(segments):
+        table[label] = 100 * segments[PROBABILITY + label]
     return table.round(1).assign(likeliest=segments["emotion"])
 
 
 def one_per_emotion(manifest, speaker=""):
     """One utterance of each class, as comparable as the corpus allows.
 
-    All four come from one speaker, because two voices differ more than two emotions of one voice.
+    All come from one speaker, because two voices differ more than two emotions of one voice.
     Among the speakers the one is taken that says the same sentence in most emotions, and among
     utterances those on which the annotators agree most; ties go to the first in the alphabet.
 
@@ -161,7 +161,7 @@ def one_per_emotion(manifest, speaker=""):
     Raises
     ------
     CorpusError
-        If no speaker, or not the one asked for, has utterances of all four classes.
+        If no speaker, or not the one asked for, has utterances of all classes.
 
     Examples
     --------
@@ -173,18 +173,19 @@ def one_per_emotion(manifest, speaker=""):
     ['a', 'e', 'c', 'd']
     """
     rows = _utterances(manifest, speaker)
+    labels = classes_of(manifest)
     rows["sentence"] = rows["transcript"].fillna(rows["dialogue"])
-    complete = rows.groupby("speaker")["label"].transform("nunique") == len(LABELS)
+    complete = rows.groupby("speaker")["label"].transform("nunique") == len(labels)
     if not complete.any():
         known = ", ".join(sorted(task_rows(manifest)["speaker"].unique()))
         raise CorpusError(
-            f"{f'speaker {speaker} has not' if speaker else 'no speaker has'} all of {', '.join(LABELS)}; "
+            f"{f'speaker {speaker} has not' if speaker else 'no speaker has'} all of {', '.join(labels)}; "
             f"choose another speaker ({known}) or use a larger part of the corpus"
         )
     voice, sentence = rows[complete].groupby(["speaker", "sentence"])["label"].nunique().idxmax()
     rows = rows[rows["speaker"] == voice].assign(other=lambda table: table["sentence"] != sentence)
     rows = rows.sort_values(["other", "agreement", "utterance_id"], ascending=[True, False, True])
-    firsts = rows.drop_duplicates("label").set_index("label", drop=False).loc[list(LABELS)]
+    firsts = rows.drop_duplicates("label").set_index("label", drop=False).loc[list(labels)]
     return firsts[[*manifest.columns, "seconds"]].reset_index(drop=True)
 
 
@@ -249,7 +250,7 @@ def read_matrix(predictions):
     Best recognised: happy (1 of 1); worst: sad (0 of 2). Most frequent mistake: sad classified as happy (2 of 2). \
 Never predicted: angry, sad, neutral.
     """
-    counts = confusion_matrix(predictions["truth"], predictions["prediction"])
+    counts = confusion_matrix(predictions["truth"], predictions["prediction"], labels_of(predictions))
     totals = counts.sum(axis=1)[lambda n: n > 0]
     shares = (pd.Series(np.diag(counts), counts.index) / totals).dropna()
     right = {label: f"{label} ({counts.loc[label, label]} of {totals[label]})" for label in totals.index}
@@ -258,7 +259,7 @@ Never predicted: angry, sad, neutral.
     truth, prediction = mistakes.idxmax()
     if n := mistakes.max():
         text += f" Most frequent mistake: {truth} classified as {prediction} ({n} of {totals[truth]})."
-    never = [label for label in LABELS if not counts[label].any()]
+    never = [label for label in counts if not counts[label].any()]
     return text + f" Never predicted: {', '.join(never)}." * bool(never)
 
 

@@ -1,6 +1,7 @@
 """Confusion-matrix analysis by ear: click a cell and hear its utterances, or hear them first and guess the label."""
 
 import functools
+import itertools
 from html import escape
 
 import matplotlib as mpl
@@ -10,10 +11,10 @@ from IPython.display import display
 from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Select, ToggleButton, VBox
 
 from serkit import features, figures, runs
-from serkit.constants import HOP_LENGTH, LABELS, N_FFT, SAMPLE_RATE
+from serkit.constants import HOP_LENGTH, N_FFT, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, SerkitError
-from serkit.evaluation.predictions import PROBABILITIES
 from serkit.folds import seconds_of
+from serkit.metrics import PROBABILITY, labels_of
 from serkit.predict import open_predictor
 from serkit.widgets.lecture import is_live, picture, player, segment_table
 
@@ -112,12 +113,13 @@ class ListeningView:
         values = {name: [ALL, *sorted(table[name].unique().tolist())] for name in FILTERS}
         self.filters = {name: Dropdown(options=values[name], description=name) for name in FILTERS}
         self.order = Dropdown(options=ORDERS, description="sort by")
-        self.cells = {(truth, predicted): Button() for truth in LABELS for predicted in LABELS}
+        self.labels = labels_of(table)
+        self.cells = {pair: Button() for pair in itertools.product(self.labels, repeat=2)}
         self.list = Select(rows=10, layout={"width": "auto", "min_width": "420px"})
         self.message, self.words, self.seen = HTML(_said(heading)), HTML(), HTML()
         self.mark, self.export = Button(), Button(tooltip="write a table of the marked utterances")
         self.blind = ToggleButton(description="hide labels", tooltip="guess each emotion before it is shown")
-        self.guesses = {label: Button(description=label) for label in LABELS}
+        self.guesses = {label: Button(description=label) for label in self.labels}
         self.next, self.score, self.deck = Button(), HTML(), []  # the utterances of the round still to come
         self.box = self._arrange()
         for choice in self.filters.values():
@@ -135,9 +137,9 @@ class ListeningView:
         self._narrow()
 
     def _arrange(self):
-        items = [HTML("true ↓<br>predicted →"), *(HTML(f"<b>{label}</b>") for label in LABELS)]
-        for truth in LABELS:
-            items += [HTML(f"<b>{truth}</b>"), *(self.cells[truth, predicted] for predicted in LABELS)]
+        items = [HTML("true ↓<br>predicted →"), *(HTML(f"<b>{label}</b>") for label in self.labels)]
+        for truth in self.labels:
+            items += [HTML(f"<b>{truth}</b>"), *(self.cells[truth, predicted] for predicted in self.labels)]
         for (truth, predicted), button in self.cells.items():
             button.tooltip = f"utterances of {truth} that were predicted {predicted}"
             button.add_class("serkit-cell")
@@ -145,7 +147,7 @@ class ListeningView:
             button.add_class("serkit-guess")
         for name in ("message", "list", "mark", "export", "seen", "blind", "next", "score"):
             getattr(self, name).add_class(f"serkit-{name}")
-        columns = f"84px repeat({len(LABELS)}, 64px)"
+        columns = f"84px repeat({len(self.labels)}, 64px)"
         matrix = GridBox(items, layout={"grid_template_columns": columns, "align_content": "flex-start"})
         choices = HBox([*self.filters.values(), self.order, self.export, self.blind], layout=WRAPPED)
         self.pane = VBox([self.words, self.mark, self.seen])
@@ -161,7 +163,7 @@ class ListeningView:
             if choice.value != ALL:
                 self.chosen = self.chosen[self.chosen[name] == choice.value]
         counts = pd.crosstab(self.chosen["truth"], self.chosen["prediction"])
-        counts = counts.reindex(index=LABELS, columns=LABELS, fill_value=0)
+        counts = counts.reindex(index=self.labels, columns=self.labels, fill_value=0)
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
         for cell, button in self.cells.items():
             colour = mpl.colormaps["Blues"](shares.loc[cell])
@@ -365,7 +367,7 @@ def utterance_table(predictions, manifest=None):
     [[0.6, 1.5, 'Go.']]
     """
     rows = predictions[predictions["split"] == "test"].astype({"fold": str, "speaker": str})
-    rows["confidence"] = rows[list(PROBABILITIES)].max(axis=1)
+    rows["confidence"] = rows.filter(regex=f"^{PROBABILITY}").max(axis=1)
     columns = ["utterance_id", "path", "transcript", "num_samples", "sample_rate"]
     about = pd.DataFrame(columns=columns) if manifest is None else manifest[columns]
     rows = rows.merge(about, on="utterance_id", how="left")
@@ -402,7 +404,7 @@ def summary(table, heading, n_players, live=False):
     heading += "" if live else f" {NO_WIDGETS}"
     with figures.paper_style(columns=1, height=2.7), plt.ioff():
         figure, ax = plt.subplots()
-        figures.plot_confusion_matrix(table["truth"], table["prediction"], ax=ax)
+        figures.plot_confusion_matrix(table["truth"], table["prediction"], labels=labels_of(table), ax=ax)
         matrix = picture(figure, "confusion matrix")
     wrong = surest_mistakes(table, max(10, n_players))
     wrong["sound"] = [_sound(row) if i < n_players else "" for i, row in enumerate(wrong.to_dict("records"))]

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from serkit import figures, runs
-from serkit.constants import LABELS
 from serkit.errors import AudioError, SerkitError, WeightsError
 from serkit.features import audio
 from serkit.predict import Prediction, describe_training, newest_model, open_predictor
@@ -31,8 +30,8 @@ MAX_ROWS = 40  # segments shown as a table: two minutes
 MAX_BYTES = 2 * 2**30  # of one file; a day of telephone speech, three hours of a CD
 LIMITS = (
     "It can't say what you feel. It compares a sound with acted speech. It always answers, also to music, a dog or an "
-    "empty room, and knows only four words for it. Its percentages are not calibrated: 90 % does not mean right in "
-    "nine of ten cases. It is no basis for any decision about a person."
+    "empty room, and knows only a few words for it. Its percentages are calibrated on a few voices of its own corpus: on "
+    "yours they promise too much. It is no basis for any decision about a person."
 )
 STYLE = "<style>.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right; }</style>"
 
@@ -52,7 +51,7 @@ class Analysis:
         """The answer in a line; none for a recording that is silent from beginning to end."""
         if any(notice.kind == "silence" for notice in self.prediction.notices):
             return "no answer: the recording is silent"
-        order = sorted(LABELS, key=self.prediction.utterance.get, reverse=True)
+        order = sorted(self.prediction.utterance, key=self.prediction.utterance.get, reverse=True)
         first, second = (f"{label} {100 * self.prediction.utterance[label]:.0f} %" for label in order[:2])
         return f"{first}, then {second}"
 
@@ -80,7 +79,11 @@ class Recogniser:
 
     def __init__(self, folder, device="auto"):
         self.folder, self.device = Path(folder), device
-        self.experiment = open_predictor(folder, device).experiment  # what the model was trained on: dict
+        opened = open_predictor(folder, device)
+        self.experiment, self.labels = (
+            opened.experiment,
+            opened.model.config.labels,
+        )  # what it was trained on, and for
 
     def describe(self):
         """Folder and training in a line."""

@@ -106,7 +106,7 @@ def test_evaluation_lines_by_hand():
         "[broken line\n"
     )
     assert turns[0].ratings == (2.5, 3.5, 1.0)
-    assert turns[0].choices == [{"neu"}, {"neu", "ang"}, {"exc"}]
+    assert turns[0].choices == [["neu"], ["neu", "ang"], ["exc"]]
     assert turns[1].utterance_id == "Ses01F_impro01_F001"
     assert all(math.isnan(rating) for rating in turns[1].ratings)
     assert turns[1].choices == []

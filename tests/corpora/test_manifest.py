@@ -11,7 +11,7 @@ from serkit.folds import task_rows
 def row(utterance_id="u1", **changes):
     """A row with the required columns only."""
     return {
-        "utterance_id": utterance_id, "path": f"/corpus/{utterance_id}.wav", "corpus": "test", "speaker": "1F",
+        "utterance_id": utterance_id, "path": f"/corpus/{utterance_id}.wav", "corpus": "demo", "speaker": "1F",
         "session": "1", "gender": "F", "dialogue": "d1", "scripted": None, "emotion": "ang", "label": "angry",
         "num_samples": 16_000, "sample_rate": 16_000, "digest": "32044-0",
     } | changes  # fmt: skip

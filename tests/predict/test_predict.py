@@ -17,7 +17,6 @@ from serkit import cli
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import AudioError, ParameterError, WeightsError
-from serkit.evaluation.predictions import PROBABILITIES
 from serkit.features import audio
 from serkit.features.store import build_store
 from serkit.metrics import utterance_probabilities
@@ -26,6 +25,8 @@ from serkit.predict import Predictor, open_predictor
 from serkit.recipe import CORRECTED, PUBLISHED, named
 from serkit.training import scoring
 from serkit.training.batches import SegmentDataset, fit_scaler
+
+PROBABILITIES = [f"p_{label}" for label in LABELS]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from voices import voice, write_model
 
 from serkit.constants import LABELS
 from serkit.errors import AudioError, ParameterError, RunError, SerkitError, WeightsError
-from serkit.evaluation.predictions import PROBABILITIES
 from serkit.features import audio
 from serkit.predict import Notice, Prediction, Predictor
 from serkit.recipe import CORRECTED, PUBLISHED
@@ -20,6 +19,8 @@ from serkit.widgets import lecture
 from serkit.widgets import voice as voicepanel
 from serkit.widgets.lecture import wav_bytes
 from serkit.widgets.voice import Analysis, Recogniser, SoundInput, VoicePanel, open_recogniser
+
+PROBABILITIES = [f"p_{label}" for label in LABELS]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,125 @@
+"""``serkit fetch NAME``: a free corpus from where its owners keep it, checked and unpacked."""
+
+import shutil
+import tomllib
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pooch
+import requests
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from serkit.errors import CorpusError, check_choice
+from serkit.runs import corpus_root, show_path
+
+ARCHIVES = tomllib.loads(Path(__file__).with_name("archives.toml").read_text(encoding="utf-8"))
+LICENCE = "LICENCE.txt"  # kept beside the data, written last: where it is, the corpus is complete
+CHUNK = 2**16  # bytes; a transfer that breaks off loses no more
+PATIENCE_S = 30  # without a byte
+
+
+def fetch(name, *, root=None):
+    """Download a corpus and unpack it to ``data/<name>``; what is there already isn't fetched again.
+
+    Parameters
+    ----------
+    name : str
+        A heading of ``archives.toml``.
+    root : path, optional
+        Where to, in place of ``data/<name>``.
+
+    Returns
+    -------
+    Path
+        The folder, as :func:`serkit.corpora.load` reads it.
+
+    Raises
+    ------
+    CorpusError
+        If it has to be fetched by hand, saying how; if the network or the disk fails, or the checksum is wrong.
+    """
+    check_choice("corpus", name, ARCHIVES)
+    about, folder = ARCHIVES[name], Path(root) if root else corpus_root(name)
+    text = f"{about['title']}\n{about['page']}\nlicence: {about['licence']}\nplease cite: {about['cite']}\n"
+    print(text, end="", flush=True)
+    if (folder / LICENCE).is_file():
+        print(f"{name} is at {show_path(folder)} already")
+        return folder
+    by_hand = f"fetch {about.get('by_hand', 'the archive')} from {about['page']} and unpack it in {show_path(folder)}"
+    if "url" not in about:
+        raise CorpusError(f"corpus {name} can't be fetched without you: {by_hand}")
+    partial = folder.with_name(f".{folder.name}.partial")
+    archive = folder.with_name(f".{folder.name}.zip")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            _download(about, archive)
+            shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
+            _unpack(archive, partial)
+            (partial / LICENCE).write_text(text, encoding="utf-8")
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+            partial.rename(folder)
+            archive.unlink()
+    except requests.RequestException as error:
+        raise CorpusError(
+            f"corpus {name}: {about['url']} can't be reached or broke off ({type(error).__name__}); call again, it goes "
+            f"on where it stopped; or {by_hand}"
+        ) from error
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CorpusError(
+            f"corpus {name}: can't be written to {folder.parent} ({error.strerror or error}); it takes "
+            f"{3 * about['size_mb']} MB for a while; make room and call again"
+        ) from error
+    print(f"{name} is at {show_path(folder)}")
+    return folder
+
+
+def _download(about, archive):
+    """Bring the archive to the disk, or the rest of it, and check it."""
+    algorithm, _, digest = about["checksum"].partition(":")
+    if not (archive.is_file() and pooch.file_hash(archive, algorithm) == digest):
+        _append(about["url"], archive)
+        if pooch.file_hash(archive, algorithm) != digest:
+            archive.unlink()
+            raise CorpusError(
+                f"{about['url']}: what came has another checksum than published ({about['checksum']}) and was thrown "
+                "away; call again, or fetch it by hand"
+            )
+
+
+def _append(url, archive):
+    """Download what is missing of a file: servers that know ranges send the rest, others all of it."""
+    held = archive.stat().st_size if archive.is_file() else 0
+    with requests.get(url, headers={"Range": f"bytes={held}-"}, stream=True, timeout=PATIENCE_S) as answer:
+        if answer.status_code == requests.codes.requested_range_not_satisfiable:  # all is there
+            return
+        answer.raise_for_status()
+        held *= answer.status_code == requests.codes.partial_content
+        total = held + int(answer.headers.get("Content-Length", 0))
+        with (
+            open(archive, "ab" if held else "wb") as file,
+            tqdm(desc=archive.stem[1:], total=total or None, initial=held, unit="B", unit_scale=True) as bar,
+        ):
+            for chunk in answer.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _unpack(archive, folder):
+    """Unpack an archive, whose names must stay inside of the folder."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            for name in content.namelist():
+                path = PurePosixPath(name.replace("\\", "/"))
+                if path.is_absolute() or ".." in path.parts:
+                    raise CorpusError(
+                        f"archive {archive.name}: {name!r} points out of the folder; nothing was unpacked"
+                    )
+            content.extractall(folder)
+    except zipfile.BadZipFile as error:
+        raise CorpusError(
+            f"archive {archive.name}: can't be unpacked ({error}); delete it and call again"
+        ) from error

@@ -33,7 +33,7 @@ AXES = {
     "selection": (SELECTIONS, "clean"),
 }
 # Rules of choosing the epoch: who is looked at, and whether for the highest WA + UA or the lowest loss.
-RULES = ("published", "published, loss", "clean", "clean, loss", "last")
+RULES = ("published", "published_loss", "clean", "clean_loss", "last")
 SPLIT_OF = {"published": "test", "clean": "validation"}  # who they are
 EXCHANGES = 10_000  # at most, of a permutation test: all of up to 13 speakers
 RULE_PAIRS = (*combinations(RULES[::2], 2), *zip(RULES[:4:2], RULES[1:4:2], strict=True))
@@ -498,7 +498,7 @@ def choose_epochs(scores, rule):
     ----------
     scores : pd.DataFrame
         As ``epoch_scores`` gives it.
-    rule : {"published", "published, loss", "clean", "clean, loss", "last"}
+    rule : {"published", "published_loss", "clean", "clean_loss", "last"}
         Highest WA + UA, or lowest loss, on the test speakers or on the validation speakers (the first of equals);
         or the last epoch.
 
@@ -522,7 +522,7 @@ def choose_epochs(scores, rule):
     check_choice("rule", rule, RULES)
     if rule == "last":
         return scores.groupby(UNIT)["epoch"].max()
-    selection, _, criterion = rule.partition(", ")
+    selection, _, criterion = rule.partition("_")
     seen = scores[scores["split"] == SPLIT_OF[selection]]
     if len(seen.groupby(UNIT)) != len(scores.groupby(UNIT)):
         cure = "train with selection='clean'"
@@ -576,7 +576,7 @@ def apply_rule(epochs, rule):
         A prediction table; the rule stands in the variant's name in place of the selection that
         training used.
     """
-    selection, _, criterion = rule.partition(", ")
+    selection, _, criterion = rule.partition("_")
     chosen = choose_epochs(epoch_scores(epochs), rule).reset_index()
     rows = epochs.merge(chosen, on=[*UNIT, "epoch"]).drop(columns="epoch")
     return rows.assign(

@@ -27,9 +27,9 @@ from serkit.figures.scores import CHANCE, DOT, PERCENT, draw_whiskers
 
 RULES = {  # of choosing a checkpoint: words, colour, marker
     "published": ("highest WA + UA on the test speakers", VERMILLION, "D"),
-    "published, loss": ("lowest loss on the test speakers", ORANGE, "d"),
+    "published_loss": ("lowest loss on the test speakers", ORANGE, "d"),
     "clean": ("highest WA + UA on other speakers", GREEN, "s"),
-    "clean, loss": ("lowest loss on other speakers", BLUE, "^"),
+    "clean_loss": ("lowest loss on other speakers", BLUE, "^"),
     "last": ("last epoch", GREY, "o"),
 }
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)

@@ -12,6 +12,7 @@ from .claims import paper_comparison, read_literature, verdict
 from .comparison import (
     Comparison,
     ablation_table,
+    across_corpora,
     apply_rule,
     at_shared_seeds,
     check_same_utterances,

@@ -20,6 +20,7 @@ from serkit.constants import FUSIONS, SEED, VIEW_SETS
 from serkit.errors import ParameterError, RunError, SerkitError, check_choice, check_range
 from serkit.evaluation.intervals import Tally, clustered_interval, percent, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows, with_selection
+from serkit.experiment import ACROSS
 from serkit.folds import SELECTIONS
 from serkit.metrics import PROBABILITY, UNIT, labels_of, score_table
 
@@ -381,6 +382,39 @@ def compare_settings(run, predictions, setting, score="ua"):
         except SerkitError as error:
             print(f"{setting} {', '.join(family)}: {error}")
     return tables
+
+
+def across_corpora(*names, score="ua"):
+    """A score of runs by the corpora that were trained on and the one that was tested.
+
+    Parameters
+    ----------
+    *names : str
+        Runs; where they hold several variants, each has a row.
+    score : {"ua", "wa", "macro_f1"}
+
+    Returns
+    -------
+    pd.DataFrame
+        ``trained_on, tested_on``, the score (percent, mean over folds, with its interval over the tested speakers),
+        ``n_speakers, run, variant``. Within one corpus the folds keep speakers apart.
+
+    Raises
+    ------
+    RunError
+        If a run has no finished folds, or was made with different parameters.
+    """
+    records = []
+    for name in names:
+        for variant, rows in runs.load_predictions(name).groupby("variant"):
+            corpus = runs.shared_parameters(name, variant)["corpus"]
+            trained, _, tested = corpus.rpartition(ACROSS)
+            tested_rows = scored_rows(rows)
+            records.append({
+                "trained_on": trained or corpus, "tested_on": tested, score: percent(tested_rows, score=score),
+                "n_speakers": tested_rows["speaker"].nunique(), "run": name, "variant": variant,
+            })  # fmt: skip
+    return pd.DataFrame(records)
 
 
 def load_epochs(run, variant=""):

@@ -42,6 +42,7 @@ from .scores import (
     draw_matrix,
     duration_accuracy,
     plot_ablation,
+    plot_across,
     plot_class_counts,
     plot_class_probabilities,
     plot_confusion_difference,

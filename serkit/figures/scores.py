@@ -276,6 +276,31 @@ def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=N
     )  # fmt: skip
 
 
+def interval_text(cell):
+    """An estimate in two lines, the second with its interval where one is known."""
+    interval = f"\n[{cell.low:.1f}, {cell.high:.1f}]" if np.isfinite(cell.low) else ""
+    return f"{cell.value:.1f}{interval}"
+
+
+def plot_across(table, ax: Axes, score="ua") -> Axes:
+    """A score in percent by the corpora that were trained on (rows) and the one that was tested, with its interval.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        From :func:`serkit.evaluation.across_corpora`; of several rows for the same pair the last is shown.
+    ax : Axes
+    score : {"ua", "wa", "macro_f1"}
+    """
+    cells = table.drop_duplicates(["trained_on", "tested_on"], keep="last")
+    cells = cells.pivot(index="trained_on", columns="tested_on", values=score)
+    values = cells.map(lambda cell: getattr(cell, "value", np.nan))
+    texts = cells.map(lambda cell: "" if isinstance(cell, float) else interval_text(cell))
+    draw_matrix(values, texts, ax, rows=cells.index, columns=cells.columns)
+    ax.set(xlabel="tested on", ylabel="trained on")
+    return ax
+
+
 def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     """Recall of each class in percent with its 95 % interval over speakers; UA, their mean, dashed.
 

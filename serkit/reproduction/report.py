@@ -200,10 +200,11 @@ def write_report(run, others=(), partial=False, baselines=False):
     found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
     for variant in parameters:
         facts += evaluation.make_baselines(run, variant, baselines)
+    across, others = _across(run, corpus, others)
     items = run_tables(run, predictions, folds, parameters, others)
     for item in items:
         facts += evaluation.below_baseline(item.numbers()) if item.stem == "baselines" else []
-    items += run_figures(run, predictions, folds, parameters)
+    items += run_figures(run, predictions, folds, parameters) + across
     print("\n".join([f"run {run}", *facts, *found, ""]))
     not_made = {}
     for item in items:
@@ -224,6 +225,27 @@ def write_report(run, others=(), partial=False, baselines=False):
             print(f"{entry.stem}: {'; '.join(entry.faults)}")
     print(f"written: {runs.show_path(catalogue)} and all that it lists, and {runs.show_path(page)}")
     return page
+
+
+def _across(run, corpus, others):
+    """Table and figure of this run and of those on other corpora; and the runs on the same one, which stand beside the paper."""
+    corpus_of = {name: runs.shared_parameters(name).get("corpus") for name in others}
+    elsewhere = [name for name in others if corpus_of[name] != corpus]
+    if not elsewhere:
+        return [], others
+    names = run, *elsewhere
+    about = {DIGEST: digest_of(pd.concat([runs.load_predictions(name) for name in names], ignore_index=True))}
+    caption = f"UA in % by the corpora that were trained on and the one that was tested, mean over folds, {OVER_SPEAKERS}"
+
+    @cache
+    def table():
+        return evaluation.across_corpora(*names)
+
+    items = [
+        Item("across_corpora_table", f"{caption}.", table, about),
+        Item("across_corpora", f"{caption}.", table, about, figures.plot_across, (1, 2.4)),
+    ]
+    return items, [name for name in others if name not in elsewhere]
 
 
 def run_tables(run, predictions, folds, parameters, others=()):

@@ -7,12 +7,13 @@ import prediction_tables as tables
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from scipy import stats
 
 from serkit import figures
 from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
-from serkit.evaluation import class_recall
+from serkit.evaluation import Estimate, class_recall
 from serkit.figures import EMOTION_COLOURS
 from serkit.folds import fold_table, make_folds
 from serkit.metrics import weighted_accuracy
@@ -320,3 +321,16 @@ class TestEveryPlot:
         edited.loc[edited.index[edited["fold"] == "3F"][0], "split"] = "test"
         with pytest.raises(FoldError, match=r"fold 3F: speaker 3M is in validation \(7 .* and in test \(1\)"):
             PLOTS[name](edited, about, ax)
+
+
+def test_across_corpora_by_hand():
+    """Two corpora, three runs: what was not run stays empty, an unknown interval is not shown."""
+    table = pd.DataFrame({
+        "trained_on": ["a", "a", "b"], "tested_on": ["a", "b", "b"],
+        "ua": [Estimate(80, 70, 90), Estimate(40.04, 30, 50), Estimate(60)],
+    })  # fmt: skip
+    ax = Figure().subplots()
+    figures.plot_across(table, ax)
+    assert [text.get_text() for text in ax.texts] == ["80.0\n[70.0, 90.0]", "40.0\n[30.0, 50.0]", "60.0"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("tested on", "trained on")

@@ -23,6 +23,7 @@ EXPECTED = {
     "06_confusion_matrix": (1, 5),
     "07_ablations": (0, 2),
     "08_predict": (1, 1),
+    "09_own_corpus": (4, 1),
 }
 MEMORY_MB = 3000
 # twice what is promised to a reader: something else may be running on the machine

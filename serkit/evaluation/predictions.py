@@ -210,10 +210,10 @@ def speakers_of(corpus):
     """Who speaks in a corpus, in words; across corpora, in the one that is tested.
 
     >>> speakers_of("ravdess-to-demo"), speakers_of("mine")
-    ('synthetic speakers', 'mine speakers')
+    ('synthetic speakers', 'speakers of mine')
     """
     tested = corpus.rpartition(ACROSS)[2]
-    return SPEAKERS_OF.get(tested, f"{tested} speakers")
+    return SPEAKERS_OF.get(tested, f"speakers of {tested}")
 
 
 def protocol_in_words(settings, predictions, planned=None):
@@ -292,4 +292,4 @@ def _number(n):
 
 
 def _count(n, plural):
-    return f"{n:,} {plural if n != 1 else plural[:-1]}"
+    return f"{n:,} {plural if n != 1 else re.sub(r's\b', '', plural, count=1)}"

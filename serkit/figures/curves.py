@@ -314,7 +314,8 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
             panel.legend(**below, ncols=3, handletextpad=0, borderaxespad=0.3)
     if by == "truth":
         entries = panel.get_legend_handles_labels()
-        ax.figure.legend(*entries, loc="lower center", ncols=min(len(labels), 6), borderaxespad=0.3)
+        narrow = {"columnspacing": 0.9, "handletextpad": 0.1} if len(labels) > 5 else {}
+        ax.figure.legend(*entries, loc="lower center", ncols=len(labels), borderaxespad=0.3, **narrow)
     return ax
 
 

@@ -153,9 +153,11 @@ def plot_confusion_matrix(truth, prediction, *, labels=LABELS, ax: Axes) -> Axes
     shares, totals = _shares(counts), counts.sum(axis=1)
     brackets = np.where(totals > 0, counts.map("\n({})".format).T, "").T
     rows = [f"{label}\nn = {n}" for label, n in totals.items()]
-    return draw_matrix(
-        shares.fillna(0), _texts(shares, "{:.1f} %") + brackets, ax, rows=rows, columns=counts.columns
-    )
+    crowded = len(counts) > 5
+    texts = _texts(shares, "{:.0f} %" if crowded else "{:.1f} %") + brackets
+    draw_matrix(shares.fillna(0), texts, ax, rows=rows, columns=counts.columns)
+    ax.tick_params(axis="x", rotation=90 if crowded else 0)
+    return ax
 
 
 def speaker_confusions(predictions, folds=None):

@@ -195,7 +195,7 @@ def write_report(run, others=(), partial=False, baselines=False):
     parameters, corpus = made_with(run, predictions)
     facts = [
         f"Corpus {corpus}, chance UA {chance_ua(labels_of(predictions)):.0f} %.",
-        *_remarks(run, parameters, corpus, folds, partial),
+        *_remarks(run, parameters, corpus, folds, partial, labels_of(predictions)),
     ]
     found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
     for variant in parameters:
@@ -453,15 +453,15 @@ def _remarks(run, parameters, corpus, folds, partial=False):
         if partial or lost:
             missing = f"; missing: {', '.join(lost)}" if lost else ""
             remarks.append(f"{variant}: scores are of folds {', '.join(tested)} only{missing}.")
-        remarks += _weak_trainings(run, variant)
+        remarks += _weak_trainings(run, variant, labels)
     return remarks
 
 
-def _weak_trainings(run, variant):
+def _weak_trainings(run, variant, labels):
     """Of a variant's trainings, those that hardly learned."""
     try:
         trainings = figures.read_histories(run, variant).groupby(["fold", "seed"])
-        said = {name: metrics.hardly_learned(history) for name, history in trainings}
+        said = {name: metrics.hardly_learned(history, labels) for name, history in trainings}
     except (OSError, ValueError, KeyError):  # a damaged history: said of the figure that can't be drawn
         return []
     weak = [(f"fold {fold}, seed {seed}", text) for (fold, seed), text in said.items() if text]

@@ -292,4 +292,5 @@ def _number(n):
 
 
 def _count(n, plural):
-    return f"{n:,} {plural if n != 1 else re.sub(r's\b', '', plural, count=1)}"
+    singular = re.sub(r"s\b", "", plural, count=1)
+    return f"{n:,} {plural if n != 1 else singular}"

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from serkit import evaluation, figures, metrics, runs
+from serkit.constants import LABELS
 from serkit.errors import ParameterError, SerkitError
 from serkit.evaluation.claims import LITERATURE_CAPTION, LITERATURE_COLUMNS, RULE
 from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate
@@ -442,7 +443,7 @@ def _protocol(table, parameters, run):
     return words[0].upper() + words[1:]
 
 
-def _remarks(run, parameters, corpus, folds, partial=False):
+def _remarks(run, parameters, corpus, folds, partial=False, labels=LABELS):
     """What a reader must know before any number."""
     remarks = []
     if corpus != "iemocap":

@@ -1,15 +1,19 @@
 """The pages for people: short where they must be, and every link in them leads somewhere."""
 
+import doctest
+import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 HOME = Path(__file__).parents[1]
 PAGES = [
     HOME / name
     for name in (
-        "README.md", "notebooks/README.md", "data/README.md", "figures/README.md", "figures/gallery/README.md",
+        "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "notebooks/README.md", "data/README.md", "figures/README.md", "figures/gallery/README.md",
         "serkit/README.md", "serkit/model/README.md", "tests/README.md", "tests/golden/README.md",
     )
 ]  # fmt: skip
@@ -77,3 +81,27 @@ def test_the_map_of_the_package_names_every_file_and_no_other():
     package = HOME / "serkit"
     modules = {path.relative_to(package).with_suffix("").as_posix() for path in package.rglob("*.py")}
     assert named == {module for module in modules if not module.endswith("__init__")}
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((HOME / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (HOME / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert citation["version"] == re.search(r"## \[(\d[\d.]*)\]", changes)[1] == version("serkit")
+    assert citation["preferred-citation"]["year"] == 2022
+    assert json.loads((HOME / ".zenodo.json").read_text(encoding="utf-8"))["title"] == citation["title"]
+
+
+def test_the_example_for_contributors_is_right():
+    result = doctest.testfile(str(HOME / "CONTRIBUTING.md"), module_relative=False)
+    assert result.attempted == 4 and not result.failed
+
+
+def test_the_workflow_calls_targets_that_there_are():
+    """What CI runs on other machines is what the Makefile runs here."""
+    flow = yaml.safe_load((HOME / ".github/workflows/tests.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for job in flow["jobs"].values() for step in job["steps"] if "run" in step]
+    targets = re.findall(r"^([a-z-]+):", (HOME / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    called = [
+        word for step in steps if step.startswith("make") for word in step.split()[1:] if "=" not in word
+    ]
+    assert called and set(called) <= set(targets)

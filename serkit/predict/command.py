@@ -15,6 +15,7 @@ from serkit import runs
 from serkit.errors import AudioError, ParameterError, RunError
 from serkit.metrics import PROBABILITY
 
+PURPOSE = "for research and teaching: it says how acted speech sounds, not what a person feels"
 PICTURES = (".png", ".pdf", ".svg")
 TIMELINE_IN = 2.6  # inch, height of the picture
 
@@ -61,6 +62,7 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     predictor = Predictor(folder, device=device, precision=precision)
     least = predictor.least_confidence(abstain)
     _say(f"model {runs.show_path(folder)}, trained on {describe_training(predictor.experiment)}")
+    _say(PURPOSE)
     predictions, failed = [], []
     for path in map(str, files):
         try:

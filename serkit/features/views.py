@@ -20,21 +20,7 @@ import torch
 from torch.nn.functional import interpolate, pad
 from torchaudio.functional import create_dct, melscale_fbanks
 
-from serkit.constants import (
-    HOP_LENGTH,
-    IMAGE_SIZE,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    MFCC_N_FFT,
-    N_BINS,
-    N_FFT,
-    N_MELS,
-    N_MFCC,
-    SAMPLE_RATE,
-    SEGMENT_FRAMES,
-    SEGMENT_SAMPLES,
-    WIN_LENGTH,
-)
+from serkit import constants
 from serkit.errors import ParameterError, check_choice, check_range
 from serkit.features.audio import check_waveform, preemphasise
 from serkit.features.segments import cut_frames, cut_samples, interval_mask, plan_segments
@@ -71,12 +57,12 @@ class SegmentFeatures:
     @property
     def frame_mask(self):
         """Shape (N, 300), true where spectrogram and MFCC are speech and not padding."""
-        return interval_mask(np.zeros_like(self.n_frames), self.n_frames, SEGMENT_FRAMES)
+        return interval_mask(np.zeros_like(self.n_frames), self.n_frames, constants.SEGMENT_FRAMES)
 
     @property
     def sample_mask(self):
         """Shape (N, 48000), true where the waveform is speech and not padding."""
-        return interval_mask(self.sample_offset, self.num_samples, SEGMENT_SAMPLES)
+        return interval_mask(self.sample_offset, self.num_samples, constants.SEGMENT_SAMPLES)
 
 
 def segment_features(waveform, recipe):
@@ -149,7 +135,7 @@ def cut_segments(utterance, plan, recipe):
             waveform = preemphasise(waveform, recipe.preemphasis)
         real = None
         if not recipe.statistics_over_padding:
-            real = interval_mask(plan.sample_offset, plan.num_samples, SEGMENT_SAMPLES)
+            real = interval_mask(plan.sample_offset, plan.num_samples, constants.SEGMENT_SAMPLES)
         waveform = cut_samples(waveform, plan)
         waveform = normalise_waveform(waveform, real) if recipe.unit_variance else waveform
     return SegmentFeatures(spectrogram, mfcc, waveform, plan.n_frames, plan.num_samples, plan.sample_offset)
@@ -161,15 +147,9 @@ def padding_level(recipe):
 
 
 def log_spectrogram(
-    waveform,
-    *,
-    win_length=WIN_LENGTH,
-    hop_length=HOP_LENGTH,
-    n_fft=N_FFT,
-    n_bins=N_BINS,
-    top_db=80.0,
-    edge="reflect",
-):
+    waveform, *, win_length=constants.WIN_LENGTH, hop_length=constants.HOP_LENGTH, n_fft=constants.N_FFT,
+    n_bins=constants.N_BINS, top_db=80.0, edge="reflect",
+):  # fmt: skip
     """Log-magnitude spectrogram in decibels below the loudest bin.
 
     Frame ``t`` is centred on sample ``t * hop_length``; edges are reflected [2]_ unless
@@ -210,15 +190,9 @@ def log_spectrogram(
 
 
 def mfcc(
-    waveform,
-    *,
-    n_mfcc=N_MFCC,
-    n_mels=N_MELS,
-    n_fft=MFCC_N_FFT,
-    hop_length=HOP_LENGTH,
-    top_db=80.0,
-    edge="reflect",
-):
+    waveform, *, n_mfcc=constants.N_MFCC, n_mels=constants.N_MELS, n_fft=constants.MFCC_N_FFT,
+    hop_length=constants.HOP_LENGTH, top_db=80.0, edge="reflect",
+):  # fmt: skip
     """Mel-frequency cepstral coefficients.
 
     Power spectrum (periodic Hann window) -> HTK mel bands of equal area -> dB -> orthonormal
@@ -287,11 +261,10 @@ def _power_spectra(waveform, window, n_fft, hop_length, edge):
     on: where it lies in ``n_fft`` changes the phase only.
     """
     if not 80 <= hop_length <= 640:
-        raise ParameterError(
-            f"hop_length={hop_length} samples is {1000 * hop_length / SAMPLE_RATE:.1f} ms at {SAMPLE_RATE} Hz, "
-            "expected 80 to 640; did you give milliseconds? Use hop_length=160 for 10 ms"
-        )
-    check_range("n_fft", n_fft, hop_length, SAMPLE_RATE)
+        ms, cure = 1000 * hop_length / constants.SAMPLE_RATE, "Use hop_length=160 for 10 ms"
+        given = f"{hop_length} samples is {ms:.1f} ms at {constants.SAMPLE_RATE} Hz"
+        raise ParameterError(f"hop_length={given}, expected 80 to 640; did you give milliseconds? {cure}")
+    check_range("n_fft", n_fft, hop_length, constants.SAMPLE_RATE)
     check_range("win_length", len(window), hop_length, n_fft)
     check_choice("edge", edge, ("reflect", "zero"))
     if np.ndim(waveform) != 1 or not len(waveform):
@@ -321,9 +294,8 @@ def _decibel(power, reference=1.0):
 @lru_cache(maxsize=8)
 def _mel_and_dct(n_fft, n_mels, n_mfcc):
     """Mel filters in groups of neighbours (bins, weights), as most of them is zeros, and DCT matrix."""
-    filters = melscale_fbanks(
-        n_fft // 2 + 1, 0.0, SAMPLE_RATE / 2, n_mels, SAMPLE_RATE, norm="slaney", mel_scale="htk"
-    )
+    shape = {"sample_rate": constants.SAMPLE_RATE, "norm": "slaney", "mel_scale": "htk"}
+    filters = melscale_fbanks(n_fft // 2 + 1, 0.0, constants.SAMPLE_RATE / 2, n_mels, **shape)
     groups = []
     for weights in filters.split(MEL_GROUP, dim=1):
         heard = np.flatnonzero(weights.any(dim=1).numpy())
@@ -370,7 +342,7 @@ class SpectrogramScaler:
         return cls(minimum.astype(np.float32), maximum.astype(np.float32))
 
 
-def spectrogram_pixels(spectrogram, scaler, *, size=IMAGE_SIZE):
+def spectrogram_pixels(spectrogram, scaler, *, size=constants.IMAGE_SIZE):
     """8-bit grey picture of each spectrogram, highest frequency on top.
 
     Parameters
@@ -397,7 +369,7 @@ def spectrogram_pixels(spectrogram, scaler, *, size=IMAGE_SIZE):
     return interpolate(wide, size, mode="bilinear", antialias=True).add(0.5).floor()[:, 0]
 
 
-def spectrogram_image(spectrogram, scaler, *, size=IMAGE_SIZE):
+def spectrogram_image(spectrogram, scaler, *, size=constants.IMAGE_SIZE):
     """Input of the spectrogram CNN: three equal channels in ImageNet's mean and deviation.
 
     Returns
@@ -405,6 +377,6 @@ def spectrogram_image(spectrogram, scaler, *, size=IMAGE_SIZE):
     torch.Tensor, shape (B, 3, height, width), float32
     """
     pixels = spectrogram_pixels(spectrogram, scaler, size=size) / 255.0
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=pixels.device)[:, None, None]
+    mean = torch.tensor(constants.IMAGENET_MEAN, device=pixels.device)[:, None, None]
+    std = torch.tensor(constants.IMAGENET_STD, device=pixels.device)[:, None, None]
     return (pixels[:, None] - mean) / std

@@ -13,26 +13,16 @@ from serkit import metrics, runs
 from serkit.constants import CHANCE_UA, SEED
 from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.evaluation import Estimate, apply_rule, epoch_scores, percent, scored_rows
-from serkit.figures.saving import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    SPLIT_COLOURS,
-    VERMILLION,
-    colours_of,
-    legend_above,
-)
+from serkit.figures.saving import BLUE, RULE_COLOURS, SPEAKER_COLOURS, SPLIT_COLOURS, colours_of, legend_above
 from serkit.figures.scores import CHANCE, DOT, PERCENT, draw_whiskers
 
-RULES = {  # of choosing a checkpoint: words, colour, marker
-    "published": ("highest WA + UA on the test speakers", VERMILLION, "D"),
-    "published_loss": ("lowest loss on the test speakers", ORANGE, "d"),
-    "clean": ("highest WA + UA on other speakers", GREEN, "s"),
-    "clean_loss": ("lowest loss on other speakers", BLUE, "^"),
-    "last": ("last epoch", GREY, "o"),
+RULES = {  # of choosing a checkpoint: words, marker
+    "published": ("highest WA + UA on the test speakers", "D"),
+    "published_loss": ("lowest loss on the test speakers", "d"),
+    "clean": ("highest WA + UA on other speakers", "s"),
+    "clean_loss": ("lowest loss on other speakers", "^"),
+    "last": ("last epoch", "o"),
 }
-SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
 PERPLEXITY = 30.0  # neighbours that count, about; of less than 240 utterances an eighth, or they string up
 ABOUT = ["fold", "seed", "utterance_id", "speaker", "truth"]
@@ -118,14 +108,14 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
     tested = scores[scores["split"] == "test"].set_index([*metrics.UNIT, "epoch"])[score]
     course = 100 * tested.groupby("epoch").mean()
     last, reported = course.index.max(), {}
-    for place, (rule, (words, colour, marker)) in enumerate(RULES.items(), 1):
+    for place, (rule, (words, marker)) in enumerate(RULES.items(), 1):
         try:
             value = percent(scored_rows(apply_rule(epochs, rule)), score=score)
         except SerkitError:  # no validation speakers were kept
             continue
         x = last + 0.09 * place * max(last, 5)
         label = f"{words}: {value.value:.1f} %"
-        ax.plot(x, value.value, marker, color=colour, label=label, zorder=4, **DOT)
+        ax.plot(x, value.value, marker, color=RULE_COLOURS[rule], label=label, zorder=4, **DOT)
         reported[x] = value
     ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
     draw_whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))

@@ -42,6 +42,10 @@ BLUE, ORANGE, GREEN, VERMILLION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E0
 EMOTION_COLOURS = {"angry": VERMILLION, "sad": BLUE, "happy": ORANGE, "neutral": "#404040"}
 VIEW_COLOURS = {"spectrogram": "#56B4E9", "mfcc": "#CC79A7", "speech": GREEN}  # none is that of an emotion
 SPLIT_COLOURS = {"train": BLUE, "validation": VERMILLION, "test": ORANGE}
+RULE_COLOURS = {  # of choosing a checkpoint
+    "published": VERMILLION, "published_loss": ORANGE, "clean": GREEN, "clean_loss": BLUE, "last": GREY,
+}  # fmt: skip
+SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)  # of a fold
 OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of other tasks
 
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")

@@ -35,15 +35,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Task
 LABELS = ("angry", "sad", "happy", "neutral")  # class order everywhere: 0, 1, 2, 3 [C]
-VIEW_SETS = {
-    "all": ("spectrogram", "mfcc", "speech"),
-    "spectrogram": ("spectrogram",),
-    "mfcc": ("mfcc",),
-    "speech": ("speech",),
-    "spectrogram+mfcc": ("spectrogram", "mfcc"),
-    "spectrogram+speech": ("spectrogram", "speech"),
-    "mfcc+speech": ("mfcc", "speech"),
-}  # what a model may see: all is the paper's; speech is the waveform through wav2vec 2.0
+# what a model may see: all is the paper's; speech is the waveform through wav2vec 2.0
+VIEW_SETS = {"all": ("spectrogram", "mfcc", "speech")} | {
+    name: tuple(name.split("+"))
+    for name in ("spectrogram", "mfcc", "speech", "spectrogram+mfcc", "spectrogram+speech", "mfcc+speech")
+}
 FUSIONS = ("coattention", "normalised", "softmax", "mean", "gated")  # of views; the first is the paper's
 GUIDED = FUSIONS[:3]  # in which other views decide about the frames of speech
 CORPORA = (

@@ -33,12 +33,8 @@ LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
 PALE = 0.4  # opacity of what is not lit
 # what is lit, by the part of the system that a notebook is about
-PARTS = {
+PARTS = {name: (name,) for name in ("mfcc", "spectrogram", "speech", "coattention")} | {
     "corpus": ("input", "emotions"),
-    "mfcc": ("mfcc",),
-    "spectrogram": ("spectrogram",),
-    "speech": ("speech",),
-    "coattention": ("coattention",),
     "result": ("result", "emotions"),
     "ablations": ("spectrogram", "mfcc", "speech", "coattention"),
     "predict": ("input", "spectrogram", "mfcc", "speech", "coattention", "result", "emotions"),

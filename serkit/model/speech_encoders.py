@@ -253,13 +253,8 @@ def load_speech_encoder(source):
     """
     try:
         _check_pointers(source)
-        encoder, report = AutoModel.from_pretrained(
-            source,
-            output_loading_info=True,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        options = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
+        encoder, report = AutoModel.from_pretrained(source, output_loading_info=True, **options)
         if absent := sorted(set(report["missing_keys"]) - {MASKED_FRAME}):
             raise ValueError(f"{len(absent)} of its weights are missing, the first is {absent[0]}")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

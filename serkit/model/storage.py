@@ -260,19 +260,16 @@ def model_card(config, *, experiment, metrics):
     tested = ("audio-classification", experiment.corpus, test_set)
     encoder, views = config["speech_encoder"], VIEW_SETS[experiment.views]
     absent = "speech" not in views or encoder == RANDOM or Path(encoder).is_dir()  # from the hub
+    results = [
+        EvalResult(*tested, kind, round(percent[key], 2), metric_name=f"{key.upper()} (%)")
+        for key, kind in (("wa", "accuracy"), ("ua", "recall"))
+        if math.isfinite(percent[key])
+    ]
     header = ModelCardData(
-        language="de" if experiment.corpus == "emodb" else "en",
-        library_name="serkit",
-        pipeline_tag="audio-classification",
-        tags=["speech-emotion-recognition", "co-attention"],
-        base_model=None if absent else encoder,
-        model_name=name,
-        eval_results=[
-            EvalResult(*tested, kind, round(percent[key], 2), metric_name=f"{key.upper()} (%)")
-            for key, kind in (("wa", "accuracy"), ("ua", "recall"))
-            if math.isfinite(percent[key])
-        ],
-    )
+        language="de" if experiment.corpus == "emodb" else "en", library_name="serkit", pipeline_tag=tested[0],
+        tags=["speech-emotion-recognition", "co-attention"], base_model=None if absent else encoder, model_name=name,
+        eval_results=results,
+    )  # fmt: skip
     card = ModelCard.from_template(
         header, CARD, name=name, labels=config["labels"], chance=chance_ua(config["labels"]), percent=percent, views=views,
         config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics,
@@ -298,7 +295,7 @@ def load_published(path):
     except Exception as error:  # torch's own depends on where the file is damaged
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         about = f"checkpoint {path}: can't be read as tensors ({reason})"
-        raise WeightsError(f"{about}; expected what torch.save(model.state_dict(), ...) writes") from error
+        raise WeightsError(f"{about}; expected a state_dict, names with tensors") from error
     return from_published_state_dict(state)
 
 

@@ -100,12 +100,8 @@ def check_run(run, partial=False):
     folders = runs.finished_folders(run)
     findings = []
     for folder in folders:
-        for area, check in {
-            "experiments": _experiment_faults,
-            "files": check_inventory,
-            "predictions": _prediction_faults,
-            "scores": _score_faults,
-        }.items():
+        checks = _experiment_faults, check_inventory, _prediction_faults, _score_faults
+        for area, check in zip(AREAS, checks, strict=False):  # of a fold, the first ones
             findings += _look(area, _name(folder), check, folder)
     findings += _look("completeness", run, _missing_folds, run, folders, NOTE if partial else WRONG)
     doubtful = {finding.area for finding in findings if finding.verdict in (WRONG, UNKNOWN)}

@@ -113,11 +113,9 @@ def fit_scaler(store, rows):
 
 def model_inputs(batch, scaler, recipe, device):
     """Keyword arguments of ``CoAttentionModel.forward`` for one batch, on the device."""
-    moved = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-    return {
-        "spectrogram": spectrogram_image(moved["spectrogram"], scaler) if "spectrogram" in moved else None,
-        "mfcc": moved.get("mfcc"),
-        "waveform": moved.get("waveform"),
-        "num_samples": moved["num_samples"] if recipe.mask_padding else None,
-        "states": moved.get("states"),
-    }
+    inputs = {name: value.to(device, non_blocking=True) for name, value in batch.items() if name != "label"}
+    if "spectrogram" in inputs:
+        inputs["spectrogram"] = spectrogram_image(inputs["spectrogram"], scaler)
+    if not recipe.mask_padding:
+        inputs["num_samples"] = None
+    return inputs

@@ -147,7 +147,7 @@ class TestContent:
             assert_equal_to_extraction(opened, corpus, recipe)
         assert count.count == 0
         for other in (Recipe(edge="zero"), Recipe(top_db=60), Recipe(preemphasis=0)):
-            with pytest.raises(StoreError, match=r"made with .* but recipe published has .*; build one"):
+            with pytest.raises(StoreError, match=r"made with .* but recipe published has .*; notebook 01 builds one"):
                 FeatureStore(folder, other)
         assert_equal_to_extraction(build_store(corpus, other, tmp_path), corpus, other)
 

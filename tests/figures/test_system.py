@@ -117,7 +117,7 @@ def test_the_notebook_shows_the_same_picture_with_words_for_those_who_cannot_see
 
 @pytest.mark.parametrize("lit", ["mfccs", "mfcc+", "mfcc,speech"])
 def test_an_unknown_part_is_one_sentence(lit):
-    with pytest.raises(ParameterError, match=r"^lit='.*', expected one of corpus, mfcc, "):
+    with pytest.raises(ParameterError, match=r"^lit='.*', expected one of mfcc, spectrogram, "):
         figures.show_system(lit)
 
 

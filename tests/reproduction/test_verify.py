@@ -304,7 +304,7 @@ def test_a_store_with_one_wrong_byte(bare, tmp_path, capsys):
     content[-10] ^= 1
     (store / "mfcc.npy").write_bytes(content)
     code, text = said(capsys)
-    assert code == 1 and "mfcc.npy: damaged or missing (checksum mismatch); delete the folder" in text
+    assert code == 1 and "mfcc.npy: damaged or missing (checksum mismatch); delete its folder" in text
 
 
 def test_a_fold_with_two_faults_is_one_fold(bare, capsys):

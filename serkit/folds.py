@@ -87,10 +87,9 @@ def make_folds(manifest, by="session", selection="clean"):
     sessions = sorted(rows["session"].unique())
     needed = 3 if by == "session" and selection == "clean" else 2
     if len(names) < needed or len(sessions) < 2:
-        raise FoldError(
-            f"by={by!r}, selection={selection!r}: found {len(names)} {by}s in {len(sessions)} sessions, "
-            f"expected at least {needed} in 2; use a larger part of the corpus or selection='last'"
-        )
+        about = f"by={by!r}, selection={selection!r}: found {len(names)} {by}s in {len(sessions)} sessions"
+        cure = "use a larger part of the corpus or selection='last'"
+        raise FoldError(f"{about}, expected at least {needed} in 2; {cure}")
     folds = [_fold(rows, name, by, selection, sessions) for name in names]
     for fold in folds:
         if selection == "clean" and not len(fold.validation):

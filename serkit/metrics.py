@@ -467,8 +467,6 @@ def _indices(values, name, labels):
     indices = pd.Index(known, dtype=object).get_indexer(values)
     if (indices < 0).any():
         at = int(np.argmax(indices < 0))
-        raise ParameterError(
-            f"{name}[{at}]={values[at]!r} (the sequence holds values of kind {kind!r}): {expected}, all of one "
-            "kind; drop utterances outside the task before scoring"
-        )
+        given = f"{name}[{at}]={values[at]!r} (the sequence holds values of kind {kind!r})"
+        raise ParameterError(f"{given}: {expected}, all of one kind; drop utterances outside the task")
     return indices

@@ -146,10 +146,9 @@ def open_manifest(run):
     corpus = run if isinstance(run, str) else run.experiment.corpus
     manifest = find_manifest(corpus)
     if manifest is None:
-        raise RunError(
-            f"{show_path(processed_folder(corpus) / MANIFEST)} is missing; run notebook 01_prepare_corpus with "
-            f"corpus={corpus!r} first, or `serkit reproduce`, which runs everything in order"
-        )
+        where = show_path(processed_folder(corpus) / MANIFEST)
+        cure = f"run notebook 01_prepare_corpus with corpus={corpus!r} first, or `serkit reproduce`"
+        raise RunError(f"{where} is missing; {cure}")
     return manifest
 
 

@@ -156,10 +156,9 @@ def _read_sessions(root, corpus, *, partial=False):
     folder = find_folder(root, "Session[1-5]", corpus)
     faults = _session_faults(folder)
     if faults and not (partial and len(faults) < len(SESSIONS)):
-        raise CorpusError(
-            f"corpus root {root}: found {len(SESSIONS) - len(faults)} of {len(SESSIONS)} sessions "
-            f"({', '.join(faults.values())}); check that the archive was unpacked fully"
-        )
+        n, lost = len(SESSIONS), ", ".join(faults.values())
+        there = f"found {n - len(faults)} of {n} sessions ({lost})"
+        raise CorpusError(f"corpus root {root}: {there}; check that the archive was unpacked fully")
     problems = {LEFT_OUT: list(faults.values()), BROKEN: [], TAG: [], LINE: [], UNLABELLED: [], SILENT: []}
     rows = []
     for session in sorted(set(SESSIONS) - set(faults)):

@@ -208,11 +208,9 @@ def check_same_utterances(a, b):
         row = min(only)
         has, lacks = (rows["variant"].iloc[0] for rows in ((a, b) if row in rows_a else (b, a)))
         seed, fold, utterance, speaker, truth = row
-        raise ParameterError(
-            f"utterance {utterance} ({truth}, speaker {speaker}) in fold {fold}, seed {seed} is tested in {has} and not "
-            f"in {lacks}, expected the same folds, seeds and utterances in both; compare variants of one protocol, "
-            "or filter both to what they share"
-        )
+        about = f"utterance {utterance} ({truth}, speaker {speaker}) in fold {fold}, seed {seed} is tested"
+        cure = "expected the same folds, seeds and utterances in both; filter them to what they share"
+        raise ParameterError(f"{about} in {has} and not in {lacks}, {cure}")
 
 
 def _p_permutation(pair, score, average, n_resamples, seed):

@@ -175,10 +175,8 @@ def clustered_interval(tables, score, average, cluster="speaker", over_seeds=Tru
     rows = tables[0]
     n_clusters, n_seeds = rows[cluster].nunique(), rows["seed"].nunique() if over_seeds else 1
     if n_clusters < MIN_CLUSTERS:
-        raise ParameterError(
-            f"{rows['variant'].iloc[0]}: {n_clusters} {cluster}s are too few for an interval, expected at "
-            f"least {MIN_CLUSTERS}; finish more folds, or take speakers instead of sessions"
-        )
+        few = f"{n_clusters} {cluster}s are too few for an interval, expected at least {MIN_CLUSTERS}"
+        raise ParameterError(f"{rows['variant'].iloc[0]}: {few}; finish more folds, or take speakers")
     counts = [tally(table, score, average, table[cluster], n_seeds > 1) for table in tables]
     limits = interval_limits(counts, n_clusters, n_seeds, rows["utterance_id"].nunique(), level)
     return Interval(*limits, level, cluster, n_clusters, n_seeds)
@@ -253,10 +251,8 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     member = rows[subsets] if isinstance(subsets, str) else rows["utterance_id"].map(subsets)
     lost = rows["utterance_id"][member.isna()]
     if len(lost):
-        raise ParameterError(
-            f"utterance {lost.iloc[0]} is in no subset ({lost.nunique()} such utterances), expected one for each; "
-            "give the manifest that the run was made with"
-        )
+        about = f"utterance {lost.iloc[0]} is in no subset ({lost.nunique()} such utterances)"
+        raise ParameterError(f"{about}, expected one for each; give the manifest of the run")
     categorical = not isinstance(subsets, str) and isinstance(subsets.dtype, pd.CategoricalDtype)
     names = list(subsets.cat.categories) if categorical else sorted(member.unique())
     records = []

@@ -70,9 +70,7 @@ def check_predictions(predictions, folds=None):
     needed = [*COLUMNS, *(PROBABILITY + label for label in labels_of(predictions))]
     if missing := [column for column in needed if column not in predictions.columns]:
         there = list(predictions.columns)
-        raise ParameterError(
-            f"prediction table lacks {missing}, has {there}; read predictions.parquet of a run"
-        )
+        raise ParameterError(f"prediction table lacks {missing}, has {there}; read predictions.parquet")
     for values, wrong, expected in _rules(predictions):
         if (wrong := np.asarray(wrong)).any():
             row = predictions[wrong].iloc[0]
@@ -177,10 +175,9 @@ def _check_runs(table, folds):
         test, validates = (rows[rows["split"] == split] for split in ("test", "validation"))
         fold_of = test.drop_duplicates(["speaker", "fold"]).set_index("speaker")["fold"]
         for speaker in fold_of.index[fold_of.index.duplicated()]:
-            raise FoldError(
-                f"{about}: speaker {speaker} is tested in folds {' and '.join(map(str, fold_of[speaker]))}, "
-                "expected one; was the table edited? Read predictions.parquet again"
-            )
+            both = " and ".join(map(str, fold_of[speaker]))
+            cure = "read predictions.parquet again"
+            raise FoldError(f"{about}: speaker {speaker} is tested in folds {both}, expected one; {cure}")
         present, by = folds_of.get((variant, seed), set()), grouping_of(variant)
         if folds is None:
             # who validates is tested too, in a fold that is called after its session or itself

@@ -74,9 +74,7 @@ def open_sounds(path):
                 check_rate(sound.samplerate, path)
                 kinds.add((sound.samplerate, sound.channels))
                 if len(kinds) > 1:
-                    raise AudioError(
-                        f"{shown}: joined of recordings that differ in rate or channels; split it"
-                    )
+                    raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
                 yield sound
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
         raise _unreadable(path, error) from error
@@ -158,13 +156,10 @@ def check_waveform(waveform, *, subject="waveform"):
     """
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
-        raise ParameterError(
-            f"{subject}: shape {waveform.shape}, expected (num_samples,); average the channels"
-        )
+        raise ParameterError(f"{subject}: {waveform.shape}, expected (num_samples,); average the channels")
     if not np.issubdtype(waveform.dtype, np.floating):
-        raise ParameterError(
-            f"{subject}: dtype {waveform.dtype}, expected float in [-1, 1]; try features.read"
-        )
+        wanted = "expected float in [-1, 1]; read files with serkit.features.read"
+        raise ParameterError(f"{subject}: dtype {waveform.dtype}, {wanted}")
     if not MIN_SAMPLES <= len(waveform) <= MAX_SAMPLES:
         raise AudioError(
             f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {MIN_SAMPLES / SAMPLE_RATE} to "

@@ -121,9 +121,7 @@ class FeatureStore:
             missing = f"utterance {absent[0]} is not in it (and {len(absent) - 1} more)"
             raise StoreError(f"store {self.folder}: {missing}; build the store from the same manifest")
         if skipped := sorted(wanted & set(self.skipped)):
-            print(
-                f"{len(skipped)} of {len(wanted)} utterances without usable sound are left out: {skipped[0]} ..."
-            )
+            print(f"{len(skipped)} of {len(wanted)} utterances are left out as unusable: {skipped[0]} ...")
         return np.flatnonzero(self.segments["utterance_id"].isin(wanted))
 
     def read(self, rows, views=tuple(SHAPES)):
@@ -148,9 +146,7 @@ class FeatureStore:
         """
         chosen = self.segments.iloc[np.asarray(rows, dtype=np.int64)]
         read = {view: np.empty((len(chosen), *SHAPES[view]), np.float32) for view in views}
-        real = {
-            name: chosen[name].to_numpy(copy=True) for name in ("n_frames", "num_samples", "sample_offset")
-        }
+        real = {n: chosen[n].to_numpy(copy=True) for n in ("n_frames", "num_samples", "sample_offset")}
         result = SegmentFeatures(**dict.fromkeys(SHAPES) | read | real)
         for utterance, here in chosen.groupby("utterance_id").indices.items() if views else ():
             plan = SegmentPlan(*(chosen[name].to_numpy()[here] for name in PLAN))
@@ -262,10 +258,8 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
                 if not _read_record(folder):
                     _build(task_rows(manifest), recipe, folder, workers or usable_cores(), skip_broken)
     except OSError as error:
-        raise StoreError(
-            f"store {folder}: can't be written ({error.strerror or error}); make room or choose another "
-            "folder, then call again: what is extracted is kept"
-        ) from error
+        about = f"store {folder}: can't be written ({error.strerror or error})"
+        raise StoreError(f"{about}; make room and call again: what is extracted is kept") from error
     except BrokenExecutor as error:
         cure = "call again with workers=1: what is extracted is kept"
         raise StoreError(f"extraction: a worker was ended, perhaps for want of memory; {cure}") from error
@@ -288,10 +282,9 @@ def _build(rows, recipe, folder, workers, skip_broken):
     files = _part_files(folder, n_frames, num_samples, audio_type)
     broken = _extract_missing(rows["path"].to_numpy(), table, recipe, folder, files, workers)
     if broken and not skip_broken:
-        raise CorpusError(
-            f"{len(broken)} of {len(rows)} sound files can't be used, all others are done: "
-            f"{'; '.join(list(broken.values())[:10])}. Mend them and call again, or do without them: skip_broken=True (--skip-broken)"
-        )
+        some = "; ".join(list(broken.values())[:10])
+        about = f"{len(broken)} of {len(rows)} sound files can't be used, all others are done: {some}"
+        raise CorpusError(f"{about}. Mend them, or do without them: skip_broken=True (--skip-broken)")
     with replacing(folder / "utterances.parquet") as partial_table:
         table.drop(index=list(broken)).to_parquet(partial_table, index=False)
     names = [*(file.path.name for file in files.values()), "utterances.parquet"]

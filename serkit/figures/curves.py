@@ -197,10 +197,8 @@ def read_vectors(run, predictions, folds=None):
         path = runs.project_home() / "runs" / run / variant / f"fold={fold}" / f"seed={seed}" / runs.VECTORS
         vectors = runs.read_table(path, "train this fold again under a new run name")
         if set(vectors["utterance_id"]) != set(tested["utterance_id"]):
-            raise RunError(
-                f"{runs.show_path(path)}: vectors of {len(vectors)} utterances, expected those of the {len(tested)} "
-                "that predictions.parquet tests; delete that folder and run `serkit reproduce` again"
-            )
+            about = f"{runs.show_path(path)}: vectors of other utterances than predictions.parquet tests"
+            raise RunError(f"{about}; delete that folder and run `serkit reproduce` again")
         parts.append(tested[ABOUT].merge(vectors, on="utterance_id", validate="one_to_one"))
     return pd.concat(parts, ignore_index=True)
 
@@ -233,10 +231,8 @@ def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
     for fold, rows in vectors.groupby("fold", sort=True):
         share = min(len(rows), max_points // vectors["fold"].nunique())
         if share < 6:
-            raise ParameterError(
-                f"fold {fold}: {share} utterances to draw, expected at least 6; more folds than max_points="
-                f"{max_points} has room for, or too small a test set"
-            )
+            cure = f"more folds than max_points={max_points} has room for, or too small a test set"
+            raise ParameterError(f"fold {fold}: {share} utterances to draw, expected at least 6; {cure}")
         rows = rows.sort_values("utterance_id").iloc[np.linspace(0, len(rows) - 1, share).round().astype(int)]
         values = rows.drop(columns=ABOUT).to_numpy()
         points = project(values, perplexity=min(PERPLEXITY, max(8.0, share / 8), share / 3), seed=seed)
@@ -289,10 +285,8 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
         if by == "speaker":
             names, colours = sorted(rows["speaker"].unique()), SPEAKER_COLOURS
         if not 2 <= len(names) <= len(colours):
-            raise ParameterError(
-                f"fold {fold}: tests {len(names)} speaker{'s' * (len(names) != 1)}, expected 2 to {len(colours)} to "
-                "tell apart in the vectors of one network; hold out sessions instead (by='session')"
-            )
+            tested = f"tests {len(names)} speaker{'s' * (len(names) != 1)}, expected 2 to {len(colours)}"
+            raise ParameterError(f"fold {fold}: {tested} to tell apart; hold out sessions (by='session')")
         for name, colour, marker in zip(names, colours, itertools.cycle("o^sDvP"), strict=False):
             group = rows[rows[by] == name]
             style = {"s": 9, "edgecolors": "white", "linewidths": 0.2}

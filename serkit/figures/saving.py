@@ -326,10 +326,8 @@ def write_file(path: Path, content: bytes) -> Path:
         with replacing(path, tag=f".{os.getpid()}") as partial:
             partial.write_bytes(content)
     except OSError as error:
-        raise RunError(
-            f"{path}: can't write {len(content)} bytes ({error.strerror or error}), expected a writable folder "
-            "with space left; free some space, mend the permissions, or give another root=..."
-        ) from error
+        about = f"{path}: can't write {len(content)} bytes ({error.strerror or error})"
+        raise RunError(f"{about}; free some space, mend the permissions, or give another root=...") from error
     return path
 
 
@@ -340,10 +338,8 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
         expected = "a name of letters, digits, '_', '-' and '=', without folder, extension or date"
         raise ParameterError(f"stem={stem!r}: expected {expected}; tell runs apart by run=...")
     if not isinstance(frame, pd.DataFrame) or frame.empty:
-        raise ParameterError(
-            f"{kind} {stem}: its numbers are a {type(frame).__name__} of shape {np.shape(frame)}, expected a pandas "
-            "DataFrame with rows and columns; was every row filtered out?"
-        )
+        given = f"a {type(frame).__name__} of shape {np.shape(frame)}"
+        raise ParameterError(f"{kind} {stem}: its numbers are {given}, expected a pandas DataFrame with rows")
     if not isinstance(caption, str) or not caption.strip():
         raise ParameterError(f"caption={caption!r}: expected a sentence that says what is shown")
     try:
@@ -444,8 +440,8 @@ def _latex(lines, align, caption, stem):
     header, *body = [[_latex_text(text) for text in line] for line in lines]
     styler = pd.DataFrame(body).style.hide(axis="index").relabel_index(header, axis="columns")
     latex = styler.to_latex(
-        hrules=True, position="t", position_float="centering", caption=latex_caption(caption), label=f"tab:{stem}",
-        column_format="".join(side[0] for side in align),
+        hrules=True, position="t", position_float="centering", caption=latex_caption(caption),
+        label=f"tab:{stem}", column_format="".join(side[0] for side in align),
         environment="table" if width <= COLUMN_CHARACTERS else "table*",
     )  # fmt: skip
     latex = latex.replace(r"\begin{tabular}", AS_WIDE_AS_THE_PAGE + "\n" + r"\begin{tabular}")

@@ -565,10 +565,8 @@ def _labelled(manifest, columns, labels):
     labelled = manifest[manifest["label"].isin(list(labels))]
     lacking = labelled[columns].isna().any(axis=1).sum()
     if labelled.empty or lacking:
-        raise ParameterError(
-            f"manifest: {len(labelled)} utterances are labelled {list(labels)}, {lacking} of them without a value in "
-            f"{columns}; give labels=... of this corpus, choose another column, or drop those rows"
-        )
+        about = f"manifest: {len(labelled)} utterances of {list(labels)}, {lacking} of them lack {columns}"
+        raise ParameterError(f"{about}; give labels=... of this corpus, choose another column, or drop them")
     return labelled
 
 

@@ -327,10 +327,9 @@ def states_shape(config, preprocessor, layers):
         If this structure can't be fed with a segment.
     """
     if layers.isdigit() and int(layers) > config.num_hidden_layers:
-        raise ParameterError(
-            f"encoder_layers={layers}, but the speech encoder has {config.num_hidden_layers} layers; expected last, "
-            f"weighted or 0 to {config.num_hidden_layers} (0 is the input of the first)"
-        )
+        given = f"encoder_layers={layers}, but the speech encoder has {config.num_hidden_layers} layers"
+        known = f"last, weighted or 0 to {config.num_hidden_layers} (0 is the input of the first)"
+        raise ParameterError(f"{given}; expected {known}")
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
             encoder = build_speech_encoder(config).eval()
@@ -338,9 +337,8 @@ def states_shape(config, preprocessor, layers):
             return tuple(read_states(encoder, inputs, layers).shape[1:])
     except Exception as error:  # transformers' own: it knows hundreds of structures, few of them for speech
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(
-            f"speech encoder of type {config.model_type!r} can't hear 3 s of sound ({reason}); use {ONE_OF}"
-        ) from error
+        about = f"speech encoder of type {config.model_type!r} can't hear 3 s of sound ({reason})"
+        raise WeightsError(f"{about}; use {ONE_OF}") from error
 
 
 def count_encoder_frames(num_samples, encoder, heard=None):

@@ -199,19 +199,16 @@ def open_model_folder(folder):
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise WeightsError(
-            f"model folder {show_path(folder)}: no such folder; train a model with notebook "
-            "05_train_coattention or `serkit reproduce`, or give the folder that holds its config.json"
-        )
+        cure = "train a model with notebook 05_train_coattention, or give the folder that holds config.json"
+        raise WeightsError(f"model folder {show_path(folder)}: no such folder; {cure}")
     model = load_model(folder)
     with _reading(folder, "features.json") as path:
         record = json.loads(path.read_text(encoding="utf-8"))
         for name, value in (CONTRACT | {"labels": list(model.config.labels)}).items():
             if record[name] != value:
-                raise WeightsError(
-                    f"{show_path(path)}: {name}={record[name]}, expected {value}; the model is for another version "
-                    "of serkit: install that one, or train it again with notebook 05_train_coattention"
-                )
+                about = f"{show_path(path)}: {name}={record[name]}, expected {value}"
+                cure = "install that one, or train it again with notebook 05_train_coattention"
+                raise WeightsError(f"{about}; the model is for another version of serkit: {cure}")
         limits = {name: np.array(record["scaler"][name], np.float32) for name in ("minimum", "maximum")}
         recipe, experiment = Recipe(**record["recipe"]), dict(record["experiment"])
         certainty = dict(record.get("certainty", {}))

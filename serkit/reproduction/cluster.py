@@ -218,16 +218,13 @@ def _connected(address):
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.ERROR)
         try:
-            get_address_host_port(
-                address, strict=True
-            )  # after one it can't read, a client would stay half open
+            # after an address that it can't read, a client would stay half open
+            get_address_host_port(address, strict=True)
             client = Client(address, timeout=CONNECT_S, set_as_default=False, name="serkit")
         except (OSError, ValueError) as error:
-            raise RunError(
-                f"scheduler={address!r} does not answer ({one_line(str(error))}), expected the address of a running "
-                "dask scheduler such as tcp://host:8786; start one with `dask scheduler`, or check host, port and "
-                "firewall"
-            ) from error
+            about = f"scheduler={address!r} does not answer ({one_line(str(error))})"
+            cure = "start one with `dask scheduler`, or check host, port and firewall"
+            raise RunError(f"{about}, expected an address such as tcp://host:8786; {cure}") from error
         stack.callback(client.close, timeout=CONNECT_S)
         try:  # it unpacks the jobs to see how they hang together
             client.run_on_scheduler(versions)

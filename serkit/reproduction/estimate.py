@@ -236,9 +236,8 @@ def describe(costs, experiment, at_once=1, sharing=1):
         cards = ", ".join(str(card) for card in CARDS if predicted * (1 + GAPS) + CUDA <= card * 2**30)
         fits = f"fits a GPU of {cards} GB" if cards else f"more than {CARDS[-1]} GB; micro_batch=8 needs less"
         assumed = " (auto is bf16 there)" if experiment.precision == "auto" else ""
-        lines.append(
-            f"GPU:    about {show_bytes(predicted)} at the peak of a training, predicted{assumed}: {fits}"
-        )
+        peak = f"about {show_bytes(predicted)} at the peak of a training"
+        lines.append(f"GPU:    {peak}, predicted{assumed}: {fits}")
     needed, free = disk_use(costs, at_once)
     lines.append(f"disk:   about {show_bytes(needed)}, {show_bytes(free)} free")
     return lines + ["WARNING: it does not fit on the disk"] * (needed > free)

@@ -220,11 +220,8 @@ def main(notebook, output, parameters):
     cells = []
     try:
         # whoever was told to end may still be here. Kernels talk over sockets: TCP ports can collide between them
-        lock, sockets = (
-            FileLock(Path(output).with_suffix(".lock")),
-            tempfile.TemporaryDirectory(prefix="serkit-"),
-        )
-        with lock, sockets as folder:
+        lock = FileLock(Path(output).with_suffix(".lock"))
+        with lock, tempfile.TemporaryDirectory(prefix="serkit-") as folder:
             papermill.execute_notebook(
                 notebook, output, json.loads(parameters), progress_bar=False, log_output=True,
                 start_timeout=KERNEL_START_S, on_cell_start=lambda cell, cell_index: cells.append(cell_index),

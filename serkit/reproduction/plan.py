@@ -259,16 +259,12 @@ def read_grid(path):
                 folder = Experiment.of({"corpus": corpus} | settings).variant
                 label = label or folder
                 if label in variants or folder in folders:
-                    raise ParameterError(
-                        f"variant {label!r} has the name or the folder ({folder}) of another one; take it out, or "
-                        "give it a grid and a run of its own"
-                    )
+                    taken = f"variant {label!r} has the name or the folder ({folder}) of another one"
+                    raise ParameterError(f"{taken}; take it out, or give it a grid and a run of its own")
                 variants[label] = settings
                 folders.add(folder)
     if not variants:
-        raise ParameterError(
-            f"grid {path}: holds no variant; add a table that begins with [[variant]] for each"
-        )
+        raise ParameterError(f"grid {path}: holds no variant; add a table that begins with [[variant]]")
     return Grid(
         path, str(content.get("title", path.stem)), corpus, str(common.get("root", "")), str(common.get("run", "")),
         list(variants.items()), [] if names == ["all"] else names, seeds,
@@ -277,9 +273,7 @@ def read_grid(path):
 
 def _check_table(table, known):
     if not isinstance(table, dict):
-        raise ParameterError(
-            f"{shown(table)}, expected settings: lines of the form `name = value` below the heading"
-        )
+        raise ParameterError(f"{shown(table)}, expected settings: lines of the form `name = value`")
     check_names(table, known)
 
 

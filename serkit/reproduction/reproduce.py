@@ -62,10 +62,9 @@ def reproduce(
     if grid is not None:
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
         print(f"grid {runs.show_path(grid.path)}: {grid.title}")
-    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), check=check, skip_broken=skip_broken)
-    steps = make_plan(
-        run, manifest, corpus=corpus, root=root, check=check, skip_broken=skip_broken, **settings
-    )
+    allowed = {"check": check, "skip_broken": skip_broken}
+    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), **allowed)
+    steps = make_plan(run, manifest, corpus=corpus, root=root, **allowed, **settings)
     costs = estimate(unfinished(steps), manifest, threads_per_job(jobs) if jobs > 1 else 0)
     print_plan(steps, costs, jobs)
     if dry_run:
@@ -89,9 +88,7 @@ def _choose_runner(jobs, scheduler, dry_run):
     if not scheduler:
         return run_local, count_jobs(jobs)
     if jobs not in (0, 1):
-        raise ParameterError(
-            f"jobs={jobs!r} beside a scheduler, expected 0: its workers say how many run at a time"
-        )
+        raise ParameterError(f"jobs={jobs!r} beside a scheduler, expected 0: its workers say how many")
     from serkit.reproduction import cluster  # here: dask takes a while to import
 
     def runner(steps, _, on_change):
@@ -241,9 +238,8 @@ def only_one(run):
     except OSError as error:
         in_use = "is in use by another `serkit reproduce`; wait for it, or end it"
         fault = f"can't be written ({error.strerror}); check its owner and the disk"
-        raise RunError(
-            f"{runs.show_path(folder)} {in_use if isinstance(error, Timeout) else fault}"
-        ) from error
+        about = in_use if isinstance(error, Timeout) else fault
+        raise RunError(f"{runs.show_path(folder)} {about}") from error
     with lock:
         yield folder
 

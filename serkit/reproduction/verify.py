@@ -80,11 +80,11 @@ def verify(run, partial=False):
         for finding in faults:
             print(f"    {finding.verdict:<12}{finding.subject}: {textwrap.shorten(finding.text, LONGEST)}")
     n = sum(finding.verdict == verdict for finding in findings)
-    conclusion = {
+    doubt = {
         WRONG: f"{n} wrong, see above",
         UNKNOWN: f"nothing is wrong, but {n} can't be checked, see above",
     }
-    print(f"\n{folder}: {conclusion.get(verdict, 'everything follows from the predictions')}")
+    print(f"\n{folder}: {doubt.get(verdict, 'everything follows from the predictions')}")
     return EXIT_CODES[verdict]
 
 
@@ -200,7 +200,8 @@ def _score_faults(folder):
     recorded = json.loads((folder / "metrics.json").read_text())
     best = training.best_epoch(history, runs.read_experiment(folder).checkpoint_rule)
     scores = metrics.pooled_and_fold_mean(runs.read_predictions(folder))
-    for name, value in (scores | {"best_epoch": best, "epochs": len(history)}).items():
+    scores |= {"best_epoch": best, "epochs": len(history)}
+    for name, value in scores.items():
         was = recorded.get(name)
         if not isinstance(was, int | float) or not np.isclose(was, value, rtol=0, atol=SCORE_TOLERANCE):
             yield f"metrics.json: {name}={was}, recomputed {value:.10g}"

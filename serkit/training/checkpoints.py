@@ -145,10 +145,9 @@ def interruptible(folder):
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        raise RunError(
-            f"{show_path(folder)}: results can't be written ({error}); {kept_epochs(folder)}: make room, or mend "
-            "the folder's permissions, and run again to go on"
-        ) from error
+        about = f"{show_path(folder)}: results can't be written ({error}); {kept_epochs(folder)}"
+        cure = "make room, or mend the folder's permissions, and run again to go on"
+        raise RunError(f"{about}: {cure}") from error
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

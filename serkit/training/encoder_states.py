@@ -91,10 +91,9 @@ def build_states(store, model, accelerator):
                 _compute(store, model, states, accelerator)
                 write_json(folder / "states.json", {"shape": shape, "sources": model.config.sources})
     except OSError as error:
-        raise StoreError(
-            f"{show_path(folder)}: {size}, and can't be written ({error.strerror or error}); make room and start "
-            "again: what is computed is kept. Or use encoder_layers='last', or encoder_cache=False"
-        ) from error
+        about = f"{show_path(folder)}: {size}, and can't be written ({error.strerror or error})"
+        cure = "make room and start again, or use encoder_layers='last' or encoder_cache=False"
+        raise StoreError(f"{about}; {cure}") from error
     if not states.is_whole():
         raise states.damaged()
     return states

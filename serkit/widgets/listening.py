@@ -1,6 +1,5 @@
 """Confusion-matrix analysis by ear: click a cell and hear its utterances, or hear them first and guess the label."""
 
-import functools
 import itertools
 from html import escape
 
@@ -114,38 +113,32 @@ class ListeningView:
         self.filters = {name: Dropdown(options=values[name], description=name) for name in FILTERS}
         self.order = Dropdown(options=ORDERS, description="sort by")
         self.labels = labels_of(table)
-        self.cells = {pair: Button() for pair in itertools.product(self.labels, repeat=2)}
+        self.cells = {
+            cell: _button(
+                "cell", self._pick, cell, tooltip="utterances of {} that were predicted {}".format(*cell)
+            )
+            for cell in itertools.product(self.labels, repeat=2)
+        }
         self.list = Select(rows=10, layout={"width": "auto", "min_width": "420px"})
-        self.message, self.words, self.seen = HTML(_said(heading)), HTML(), HTML()
-        self.mark, self.export = Button(), Button(tooltip="write a table of the marked utterances")
+        self.message, self.words, self.seen, self.score = HTML(_said(heading)), HTML(), HTML(), HTML()
+        self.mark = _button("mark", self._toggle_mark)
+        self.export = _button("export", self._export, tooltip="write a table of the marked utterances")
         self.blind = ToggleButton(description="hide labels", tooltip="guess each emotion before it is shown")
-        self.guesses = {label: Button(description=label) for label in self.labels}
-        self.next, self.score, self.deck = Button(), HTML(), []  # the utterances of the round still to come
+        self.guesses = {label: _button("guess", self._guess, label, description=label) for label in self.labels}
+        self.next, self.deck = _button("next", self._next), []  # the utterances of the round still to come
         self.box = self._arrange()
         for choice in self.filters.values():
             choice.observe(self._narrow, "value")
-        for cell, button in self.cells.items():
-            button.on_click(functools.partial(self._pick, cell))
         self.order.observe(self._list, "value")
         self.list.observe(self._look, "index")
         self.blind.observe(self._switch, "value")
-        for label, button in self.guesses.items():
-            button.on_click(functools.partial(self._guess, label))
-        self.next.on_click(self._next)
-        self.mark.on_click(self._toggle_mark)
-        self.export.on_click(self._export)
         self._narrow()
 
     def _arrange(self):
         items = [HTML("true ↓<br>predicted →"), *(HTML(f"<b>{label}</b>") for label in self.labels)]
         for truth in self.labels:
             items += [HTML(f"<b>{truth}</b>"), *(self.cells[truth, predicted] for predicted in self.labels)]
-        for (truth, predicted), button in self.cells.items():
-            button.tooltip = f"utterances of {truth} that were predicted {predicted}"
-            button.add_class("serkit-cell")
-        for button in self.guesses.values():
-            button.add_class("serkit-guess")
-        for name in ("message", "list", "mark", "export", "seen", "blind", "next", "score"):
+        for name in ("message", "list", "seen", "blind", "score"):
             getattr(self, name).add_class(f"serkit-{name}")
         columns = f"84px repeat({len(self.labels)}, 64px)"
         matrix = GridBox(items, layout={"grid_template_columns": columns, "align_content": "flex-start"})
@@ -181,7 +174,7 @@ class ListeningView:
         else:
             self._list()
 
-    def _pick(self, cell, _=None):
+    def _pick(self, cell):
         self.cell = cell
         for name, button in self.cells.items():
             button.layout.border = "3px solid #D55E00" if name == cell else ""
@@ -240,7 +233,7 @@ class ListeningView:
         table = segment_table(attention.segments).to_html(index=False, border=0)
         self.seen.value = f"<p>The whole utterance: {whole}</p>{table}{_attention(attention)}"
 
-    def _deal(self, _=None):
+    def _deal(self):
         """Begin a blind round: utterances in random order, each once, whatever the number of seeds."""
         drawn = self.chosen.sample(frac=1).drop_duplicates("utterance_id").head(ROUND)
         self.deck = [row for _, row in drawn.iterrows()]
@@ -248,7 +241,7 @@ class ListeningView:
         self.score.value = f"{len(drawn)} utterances: which emotion do you hear?"
         self._draw()
 
-    def _next(self, _=None):
+    def _next(self):
         """The next utterance, or another round."""
         if self.deck:
             self._draw()
@@ -264,7 +257,7 @@ class ListeningView:
         self.next.description = "next" if self.deck else "another round"
         self.next.disabled = heard
 
-    def _guess(self, label, _=None):
+    def _guess(self, label):
         """Count the listener's guess and the model's, and show what was hidden."""
         truth = self.row["truth"]
         self.heard += 1
@@ -279,7 +272,7 @@ class ListeningView:
         self._select(self.row)
         self._explain(self._play(f"You guessed {label}. {_title(self.row)}"))
 
-    def _toggle_mark(self, _=None):
+    def _toggle_mark(self):
         """Put the selected utterance on the list, or take it off."""
         self.marked ^= {self.row.name}
         self._count_marks()
@@ -290,7 +283,7 @@ class ListeningView:
         self.export.description = f"Export {len(self.marked)} marked"
         self.export.disabled = not self.marked
 
-    def _export(self, _=None):
+    def _export(self):
         """Write the marked utterances to ``figures/<run>/marked.csv``."""
         table = self.table.loc[sorted(self.marked)].reset_index(drop=True)
         table = table.drop(columns=["session", "split", "path", "num_samples", "sample_rate"])
@@ -302,6 +295,13 @@ class ListeningView:
             self.message.value = _said(f"marked: {len(table)}, written to {runs.show_path(written[0])}")
         except SerkitError as error:
             self.message.value = _said(str(error))
+
+
+def _button(name, action, *given, **look):
+    """A button for style sheets to find, and what is called with what is given when it is clicked."""
+    button = Button(**look).add_class(f"serkit-{name}")
+    button.on_click(lambda _: action(*given))
+    return button
 
 
 def load_utterances(run, variant=""):

@@ -147,7 +147,9 @@ class TestContent:
             assert_equal_to_extraction(opened, corpus, recipe)
         assert count.count == 0
         for other in (Recipe(edge="zero"), Recipe(top_db=60), Recipe(preemphasis=0)):
-            with pytest.raises(StoreError, match=r"made with .* but recipe published has .*; notebook 01 builds one"):
+            with pytest.raises(
+                StoreError, match=r"made with .* but recipe published has .*; notebook 01 builds one"
+            ):
                 FeatureStore(folder, other)
         assert_equal_to_extraction(build_store(corpus, other, tmp_path), corpus, other)
 
@@ -402,7 +404,7 @@ class TestBrokenSound:
         assert sorted(set(opened.segments["utterance_id"])) == sorted(set(SOUNDS) - {"c"})
         assert_equal_to_extraction(opened, corpus, PUBLISHED)
         assert opened.rows_of(list(SOUNDS)).tolist() == list(range(8))
-        assert "1 of 7 utterances without usable sound are left out: c ..." in capsys.readouterr().out
+        assert "1 of 7 utterances are left out as unusable: c ..." in capsys.readouterr().out
         with pytest.raises(StoreError, match=r"utterance zz is not in it"):
             opened.rows_of(["c", "zz"])
         check_store(opened.folder)

@@ -204,7 +204,7 @@ class TestFoldPoints:
         [
             (
                 lambda path: pd.read_parquet(path)[:-1].to_parquet(path),
-                "vectors of 23 utterances, expected those of the 24",
+                "vectors of other utterances than predictions",
             ),
             (lambda path: path.write_bytes(b"PAR1"), r"embedding\.parquet can't be read"),
         ],

@@ -380,7 +380,5 @@ class TestKeptStates:
     def test_states_that_half_precision_cannot_hold(self, tones):
         network, store = self.build(tones)
         network.speech_encoder.encoder.layers[-1].final_layer_norm.weight.data *= 1e6
-        with pytest.raises(
-            StoreError, match=r"a hidden state is .*use encoder_cache=False"
-        ):
+        with pytest.raises(StoreError, match=r"a hidden state is .*use encoder_cache=False"):
             build_states(store, network, ACCELERATOR)

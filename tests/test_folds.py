@@ -250,7 +250,9 @@ class TestTooFew:
         manifest = manifest_of({"1F": 3, "2F": 4})
         with pytest.raises(ParameterError, match="by='dialogue', expected one of speaker, session"):
             make_folds(manifest, by="dialogue")
-        with pytest.raises(ParameterError, match="selection='test', expected one of published, clean, clean9, last"):
+        with pytest.raises(
+            ParameterError, match="selection='test', expected one of published, clean, clean9, last"
+        ):
             make_folds(manifest, selection="test")
 
 

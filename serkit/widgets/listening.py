@@ -124,7 +124,9 @@ class ListeningView:
         self.mark = _button("mark", self._toggle_mark)
         self.export = _button("export", self._export, tooltip="write a table of the marked utterances")
         self.blind = ToggleButton(description="hide labels", tooltip="guess each emotion before it is shown")
-        self.guesses = {label: _button("guess", self._guess, label, description=label) for label in self.labels}
+        self.guesses = {
+            label: _button("guess", self._guess, label, description=label) for label in self.labels
+        }
         self.next, self.deck = _button("next", self._next), []  # the utterances of the round still to come
         self.box = self._arrange()
         for choice in self.filters.values():

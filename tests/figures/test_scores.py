@@ -160,9 +160,7 @@ class TestCorpus:
             figures.plot_class_counts(MANIFEST.drop(columns="speaker"), ax)
         with pytest.raises(ParameterError, match="0 utterances of"):
             figures.plot_durations(MANIFEST.assign(label="bored"), ax)
-        with pytest.raises(
-            ParameterError, match=r"4 utterances .*, 4 of them lack \['session'\]"
-        ):
+        with pytest.raises(ParameterError, match=r"4 utterances .*, 4 of them lack \['session'\]"):
             figures.plot_class_counts(MANIFEST.assign(session=None), ax, by="session")
 
 

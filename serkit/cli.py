@@ -125,9 +125,8 @@ class Predict:
     timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
     device: str = "auto"  # auto, cpu, cuda, mps
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    abstain: float = (
-        0.0  # withhold this share of the least sure answers, reckoned on validation speakers; such as 0.2
-    )
+    # withhold this share of the least sure answers, reckoned on validation speakers; such as 0.2
+    abstain: float = 0.0
 
     def __call__(self):
         from serkit.predict.command import predict_files
@@ -153,9 +152,8 @@ class Corpus:
 class Fetch:
     """Download a free corpus, check and unpack it; what is there already isn't fetched again."""
 
-    corpus: Annotated[
-        str, tyro.conf.Positional
-    ]  # ravdess, tess; of emodb, cremad and savee it says what to do by hand
+    # ravdess, tess; of emodb, cremad and savee it says what to do by hand
+    corpus: Annotated[str, tyro.conf.Positional]
     root: str = ""  # folder to unpack to; empty: data/<corpus>
 
     def __call__(self):

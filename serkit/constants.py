@@ -42,15 +42,7 @@ VIEW_SETS = {"all": ("spectrogram", "mfcc", "speech")} | {
 }
 FUSIONS = ("coattention", "normalised", "softmax", "mean", "gated")  # of views; the first is the paper's
 GUIDED = FUSIONS[:3]  # in which other views decide about the frames of speech
-CORPORA = (
-    "cremad",
-    "demo",
-    "emodb",
-    "iemocap",
-    "ravdess",
-    "savee",
-    "tess",
-)  # that serkit.corpora.load can read [D]
+CORPORA = ("cremad", "demo", "emodb", "iemocap", "ravdess", "savee", "tess")  # that can be loaded by name [D]
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]
 

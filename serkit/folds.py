@@ -13,6 +13,7 @@ GROUPINGS = ("speaker", "session", "split")
 SELECTIONS = ("published", "clean", "clean9", "last")
 CLEAN9_SHARE = 8  # of the other sessions' utterances one in so many chooses the checkpoint
 SPLITS = ("train", "validation", "test")
+MAY_SHARE = {"published": ("validation", "test"), "clean9": ("train", "validation")}  # speakers, by selection
 COMPARED = 20  # files of equal size and middle, on each side of a fold, that are compared whole
 
 
@@ -77,9 +78,7 @@ def make_folds(manifest, by="session", selection="clean"):
     check_choice("by", by, GROUPINGS)
     check_choice("selection", selection, SELECTIONS)
     if selection == "clean9" and by != "speaker":
-        raise FoldError(
-            f"selection='clean9' with by={by!r}, expected by='speaker': it is about a speaker's partner"
-        )
+        raise FoldError(f"selection='clean9' with by={by!r}, expected by='speaker': it is about partners")
     rows = task_rows(manifest)
     if by == "split":
         return [_own_split(rows, selection)]
@@ -105,9 +104,7 @@ def _own_split(rows, selection):
     if selection != "clean":
         ids["validation"] = ids["test"] if selection == "published" else ids["test"][:0]
     if selection == "clean" and not len(ids["validation"]):
-        raise FoldError(
-            "by='split': nothing is in validation; name some in the corpus, or use selection='last'"
-        )
+        raise FoldError("by='split': nothing is in validation; name some, or use selection='last'")
     fold = Fold("test", **ids)
     check_folds([fold], rows, selection)
     return fold
@@ -200,10 +197,7 @@ def check_speakers(table, selection="clean", about=""):
     counts = table.groupby(["fold", "speaker", "split"]).size().unstack("split", fill_value=0)
     counts = counts.reindex(columns=list(SPLITS), fill_value=0)
     for first, second in (("train", "test"), ("train", "validation"), ("validation", "test")):
-        if (selection, first, second) in (
-            ("published", "validation", "test"),
-            ("clean9", "train", "validation"),
-        ):
+        if MAY_SHARE.get(selection) == (first, second):
             continue
         for (fold, speaker), n in counts[(counts[first] > 0) & (counts[second] > 0)].iterrows():
             both = f"in {first} ({n[first]} utterances) and in {second} ({n[second]})"

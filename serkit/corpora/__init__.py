@@ -12,14 +12,9 @@ from serkit.experiment import ACROSS
 from serkit.runs import corpus_root, processed_folder
 
 REGISTRY = {
-    "cremad": acted.load_cremad,
-    "demo": demo.load,
-    "emodb": acted.load_emodb,
-    "iemocap": iemocap.load,
-    "ravdess": acted.load_ravdess,
-    "savee": acted.load_savee,
-    "tess": acted.load_tess,
-}
+    "cremad": acted.load_cremad, "demo": demo.load, "emodb": acted.load_emodb, "iemocap": iemocap.load,
+    "ravdess": acted.load_ravdess, "savee": acted.load_savee, "tess": acted.load_tess,
+}  # fmt: skip
 CHECKED = ("iemocap",)  # corpora whose full release has been counted
 
 
@@ -63,11 +58,8 @@ def load(name, root=None, *, check="strict", skip_broken=False):
         path = table.find_table(root)
     except CorpusError as error:
         near = get_close_matches(name, REGISTRY, n=1)
-        hint = (
-            f"did you mean {near[0]!r}?"
-            if near
-            else f"expected one of {', '.join(REGISTRY)}, or the name of a table"
-        )
+        known = f"expected one of {', '.join(REGISTRY)}, or the name of a table"
+        hint = f"did you mean {near[0]!r}?" if near else known
         raise ParameterError(f"corpus={name!r}: {hint} ({error})") from error
     return table.load(path, name=name, cut_folder=processed_folder(name) / "turns", **options)
 

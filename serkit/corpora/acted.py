@@ -240,9 +240,7 @@ def _named(pattern, path, corpus, example):
     """What a file's name says."""
     match = pattern.fullmatch(path.stem)
     if not match:
-        raise CorpusError(
-            f"{path}: name is not of {corpus}, expected one like {example}; move the file elsewhere"
-        )
+        raise CorpusError(f"{path}: name is not of {corpus}, expected one like {example}; move it away")
     return match.groups()
 
 
@@ -264,10 +262,9 @@ def _manifest_of(corpus, root, rows, speakers, skip_broken):
         print(f"note: {corpus} speakers without files: {name_some(missing, 24)}")
     headers, broken = read_headers(rows)
     if broken and not skip_broken:
-        raise CorpusError(
-            f"corpus {corpus.lower()}: broken sound files ({len(broken)}): {name_some(broken)}; mend them, or do "
-            "without them: skip_broken=True (--skip-broken)"
-        )
+        some = f"broken sound files ({len(broken)}): {name_some(broken)}"
+        cure = "mend them, or do without them: skip_broken=True (--skip-broken)"
+        raise CorpusError(f"corpus {corpus.lower()}: {some}; {cure}")
     if broken:
         print(f"note: left out, as they can't be used ({len(broken)}): {name_some(broken)}")
     return make_manifest([rows[path] | header._asdict() for path, header in headers.items()])

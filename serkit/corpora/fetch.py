@@ -63,16 +63,13 @@ def fetch(name, *, root=None):
             partial.rename(folder)
             archive.unlink()
     except requests.RequestException as error:
-        raise CorpusError(
-            f"corpus {name}: {about['url']} can't be reached or broke off ({type(error).__name__}); call again, it goes "
-            f"on where it stopped; or {by_hand}"
-        ) from error
+        reason = f"{about['url']} can't be reached or broke off ({type(error).__name__})"
+        raise CorpusError(f"corpus {name}: {reason}; call again to go on, or {by_hand}") from error
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise CorpusError(
-            f"corpus {name}: can't be written to {folder.parent} ({error.strerror or error}); it takes "
-            f"{3 * about['size_mb']} MB for a while; make room and call again"
-        ) from error
+        reason = f"can't be written to {folder.parent} ({error.strerror or error})"
+        cure = f"it takes {3 * about['size_mb']} MB for a while; make room and call again"
+        raise CorpusError(f"corpus {name}: {reason}; {cure}") from error
     print(f"{name} is at {show_path(folder)}")
     return folder
 
@@ -84,10 +81,8 @@ def _download(about, archive):
         _append(about["url"], archive)
         if pooch.file_hash(archive, algorithm) != digest:
             archive.unlink()
-            raise CorpusError(
-                f"{about['url']}: what came has another checksum than published ({about['checksum']}) and was thrown "
-                "away; call again, or fetch it by hand"
-            )
+            reason = f"what came has another checksum than published ({about['checksum']})"
+            raise CorpusError(f"{about['url']}: {reason}; call again, or fetch it by hand")
 
 
 def _append(url, archive):
@@ -115,11 +110,8 @@ def _unpack(archive, folder):
             for name in content.namelist():
                 path = PurePosixPath(name.replace("\\", "/"))
                 if path.is_absolute() or ".." in path.parts:
-                    raise CorpusError(
-                        f"archive {archive.name}: {name!r} points out of the folder; nothing was unpacked"
-                    )
+                    raise CorpusError(f"archive {archive.name}: {name!r} points out of it; nothing unpacked")
             content.extractall(folder)
     except zipfile.BadZipFile as error:
-        raise CorpusError(
-            f"archive {archive.name}: can't be unpacked ({error}); delete it and call again"
-        ) from error
+        about = f"archive {archive.name}: can't be unpacked ({error})"
+        raise CorpusError(f"{about}; delete it and call again") from error

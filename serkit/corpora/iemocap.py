@@ -200,10 +200,8 @@ def _dialogue_rows(file, session, problems):
             )
             continue
         if turn.emotion not in TAGS:
-            problems[TAG].append(
-                f"{file}: utterance {turn.utterance_id} has tag {turn.emotion!r}, "
-                f"expected one of {' '.join(sorted(TAGS))}"
-            )
+            tag = f"has tag {turn.emotion!r}, expected one of {' '.join(sorted(TAGS))}"
+            problems[TAG].append(f"{file}: utterance {turn.utterance_id} {tag}")
         valence, activation, dominance = turn.ratings
         rows[dialogue, turn.utterance_id] = {
             "utterance_id": turn.utterance_id, "speaker": match[1] + match[2], "session": session,

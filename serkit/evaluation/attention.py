@@ -81,13 +81,10 @@ def measure_fold(folder):
     accelerator = scoring.make_accelerator("auto", experiment.profile)
     states = build_states(store, opened.model, accelerator) if experiment.reads_states else None
     segments, scores = weigh_segments(opened.model, opened.scaler, store, rows, accelerator, states)
-    truth = segments["utterance_id"].map(tested.set_index("utterance_id")["truth"])
-    labels = opened.model.config.labels
-    swapped = []
+    labels, swapped = opened.model.config.labels, []
+    truth = segments["utterance_id"].map(tested.set_index("utterance_id")["truth"]).map(labels.index)
     for name, values in scores.items():
-        of_segments = pd.DataFrame(values.astype(np.float64), columns=labels).assign(
-            truth=truth.map(labels.index)
-        )
+        of_segments = pd.DataFrame(values.astype(np.float64), columns=labels).assign(truth=truth)
         scored = scoring.mean_over_segments(of_segments, segments["utterance_id"].to_numpy())
         swapped.append(scoring.prediction_table({"test": scored}, tested, experiment).assign(weights=name))
     segments = segments.assign(fold=experiment.fold, seed=experiment.seed)

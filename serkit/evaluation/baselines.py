@@ -182,10 +182,8 @@ def egemaps(store, manifest):
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
     names = store.utterances["utterance_id"]
     paths = manifest.set_index("utterance_id")["path"].loc[names]
-    parts = [
-        smile.process_signal(features.audio.read(sound), SAMPLE_RATE)
-        for sound in tqdm(paths, EGEMAPS, mininterval=2)
-    ]
+    sounds = tqdm(paths, EGEMAPS, mininterval=2)
+    parts = [smile.process_signal(features.audio.read(sound), SAMPLE_RATE) for sound in sounds]
     table = pd.concat(parts).fillna(0.0).set_index(pd.Index(names))
     with replacing(path) as partial:
         table.to_parquet(partial)
@@ -312,18 +310,16 @@ def annotator_rows(manifest, predictions):
             clear = len(others) == 1 or others[0][1] > others[1][1]
             if clear and others[0][0] in labels:
                 agreement = ratings.count(others[0][0]) / len(ratings)
-                records.append(
-                    {"utterance_id": name, "truth": others[0][0], "person": person, "agreement": agreement}
-                    | shares
-                )
-    tested = (
-        predictions[predictions["split"] == "test"]
-        .drop(columns="truth")
-        .rename(columns={"prediction": "model"})
-    )
-    return pd.DataFrame(records, columns=None if records else ["utterance_id"]).merge(
-        tested, on="utterance_id"
-    )
+                about = {
+                    "utterance_id": name,
+                    "truth": others[0][0],
+                    "person": person,
+                    "agreement": agreement,
+                }
+                records.append(about | shares)
+    tested = predictions[predictions["split"] == "test"].rename(columns={"prediction": "model"})
+    rated = pd.DataFrame(records, columns=None if records else ["utterance_id"])
+    return rated.merge(tested.drop(columns="truth"), on="utterance_id")
 
 
 def people_table(manifest, predictions):
@@ -350,9 +346,8 @@ def people_table(manifest, predictions):
         for who in ("person", "model") if len(part) else ():
             scored = part.assign(prediction=part[who])
             scores = {score: percent(scored, score=score) for score in ("wa", "ua")}
-            records.append(
-                {"who": who, "agreement": name} | scores | {"n_utterances": part["utterance_id"].nunique()}
-            )
+            n = part["utterance_id"].nunique()
+            records.append({"who": who, "agreement": name} | scores | {"n_utterances": n})
     return pd.DataFrame(records), soft_distance(rows)
 
 
@@ -374,9 +369,7 @@ def soft_distance(rows):
     probabilities = rows[[metrics.PROBABILITY + label for label in labels]].to_numpy()
     distance = jensenshannon(shares, probabilities, base=2, axis=1)
     by_speaker = pd.Series(np.nan_to_num(distance)).groupby(rows["speaker"].to_numpy()).mean()
-    reach = (
-        stats.t.ppf(0.975, len(by_speaker) - 1) * by_speaker.sem()
-        if len(by_speaker) >= MIN_CLUSTERS
-        else np.nan
-    )
+    reach = np.nan
+    if len(by_speaker) >= MIN_CLUSTERS:
+        reach = stats.t.ppf(0.975, len(by_speaker) - 1) * by_speaker.sem()
     return Estimate(by_speaker.mean(), by_speaker.mean() - reach, by_speaker.mean() + reach)

@@ -611,9 +611,8 @@ def apply_rule(epochs, rule):
     selection, _, criterion = rule.partition("_")
     chosen = choose_epochs(epoch_scores(epochs), rule).reset_index()
     rows = epochs.merge(chosen, on=[*UNIT, "epoch"]).drop(columns="epoch")
-    return rows.assign(
-        variant=[f"{with_selection(name, selection)}{criterion and '_loss'}" for name in rows["variant"]]
-    )
+    suffix = criterion and "_loss"
+    return rows.assign(variant=[with_selection(name, selection) + suffix for name in rows["variant"]])
 
 
 def rule_table(epochs, score="ua", *, folds=None):

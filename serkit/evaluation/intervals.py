@@ -206,9 +206,10 @@ def percent(*tables, score="ua"):
 def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     """Share of right utterances in each subset, between which values it lies, and on how much it rests.
 
-    The intervals are those of :func:`score_interval` for WA. Simulated coverage of 95 % intervals in percent, lowest and highest for shares of 50, 70,
-    80, 90, 95 and 98 % (4,000 tables each, binomial standard error 0.3; ``tests/benchmarks/interval_coverage.py
-    --shares`` computes it); speakers' log-odds have the standard deviation on top:
+    The intervals are those of :func:`score_interval` for WA. Simulated coverage of 95 % intervals in percent, lowest
+    and highest for shares of 50, 70, 80, 90, 95 and 98 % (4,000 tables each, binomial standard error 0.3;
+    ``tests/benchmarks/interval_coverage.py --shares`` computes it); speakers' log-odds have the standard deviation on
+    top:
 
     ==============================  ==========  ==========  ==========  ==========
     speakers, utterances of each    0           0.4         0.8         1.2
@@ -381,14 +382,8 @@ def risk_coverage(predictions, folds=None):
     for coverage in np.arange(1, 11) / 10:
         part = rows[sure <= coverage]
         low, high = _share_interval(part)
-        records.append(
-            {
-                "coverage": coverage,
-                "accuracy": (part["truth"] == part["prediction"]).mean(),
-                "low": low,
-                "high": high,
-            }
-        )
+        accuracy = (part["truth"] == part["prediction"]).mean()
+        records.append({"coverage": coverage, "accuracy": accuracy, "low": low, "high": high})
     return pd.DataFrame(records)
 
 

@@ -146,11 +146,11 @@ def _rules(table):
     for column in ("truth", "prediction"):
         yield table[column], ~table[column].isin(labels), f"one of {', '.join(labels)}"
     for label in labels:
-        yield (
+        column, expected = (
             table[PROBABILITY + label],
-            table[PROBABILITY + label].isna(),
-            "a probability in every row, of the same classes in every table",
+            "a probability in every row, of the same classes everywhere",
         )
+        yield column, column.isna(), expected
     repeated = table.duplicated([*UNIT, "split", "utterance_id"])
     yield table["split"], repeated, "one such row of this utterance"
     for column in ("speaker", "session", "truth"):

@@ -167,10 +167,8 @@ def check_waveform(waveform, *, subject="waveform"):
         )
     usable = np.abs(waveform) <= MAX_AMPLITUDE  # not NaN
     if not usable.all():
-        raise AudioError(
-            f"{subject}: sample {int(np.argmin(usable))} is {waveform[np.argmin(usable)]}, "
-            f"expected -{MAX_AMPLITUDE:g} to {MAX_AMPLITUDE:g}; decode the file again"
-        )
+        at, limit = int(np.argmin(usable)), f"-{MAX_AMPLITUDE:g} to {MAX_AMPLITUDE:g}"
+        raise AudioError(f"{subject}: sample {at} is {waveform[at]}, expected {limit}; decode the file again")
     return waveform.astype(np.float32, copy=False)
 
 

@@ -178,8 +178,8 @@ def speaker_confusions(predictions, folds=None):
     labels = metrics.labels_of(predictions)
     parts = [
         metrics.confusion_matrix(rows["truth"], rows["prediction"], labels)
-        .reset_index()
         .assign(speaker=speaker)
+        .reset_index()
         for speaker, rows in evaluation.scored_rows(predictions, folds).groupby("speaker")
     ]
     return pd.concat(parts, ignore_index=True)[["speaker", "truth", *labels]]
@@ -382,15 +382,8 @@ def plot_risk(predictions, ax: Axes, *, folds=None) -> Axes:
     ax : Axes
     """
     table = 100 * evaluation.risk_coverage(predictions, folds)
-    ax.fill_between(
-        table["coverage"],
-        table["low"],
-        table["high"],
-        color=BLUE,
-        alpha=0.15,
-        linewidth=0,
-        label="95 % interval",
-    )
+    band = {"color": BLUE, "alpha": 0.15, "linewidth": 0, "label": "95 % interval"}
+    ax.fill_between(table["coverage"], table["low"], table["high"], **band)
     ax.plot(table["coverage"], table["accuracy"], "o-", color=BLUE, label="accuracy", **DOT)
     ax.set(xlabel="utterances answered, surest first (%)", ylabel="accuracy (%)", xlim=(0, 103), **PERCENT)
     return legend_above(ax)
@@ -455,9 +448,7 @@ def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, 
     return legend_above(ax)
 
 
-def plot_speaker_scores(
-    score_table: pd.DataFrame, ax: Axes, *, by: str = "speaker", chance=CHANCE_UA
-) -> Axes:
+def plot_speaker_scores(score_table, ax: Axes, *, by="speaker", chance=CHANCE_UA) -> Axes:
     """UA and WA of each speaker in percent, and their means; chance dotted.
 
     The band is the 95 % interval of the mean UA over speakers, by Student's t; with fewer than five there is none.

@@ -304,10 +304,8 @@ class CoAttentionModel(nn.Module):
         (n_layers, n_frames, width), config = self.states_shape, self.config
         layers = f"{n_layers} layers, weighted" if n_layers > 1 else f"layer: {config.encoder_layers}"
         mask = "with" if config.encoder_mask else "without"
-        return (
-            f"{config.speech['model_type']} hears {self.speech_input.says}; 3 s are {n_frames} frames of {width}, "
-            f"{layers}, {mask} a mask"
-        )
+        hears = f"{config.speech['model_type']} hears {self.speech_input.says}"
+        return f"{hears}; 3 s are {n_frames} frames of {width}, {layers}, {mask} a mask"
 
     def count_parameters(self):
         """Number of trainable values, branch by branch."""

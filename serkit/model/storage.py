@@ -64,9 +64,8 @@ class ModelFolder:
     recipe: Recipe
     scaler: SpectrogramScaler
     experiment: dict  # parameters of the training run: corpus, fold, seed, ...
-    certainty: (
-        dict  # temperature and quantiles of confidence, as `serkit.metrics.certainty` gives them; or empty
-    )
+    # temperature and quantiles of confidence, as `serkit.metrics.certainty` gives them; or empty
+    certainty: dict
 
 
 def save_model(model, folder, *, whole=False):

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from serkit import features
 from serkit.constants import SAMPLE_RATE
-from serkit.errors import ParameterError, check_range
+from serkit.errors import ParameterError, check_choice, check_range
 from serkit.metrics import PROBABILITY, utterance_probabilities
 from serkit.model import open_model_folder
 from serkit.predict.recording import Recording, to_dbfs
@@ -82,7 +82,7 @@ class Predictor:
         self.experiment, self.certainty = (
             opened.experiment,
             opened.certainty,
-        )  # what it was trained on; how sure it may be
+        )  # of its training; how sure it may be
         self.temperature = opened.certainty.get("temperature", 1.0)
         self.model = opened.model.to(self.device)
 
@@ -149,10 +149,9 @@ class Predictor:
             raise ParameterError(f"{about}, so no frame of it has a weight; choose a variant that does")
         segments, plan = _analyse(waveform, self.recipe)
         scores, weights = self._forward(segments)
-        table = _segment_table(0, waveform, plan, scores, self.model.config.labels)
-        return Attention(
-            _pooled(scores, self.model.config.labels), table, np.concatenate(weights), segments.spectrogram
-        )
+        labels = self.model.config.labels
+        table = _segment_table(0, waveform, plan, scores, labels)
+        return Attention(_pooled(scores, labels), table, np.concatenate(weights), segments.spectrogram)
 
     def least_confidence(self, abstain):
         """Probability below which an answer is withheld, so that this share of the validation utterances got none.
@@ -164,9 +163,8 @@ class Predictor:
         """
         check_range("abstain", abstain, 0.0, 0.95)
         if abstain and not self.certainty:
-            raise ParameterError(
-                f"abstain={abstain}: no validation speakers say how sure this model may be; train it with selection='clean'"
-            )
+            unknown = "no validation speakers say how sure this model may be"
+            raise ParameterError(f"abstain={abstain}: {unknown}; train it with selection='clean'")
         return np.interp(abstain, np.linspace(0, 1, 21), self.certainty["confidence"]) if abstain else 0.0
 
     @torch.inference_mode()
@@ -179,9 +177,8 @@ class Predictor:
             inputs = model_inputs(few, self.scaler, self.recipe, self.device)
             with torch.autocast(self.device.type, AUTOCAST.get(self.precision), self.precision in AUTOCAST):
                 output = self.model(**inputs)
-            scores.append(
-                F.log_softmax(output.logits.float(), dim=1).double().cpu().numpy() / self.temperature
-            )
+            log_probability = F.log_softmax(output.logits.float(), dim=1).double().cpu().numpy()
+            scores.append(log_probability / self.temperature)
             if output.coattention is not None:
                 weights.append(output.coattention.float().cpu().numpy())
         return np.concatenate(scores), weights
@@ -255,7 +252,5 @@ def _find_device(name):
 
 
 def _find_precision(name, device):
-    known = ("auto", "float32", *AUTOCAST)
-    if name not in known:
-        raise ParameterError(f"precision={name!r}, expected one of {', '.join(known)}")
+    check_choice("precision", name, ("auto", "float32", *AUTOCAST))
     return "no" if name == "auto" and device.type != "cuda" else resolve_precision(name)

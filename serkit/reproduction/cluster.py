@@ -177,17 +177,13 @@ def unfit(mark, wanted, patience_s, dask_worker=None):
         if here.get(name) != expected:
             return f"{name} is {here.get(name)}, expected {expected} as where the jobs come from; install the same"
     if gpus != 1:
-        return (
-            f"it announces {gpus:g} GPUs, expected 1: all its jobs would take the first; start one worker for "
-            "each GPU, with --resources GPU=1 and its own CUDA_VISIBLE_DEVICES"
-        )
+        cure = "start one worker for each GPU, with --resources GPU=1 and its own CUDA_VISIBLE_DEVICES"
+        return f"it announces {gpus:g} GPUs, expected 1: all its jobs would take the first; {cure}"
     deadline = time.monotonic() + patience_s
     while not mark.exists():
         if time.monotonic() > deadline:
-            return (
-                f"{mark}, just written by this call, does not arrive there; mount the same project folder under "
-                "the same path everywhere"
-            )
+            cure = "mount the same project folder under the same path everywhere"
+            return f"{mark}, just written by this call, does not arrive there; {cure}"
         time.sleep(LOOK_S)
     return None
 

@@ -80,11 +80,8 @@ def verify(run, partial=False):
         for finding in faults:
             print(f"    {finding.verdict:<12}{finding.subject}: {textwrap.shorten(finding.text, LONGEST)}")
     n = sum(finding.verdict == verdict for finding in findings)
-    doubt = {
-        WRONG: f"{n} wrong, see above",
-        UNKNOWN: f"nothing is wrong, but {n} can't be checked, see above",
-    }
-    print(f"\n{folder}: {doubt.get(verdict, 'everything follows from the predictions')}")
+    ends = {WRONG: f"{n} wrong, see above", UNKNOWN: f"nothing is wrong, but {n} can't be checked, see above"}
+    print(f"\n{folder}: {ends.get(verdict, 'everything follows from the predictions')}")
     return EXIT_CODES[verdict]
 
 

@@ -176,10 +176,9 @@ def train_epoch(learner, dataset, epoch, report=lambda line: None):
     """
     experiment, on_gpu = learner.experiment, learner.accelerator.device.type == "cuda"
     batches = load_batches(dataset, experiment.batch_size, experiment.seed + epoch, on_gpu=on_gpu)
-    classes = learner.model.config.labels
-    weight = (
-        class_weights(dataset.labels, len(classes)) if experiment.class_weights else np.ones(len(classes))
-    )
+    classes, weight = learner.model.config.labels, np.ones(len(learner.model.config.labels))
+    if experiment.class_weights:
+        weight = class_weights(dataset.labels, len(classes))
     loss, truth, guesses = 0.0, [], []
     started = said = time.perf_counter()
     learner.model.train()
@@ -420,10 +419,8 @@ def _write_result(folder, learner, manifest, progress, scored):
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
     metrics = pooled_and_fold_mean(predictions)
-    metrics |= {
-        "best_epoch": checkpoints.best_epoch(history, learner.experiment.checkpoint_rule),
-        "epochs": len(history),
-    }
+    best = checkpoints.best_epoch(history, experiment.checkpoint_rule)
+    metrics |= {"best_epoch": best, "epochs": len(history)}
     runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
     about = {"scaler": learner.scaler, "experiment": experiment, "metrics": metrics}
     storage.describe_model(folder / "model", **about, certainty=certainty(predictions))

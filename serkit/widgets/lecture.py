@@ -178,10 +178,9 @@ def one_per_emotion(manifest, speaker=""):
     complete = rows.groupby("speaker")["label"].transform("nunique") == len(labels)
     if not complete.any():
         known = ", ".join(sorted(task_rows(manifest)["speaker"].unique()))
-        raise CorpusError(
-            f"{f'speaker {speaker} has not' if speaker else 'no speaker has'} all of {', '.join(labels)}; "
-            f"choose another speaker ({known}) or use a larger part of the corpus"
-        )
+        who = f"speaker {speaker} has not" if speaker else "no speaker has"
+        cure = f"choose another speaker ({known}) or use a larger part of the corpus"
+        raise CorpusError(f"{who} all of {', '.join(labels)}; {cure}")
     voice, sentence = rows[complete].groupby(["speaker", "sentence"])["label"].nunique().idxmax()
     rows = rows[rows["speaker"] == voice].assign(other=lambda table: table["sentence"] != sentence)
     rows = rows.sort_values(["other", "agreement", "utterance_id"], ascending=[True, False, True])

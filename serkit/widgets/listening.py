@@ -113,20 +113,14 @@ class ListeningView:
         self.filters = {name: Dropdown(options=values[name], description=name) for name in FILTERS}
         self.order = Dropdown(options=ORDERS, description="sort by")
         self.labels = labels_of(table)
-        self.cells = {
-            cell: _button(
-                "cell", self._pick, cell, tooltip="utterances of {} that were predicted {}".format(*cell)
-            )
-            for cell in itertools.product(self.labels, repeat=2)
-        }
+        pairs = itertools.product(self.labels, repeat=2)
+        self.cells = {pair: _button("cell", self._pick, pair) for pair in pairs}
         self.list = Select(rows=10, layout={"width": "auto", "min_width": "420px"})
         self.message, self.words, self.seen, self.score = HTML(_said(heading)), HTML(), HTML(), HTML()
         self.mark = _button("mark", self._toggle_mark)
         self.export = _button("export", self._export, tooltip="write a table of the marked utterances")
         self.blind = ToggleButton(description="hide labels", tooltip="guess each emotion before it is shown")
-        self.guesses = {
-            label: _button("guess", self._guess, label, description=label) for label in self.labels
-        }
+        self.guesses = {name: _button("guess", self._guess, name, description=name) for name in self.labels}
         self.next, self.deck = _button("next", self._next), []  # the utterances of the round still to come
         self.box = self._arrange()
         for choice in self.filters.values():
@@ -140,6 +134,8 @@ class ListeningView:
         items = [HTML("true ↓<br>predicted →"), *(HTML(f"<b>{label}</b>") for label in self.labels)]
         for truth in self.labels:
             items += [HTML(f"<b>{truth}</b>"), *(self.cells[truth, predicted] for predicted in self.labels)]
+        for (truth, predicted), button in self.cells.items():
+            button.tooltip = f"utterances of {truth} that were predicted {predicted}"
         for name in ("message", "list", "seen", "blind", "score"):
             getattr(self, name).add_class(f"serkit-{name}")
         columns = f"84px repeat({len(self.labels)}, 64px)"

@@ -80,10 +80,7 @@ class Recogniser:
     def __init__(self, folder, device="auto"):
         self.folder, self.device = Path(folder), device
         opened = open_predictor(folder, device)
-        self.experiment, self.labels = (
-            opened.experiment,
-            opened.model.config.labels,
-        )  # what it was trained on, and for
+        self.experiment, self.labels = opened.experiment, opened.model.config.labels  # of its training
 
     def describe(self):
         """Folder and training in a line."""

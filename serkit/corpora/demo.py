@@ -5,8 +5,8 @@ same libraries to the same byte every time. Emotion is in the prosody alone; the
 for all emotions and know nothing of the label. Results on it show that the kit works, and nothing
 about people.
 
-What may be changed stands in capitals at the top: speakers, counts, sentences and seed here, how an emotion
-sounds and how much it varies in `serkit.corpora.voices`.
+What may be changed stands in capitals at the top: speakers, counts and seed here, how an emotion sounds and
+how much it varies in `serkit.corpora.voices`. The sentences stand in ``demo_sentences.txt``.
 """
 
 import hashlib
@@ -43,48 +43,8 @@ DIALOGUES = (  # in every session
     "M_impro01", "M_impro02", "M_script01_1", "M_script01_2",
 )  # fmt: skip
 TURNS = 11  # per dialogue; the speaker in the dialogue's name begins, so each says all lines of a script
-SENTENCES = (  # a comma is a pause; the first 11 are script01_1, the next 11 script01_2
-    "Did you get the letter that I sent you?",
-    "It came this morning, together with the newspaper.",
-    "So you know about the house.",
-    "They want all of us out by the end of the month.",
-    "We could stay with my brother for a while, until we have found something else.",
-    "He lives on the other side of the river, close to the bridge.",
-    "You have always said that it was too far.",
-    "It is only an hour if you go by train.",
-    "I have already told him that we are coming.",
-    "When did you do that?",
-    "Last night, after you went upstairs, and before you came down again.",
-    "The doctor called again while you were out.",
-    "What did she say this time?",
-    "She wants to see you on Monday, at half past nine.",
-    "I can't go there on Monday, because my sister is coming.",
-    "Then you should tell your sister to come on Tuesday.",
-    "She has bought the ticket, it was expensive, and she won't change it now.",
-    "Who is going to drive you there?",
-    "I thought that you would do it.",
-    "You know that I have to be at work by eight o'clock.",
-    "Then I will take the bus.",
-    "Let us talk about it tonight, when the children are in bed.",
-    "I think that this is my seat.",
-    "Would you look at the time?",
-    "They have moved the meeting to Friday afternoon.",
-    "I left the keys on the kitchen table, next to the bread.",
-    "There is somebody standing at the door.",
-    "He said that you would understand.",
-    "That was the last one that they had in the shop.",
-    "You never told me that you had a daughter.",
-    "I saw your car in front of the station, just before seven, with the lights on.",
-    "They are playing that song again.",
-    "We have been waiting here since ten o'clock, all of us.",
-    "My mother is going to live with us from now on.",
-    "She put everything in a box, and left it on the stairs for the neighbours.",
-    "I looked for you in the garden, but there was only the dog.",
-    "All of them are coming to dinner, even your uncle.",
-    "Somebody has painted the whole wall blue.",
-    "You can keep it until Sunday, if nobody asks for it by the end of the week.",
-    "It has been raining since we left the village, and it looks as if it will go on.",
-)
+# a comma is a pause; the first 11 are script01_1, the next 11 script01_2, improvised scenes draw from all
+SENTENCES = tuple(Path(__file__).with_name("demo_sentences.txt").read_text(encoding="utf-8").splitlines())
 
 ANNOTATORS = 3
 WORDS = {  # what annotators choose from

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,9 @@ DIALOGUES = (  # in every session
     "M_impro01", "M_impro02", "M_script01_1", "M_script01_2",
 )  # fmt: skip
 TURNS = 11  # per dialogue; the speaker in the dialogue's name begins, so each says all lines of a script
+# a ninth: both speakers say this sentence once with each of these tags, from the same random draws
+PARALLEL_DIALOGUE, PARALLEL_SENTENCE = "F_script02_1", "The last train has gone."
+PARALLEL_TAGS = ("neu", "ang", "sad", "exc")
 # a comma is a pause; the first 11 are script01_1, the next 11 script01_2, improvised scenes draw from all
 SENTENCES = tuple(Path(__file__).with_name("demo_sentences.txt").read_text(encoding="utf-8").splitlines())
 
@@ -76,7 +80,7 @@ def load(root, *, skip_broken=False):
     Returns
     -------
     pd.DataFrame
-        The manifest: 440 utterances, 400 of them in the four-class task.
+        The manifest: 480 utterances, 440 of them in the four-class task.
 
     Raises
     ------
@@ -161,8 +165,8 @@ def write_tree(folder, turns):
     progress = tqdm(
         zip(turns, spoken, strict=True), "the demo corpus", len(turns), unit="utt", mininterval=2.0
     )
-    for number, (turn, samples) in enumerate(progress):
-        rng = np.random.default_rng([SEED, number, 1])  # [SEED, number] drew the delivery
+    for turn, samples in progress:
+        rng = np.random.default_rng([SEED, turn.number, 1])  # [SEED, number] drew the delivery
         waveform = finish(samples, turn.delivery, rooms[int(turn.session)], rng)
         wavs = folder / f"Session{turn.session}/sentences/wav/{turn.dialogue}"
         wavs.mkdir(parents=True, exist_ok=True)
@@ -199,6 +203,7 @@ def _write_dialogue(folder, dialogue, lengths_s):
 class Turn:
     """One utterance before it is spoken."""
 
+    number: int  # with SEED, the seed of its draws
     utterance_id: str
     dialogue: str
     speaker: str
@@ -219,7 +224,7 @@ def plan():
     Returns
     -------
     list of Turn
-        In the order of dialogues and turns, the same on every call.
+        In the order of dialogues and turns, the parallel dialogues last; the same on every call.
     """
     rng = np.random.default_rng(SEED)
     emotions, improvised = {}, {}
@@ -227,25 +232,33 @@ def plan():
         tags = [tag for tag, count in TAGS_PER_SPEAKER.items() for _ in range(count)]
         emotions[speaker] = iter(rng.permutation(tags).tolist())
         improvised[speaker] = iter(rng.permutation(SENTENCES).tolist())
+    sessions = sorted({speaker[0] for speaker in SPEAKERS})
     turns = []
-    for session in sorted({speaker[0] for speaker in SPEAKERS}):
-        for dialogue in DIALOGUES:
-            for position in range(TURNS):
-                letter = dialogue[0] if position % 2 == 0 else "FM".replace(dialogue[0], "")
-                speaker = session + letter
-                if "script" in dialogue:
-                    text = SENTENCES[TURNS * (int(dialogue[-1]) - 1) + position]
-                else:
-                    text = next(improvised[speaker])
-                name = f"Ses0{session}{dialogue}"
-                utterance_id = f"{name}_{letter}{position // 2:03d}"
-                emotion = next(emotions[speaker])
-                turns.append(_draw_turn(utterance_id, name, speaker, text, emotion, len(turns)))
+    for session, dialogue in product(sessions, DIALOGUES):
+        for position in range(TURNS):
+            speaker = _speaker(session, dialogue, position)
+            if "script" in dialogue:
+                text = SENTENCES[TURNS * (int(dialogue[-1]) - 1) + position]
+            else:
+                text = next(improvised[speaker])
+            turns.append(_draw_turn(speaker, dialogue, position, text, next(emotions[speaker]), len(turns)))
+    numbers = {speaker: number for number, speaker in enumerate(SPEAKERS, start=len(turns))}
+    for session, position in product(sessions, range(2 * len(PARALLEL_TAGS))):
+        speaker = _speaker(session, PARALLEL_DIALOGUE, position)
+        about = PARALLEL_DIALOGUE, position, PARALLEL_SENTENCE, PARALLEL_TAGS[position // 2]
+        turns.append(_draw_turn(speaker, *about, numbers[speaker]))
     return turns
 
 
-def _draw_turn(utterance_id, dialogue, speaker, text, emotion, number):
+def _speaker(session, dialogue, position):
+    """Whose turn it is."""
+    return session + (dialogue[0] if position % 2 == 0 else "FM".replace(dialogue[0], ""))
+
+
+def _draw_turn(speaker, dialogue, position, text, emotion, number):
     """How it is spoken, and what the annotators make of it: the majority hears the tag."""
+    dialogue = f"Ses0{speaker[0]}{dialogue}"
+    utterance_id = f"{dialogue}_{speaker[1]}{position // 2:03d}"
     rng = np.random.default_rng([SEED, number])
     delivery = draw_delivery(emotion, SPEAKERS[speaker], rng)
     if emotion == "xxx":
@@ -256,4 +269,6 @@ def _draw_turn(utterance_id, dialogue, speaker, text, emotion, number):
             votes[rng.integers(ANNOTATORS)] = str(rng.choice(MISTAKEN_FOR[emotion]))
     ratings = rng.normal(RATINGS[emotion], RATING_SD, size=(ANNOTATORS, 3))
     ratings = np.clip(np.rint(ratings), 1, 5).astype(int).tolist()
-    return Turn(utterance_id, dialogue, speaker, text, emotion, delivery, tuple(votes), tuple(ratings))
+    return Turn(
+        number, utterance_id, dialogue, speaker, text, emotion, delivery, tuple(votes), tuple(ratings)
+    )

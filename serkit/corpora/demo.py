@@ -32,10 +32,10 @@ SEED = 20220523  # of every draw; another one gives another corpus
 
 SPEAKERS = {
     "1F": Speaker("en-us+f2", 165, 2.0, 1.00), "1M": Speaker("en-us+m3", 150, 2.0, 1.10),
-    "2F": Speaker("en+f4", 170, 0.5, 0.90), "2M": Speaker("en-gb-scotland+m1", 155, 4.5, 1.10),
-    "3F": Speaker("en-gb-x-rp+f3", 152, 1.0, 0.95), "3M": Speaker("en-us+m7", 168, 3.0, 0.95),
-    "4F": Speaker("en-us+f1", 158, 3.5, 1.05), "4M": Speaker("en+m2", 170, 1.5, 1.15),
-    "5F": Speaker("en-gb-scotland+f2", 166, 4.0, 0.95), "5M": Speaker("en-gb-x-gbclan+m6", 160, 3.5, 1.05),
+    "2F": Speaker("en+f5", 170, 2.0, 0.90), "2M": Speaker("en-gb-scotland+m1", 155, 3.5, 1.10),
+    "3F": Speaker("en-gb-x-rp+f1", 152, 2.0, 0.95), "3M": Speaker("en-us+m4", 168, 3.0, 0.95),
+    "4F": Speaker("en-us+f1", 158, 3.5, 1.05), "4M": Speaker("en+m6", 170, 2.0, 1.15),
+    "5F": Speaker("en-gb-scotland+f2", 166, 3.5, 0.95), "5M": Speaker("en-gb-x-gbclan+m6", 160, 3.5, 1.05),
 }  # fmt: skip
 TAGS_PER_SPEAKER = {"neu": 13, "ang": 8, "sad": 8, "exc": 7, "hap": 4, "fru": 2, "sur": 1, "xxx": 1}
 

@@ -21,7 +21,7 @@ from serkit.folds import GROUPINGS, SELECTIONS
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
 TRAINING = {
     "paper": PUBLISHED_TRAINING,
-    "demo": {"epochs": 10, "batch_size": 16, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
+    "demo": {"epochs": 10, "batch_size": 8, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
 }
 HEAD_LEARNING_RATE = 1e-3  # what learns on a frozen encoder begins from random weights, in either profile
 SEGMENTS = (1, 4096, "segments")

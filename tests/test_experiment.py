@@ -215,7 +215,7 @@ def test_a_fold_number_from_papermill_is_the_same_fold():
 
 
 def test_what_is_resolved_is_what_was_meant():
-    assert Experiment(epochs=10, batch_size="16") == Experiment() == Experiment(epochs=None)
+    assert Experiment(epochs=10, batch_size="8") == Experiment() == Experiment(epochs=None)
     assert Experiment(seed=111.0).folder("r") == Experiment().folder("r")
 
 

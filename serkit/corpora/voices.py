@@ -1,12 +1,12 @@
 """The voices of the demo corpus: eSpeak NG, and how it acts an emotion by prosody alone.
 
 What is acted here follows the reviews of emotional speech [1]_ [2]_, in short: anger is loud and
-fast, with a raised and widely moving pitch and a tense voice rich in high frequencies; joy and
-excitement are just as lively, with the highest and widest pitch but less tension; sadness is slow
-and soft, low and flat in pitch, with long pauses and a dull voice. Anger and joy share their
-activation, sadness and calm speech are close neighbours, so both pairs are mistaken for each
-other by people, and here too: every utterance draws how strongly the emotion is acted, and every
-cue wanders on its own.
+fast, with a raised pitch and a tense voice rich in high frequencies; joy and excitement are as
+fast, with the highest and widest pitch and no tension; sadness is slow and soft, low and flat in
+pitch, with long pauses and a dull voice. People mistake anger for joy, which share their
+activation, and sadness for calm speech. Here all four are acted so clearly that a small network
+learns them in ten epochs and its score hardly depends on chance; but every utterance draws how
+strongly the emotion is acted, and every cue wanders on its own.
 
 eSpeak NG is a C library with global state, and not all of it can be reset: the phase of the
 oscillator and of the flutter run on from one utterance to the next. The same sentence therefore
@@ -38,7 +38,7 @@ from serkit.errors import CorpusError
 
 ESPEAK_RATE = 22_050  # Hz, of everything eSpeak NG synthesises
 SPEECH_DB = -26.0  # dB re full scale, RMS of neutral speech
-ROOM_DB = (-66.0, -58.0)  # dB re full scale, RMS of the room noise; each session has its own
+ROOM_DB = (-64.0, -61.0)  # dB re full scale, RMS of the room noise; each session has its own
 PEAK_LIMIT = 0.98  # of full scale
 
 # from speak_lib.h
@@ -162,11 +162,11 @@ class Profile:
 
 
 PROFILES = {
-    "ang": Profile(1.20, 3.0, 1.15, 6.0, 10.0, 0.10, 0.0),
-    "sad": Profile(0.78, -2.5, 0.40, -6.0, -8.0, 0.50, 4.0),
-    "hap": Profile(1.12, 4.5, 1.75, 2.0, 1.0, 0.12, 0.0),
-    "exc": Profile(1.22, 6.5, 2.00, 4.0, 2.0, 0.10, 0.0),
-    "neu": Profile(1.00, 0.0, 0.75, 0.0, -1.0, 0.22, 1.0),
+    "ang": Profile(1.22, 2.5, 1.00, 8.0, 15.0, 0.08, 0.0),
+    "sad": Profile(0.75, -3.0, 0.35, -7.0, -11.0, 0.55, 5.0),
+    "hap": Profile(1.12, 6.0, 2.00, 2.0, 0.0, 0.12, 0.0),
+    "exc": Profile(1.22, 8.0, 2.20, 4.0, 0.0, 0.10, 0.0),
+    "neu": Profile(1.00, 0.0, 0.70, 0.0, -1.0, 0.22, 1.0),
     "fru": Profile(1.05, 1.0, 1.00, 3.0, 5.0, 0.20, 0.5),
     "sur": Profile(1.05, 6.5, 1.80, 3.0, 1.0, 0.20, 0.0),
     "xxx": Profile(1.03, 1.5, 1.00, 1.0, 1.0, 0.20, 0.5),

@@ -49,32 +49,32 @@ def contents(root):
 
 
 def test_counts_are_those_announced(manifest):
-    assert len(manifest) == 440
+    assert len(manifest) == 480
     assert manifest["label"].value_counts().to_dict() == {
-        "neutral": 130,
-        "happy": 110,
-        "angry": 80,
-        "sad": 80,
+        "neutral": 140,
+        "happy": 120,
+        "angry": 90,
+        "sad": 90,
     }
     assert manifest["emotion"].value_counts().to_dict() == {
-        "neu": 130, "ang": 80, "sad": 80, "exc": 70, "hap": 40, "fru": 20, "sur": 10, "xxx": 10,
+        "neu": 140, "ang": 90, "sad": 90, "exc": 80, "hap": 40, "fru": 20, "sur": 10, "xxx": 10,
     }  # fmt: skip
     assert set(manifest["corpus"]) == {"demo"}
 
 
 def test_ten_speakers_in_five_sessions(manifest):
     speakers = task_rows(manifest).groupby("speaker").size()
-    assert speakers.to_dict() == {f"{session}{gender}": 40 for session in range(1, 6) for gender in "FM"}
+    assert speakers.to_dict() == {f"{session}{gender}": 44 for session in range(1, 6) for gender in "FM"}
     assert (manifest["session"] == manifest["speaker"].str[0]).all()
     assert (manifest["gender"] == manifest["speaker"].str[1]).all()
-    assert manifest.groupby("scripted").size().to_dict() == {False: 220, True: 220}
+    assert manifest.groupby("scripted").size().to_dict() == {False: 220, True: 260}
 
 
 def test_tree_is_laid_out_like_iemocap(manifest):
     root = root_of(manifest)
     session = root / "Session2"
     dialogues = sorted(path.name for path in (session / "sentences/wav").iterdir())
-    assert dialogues == sorted(f"Ses02{name}" for name in demo.DIALOGUES)
+    assert dialogues == sorted(f"Ses02{name}" for name in [*demo.DIALOGUES, demo.PARALLEL_DIALOGUE])
     evaluation = (session / "dialog/EmoEvaluation/Ses02M_script01_1.txt").read_text()
     first, *turns = re.split(r"\n\n", evaluation.rstrip("\n"))
     assert first == "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
@@ -111,7 +111,7 @@ def test_evaluation_times_are_the_lengths_of_the_wavs(manifest):
 
 def test_lengths_are_spread_around_three_seconds(manifest):
     lengths_s = manifest["num_samples"] / SAMPLE_RATE
-    assert lengths_s.min() >= 1.0 and lengths_s.max() <= 9.0
+    assert lengths_s.min() >= 1.0 and lengths_s.max() <= 9.5
     assert 2.5 <= lengths_s.median() <= 3.5
     assert 0.35 <= (lengths_s < 3).mean() <= 0.65
     assert (lengths_s > 5).sum() >= 30
@@ -142,16 +142,34 @@ def test_ratings_are_the_annotators_mean_and_fit_the_tag(manifest):
     assert rows[["valence", "activation", "dominance"]].stack().between(1, 5).all()
 
 
-def test_every_speaker_says_every_scripted_line_once(manifest):
+def test_every_speaker_says_every_scripted_line_once_and_the_parallel_one_in_four_emotions(manifest):
     scripted = manifest[manifest["scripted"].astype(bool)]
-    lines = demo.SENTENCES[:22]
+    lines = [*demo.SENTENCES[:22], *4 * [demo.PARALLEL_SENTENCE]]
     for _, rows in scripted.groupby("speaker"):
         assert sorted(rows["transcript"]) == sorted(lines)
+        parallel = rows[rows["transcript"] == demo.PARALLEL_SENTENCE]
+        assert sorted(parallel["emotion"]) == ["ang", "exc", "neu", "sad"]
+
+
+def test_parallel_turns_of_a_speaker_differ_in_the_emotion_alone():
+    """From the same draws: edges and strength, which no profile touches, are equal, and so is every cue's noise."""
+    parallel = [turn for turn in demo.plan() if turn.text == demo.PARALLEL_SENTENCE]
+    for name in demo.SPEAKERS:
+        turns = [turn for turn in parallel if turn.speaker == name]
+        assert len({(turn.number, turn.delivery.strength, turn.delivery.edges_s) for turn in turns}) == 1
+        noise = [turn.delivery.level_db - expected_level_db(turn) for turn in turns]
+        assert np.ptp(noise) < 0.02  # levels are rounded to 0.01 dB, the strength to 0.001
+    assert len({turn.number for turn in demo.plan()}) == 440 + 10
+
+
+def expected_level_db(turn):
+    full, rest = voices.PROFILES[turn.emotion].level_db, voices.PROFILES["neu"].level_db
+    return voices.SPEECH_DB + rest + turn.delivery.strength * (full - rest)
 
 
 def test_words_do_not_tell_the_label(manifest):
     task = task_rows(manifest)
-    assert set(task["transcript"]) == set(demo.SENTENCES)
+    assert set(task["transcript"]) == {*demo.SENTENCES, demo.PARALLEL_SENTENCE}
     table = pd.crosstab(task["transcript"], task["label"])
     assert chi2_contingency(table).pvalue > 0.05
     # guessing the commonest label of the sentence among the other speakers
@@ -160,7 +178,7 @@ def test_words_do_not_tell_the_label(manifest):
         others = task[(task["speaker"] != speaker) & (task["transcript"] == text)]
         counts = others["label"].value_counts().reindex(list(LABELS), fill_value=0)
         guesses.append(counts.idxmax())
-    # chance is 25 %; 400 utterances give it a standard deviation near 2.5 points
+    # chance is 25 %; 440 utterances give it a standard deviation near 2.5 points
     assert unweighted_accuracy(task["label"].to_numpy(), np.array(guesses)) < 32.5
 
 

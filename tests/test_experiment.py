@@ -187,7 +187,7 @@ def test_every_field_changes_the_key():
         "min_epochs": 1, "precision": "bf16", "micro_batch": 2, "encoder_learning_rate": 0.5, "weight_decay": 0.5,
         "warmup": 0.5, "schedule": "linear", "class_weights": True, "label_smoothing": 0.5, "max_grad_norm": 1.0,
         "speech_encoder": "random", "cnn_weights": "imagenet", "encoder_training": "frozen",
-        "encoder_layers": "weighted", "encoder_cache": False, "gradient_checkpointing": True, "compile": True,
+        "encoder_layers": "weighted", "encoder_cache": False, "gradient_checkpointing": True, "compile": True, "checkpoint_rule": "loss",
         "views": "mfcc", "fusion": "mean", "keep_epochs": False,
     }  # fmt: skip
     assert set(changes) == {field for field in base.__dataclass_fields__}

@@ -12,7 +12,7 @@ import tyro
 
 from serkit import runs
 from serkit.constants import CORPORA, SPEECH_ENCODER
-from serkit.errors import ParameterError, SerkitError
+from serkit.errors import ParameterError, SerkitError, shown
 from serkit.experiment import ACROSS, SETTINGS, convert, expectation
 
 Words = tyro.conf.Positional[tuple[str, ...]]
@@ -58,7 +58,7 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
             corpus = convert("corpus", f"{self.train_corpus or corpus}{ACROSS}{self.test_corpus or corpus}")
         if self.grid:
             for name in sorted(changed.keys() & {*settings, "folds", "seeds"}):
-                raise ParameterError(f"{name}={changed[name]!r} beside a grid; write it into {self.grid}")
+                raise ParameterError(f"{name}={shown(changed[name])} beside a grid; write it into {self.grid}")
             from serkit.reproduction.plan import read_grid
 
             grid = read_grid(self.grid)
@@ -182,7 +182,7 @@ def _absolute(part):
 def _words(name, text):
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
-        raise ParameterError(f"{name}={text!r}, expected values separated by commas, such as 1,2")
+        raise ParameterError(f"{name}={shown(text)}, expected values separated by commas, such as 1,2")
     return words
 
 

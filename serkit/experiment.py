@@ -9,13 +9,13 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import get_args
 
 from serkit import recipe as recipes
 from serkit.constants import CORPORA, FUSIONS, PUBLISHED_TRAINING, VIEW_SETS
-from serkit.errors import ParameterError, RunError
+from serkit.errors import ParameterError, RunError, meant, shown
 from serkit.folds import GROUPINGS, SELECTIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
@@ -46,7 +46,7 @@ def setting(default, text, *, choices=(), between=(), none="the profile's own", 
     none : str, optional
         What None means, where that is the default.
     check : callable, optional
-        Raises a ``ParameterError`` on a value that is neither a choice nor in a range.
+        Raises a ``ParameterError`` on a value that is neither a choice nor in a range; may return what it stands for.
     """
     about = {"help": text, "choices": tuple(choices), "between": between, "none": none, "check": check}
     return field(default=default, metadata=about)
@@ -134,7 +134,9 @@ class Experiment:
         f"{', '.join(CORPORA)}; the name of a table; or A-to-B: trained on A, tested on B",
         check=check_corpus,
     )
-    recipe: str = setting("corrected", "published, corrected, published+D2, ...", check=recipes.named)
+    recipe: str = setting(
+        "corrected", "published, corrected, published+D2, ...", check=lambda name: recipes.named(name).name
+    )
     selection: str = setting(
         "clean", "which speakers choose the checkpoint; published is a leak", choices=SELECTIONS
     )
@@ -152,6 +154,8 @@ class Experiment:
             values |= {name: SETTINGS[name].default for name in SETTINGS if "encoder" in name}
         if ACROSS in values["corpus"]:
             values["by"] = "split"
+        if values["by"] == "speaker" and values["corpus"] in ("ravdess", "emodb"):  # papermill makes 1 of 01
+            values["fold"] = values["fold"].zfill(2)
         usual = TRAINING[values["profile"]]
         if values["encoder_training"] == "frozen":
             usual = usual | {"learning_rate": HEAD_LEARNING_RATE}
@@ -194,7 +198,7 @@ class Experiment:
         """Short name of what is compared with what: recipe, selection, grouping, profile, encoder, views."""
         named = [self.recipe, self.selection, self.by, self.profile]
         if self.speech_encoder:
-            named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name))
+            named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name, flags=re.ASCII)[:64])
         named += [self.encoder_training] * (self.encoder_training != "all")
         layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
         named += [layers] * (layers != "last")
@@ -216,7 +220,12 @@ class Experiment:
 SETTINGS = {field.name: field for field in fields(Experiment)}  # by name, as they were declared
 
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+WORDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "text",
+    dict: 'settings by name, such as {"micro_batch": 8}',
+}  # fmt: skip
+LONGEST = 4000  # characters of a text; a path may be as long
+NOT_OF_ITS_TYPE = (ValueError, OverflowError, RecursionError)
 
 
 def convert(name, value):
@@ -243,9 +252,8 @@ def check_names(names, known):
     """Refuse a name that doesn't exist, with the one that may have been meant."""
     for name in names:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            expected = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise ParameterError(f"{shown(name)} is not a setting, {expected}")
+            hint = meant(name, known, ", ") or f", expected one of {', '.join(known)}"
+            raise ParameterError(f"{shown(name)} is not a setting{hint}")
 
 
 def expectation(field):
@@ -260,16 +268,6 @@ def expectation(field):
     return words if field.default is not None else f"{words}, or none: {about['none']}"
 
 
-def shown(value):
-    """A value as a message quotes it: numbers bare, texts in quotes, at most 60 characters."""
-    try:
-        float(value)
-        text = str(value)
-    except (TypeError, ValueError, OverflowError):
-        text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _kind(field):
     return (get_args(field.type) or (field.type,))[0]
 
@@ -277,29 +275,37 @@ def _kind(field):
 def _converted(field, given):
     about = field.metadata
     choices, (low, high, *_) = about["choices"], about["between"] or (None, None)
-    if field.default is None and str(given).strip().lower() in ("", "none"):
+    if field.default is None and (
+        given is None or (isinstance(given, str) and given.strip().lower() in ("", "none"))
+    ):
         return None
     try:
         value = _parsed(_kind(field), given)
         if (low is not None and not low <= value <= high) or (choices and value not in choices):
             raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        near = get_close_matches(str(given), choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+    except NOT_OF_ITS_TYPE:
+        hint = meant(given, choices)
         raise ParameterError(f"{field.name}={shown(given)}, expected {expectation(field)}{hint}") from None
-    if about["check"]:
-        about["check"](value)
-    return value
+    return (about["check"] and about["check"](value)) or value
 
 
 def _parsed(kind, given):
-    """A value in its type; a ValueError, TypeError or OverflowError if it can't stand for one."""
-    if kind is bool:
+    """A value in its type; a ValueError, OverflowError or RecursionError if it can't stand for one."""
+    if kind is dict:
+        value = json.loads(given) if isinstance(given, str) else given
+        value = {} if value is None else value
+        good = isinstance(value, dict)
+    elif not isinstance(given, str | Real) or (isinstance(given, bool) and kind is not bool):
+        good = False
+    elif kind is bool:
         return (*TRUE, *FALSE).index(str(given).strip().lower()) < len(TRUE)
-    if isinstance(given, bool) or (kind is str and not isinstance(given, str | int)):
-        raise ValueError
-    value = kind(float(given) if kind is int else given)
-    if kind is int and value != float(given):
+    elif kind is str:  # papermill makes numbers of names
+        value = str(given)
+        good = not isinstance(given, float) and len(value) <= LONGEST and value.isprintable()
+    else:
+        value = kind(float(given))
+        good = value == float(given)  # neither 2.5 of something nor NaN
+    if not good:
         raise ValueError
     return value
 
@@ -353,11 +359,23 @@ def declared(names):
         Naming the first that can't be.
     """
     for name, kind in names.get("__annotations__", {}).items():
-        if kind in WORDS and isinstance(names.get(name), int | float | str):
-            try:
-                names[name] = _parsed(kind, names[name])
-            except (TypeError, ValueError, OverflowError):
-                raise ParameterError(f"{name}={shown(names[name])}, expected {WORDS[kind]}") from None
+        plain = name in names and isinstance(names[name], int | float | str | list | dict | None)
+        if plain and name in SETTINGS:
+            names[name] = convert(name, names[name])
+        elif plain and kind in WORDS:
+            names[name] = of_type(kind, name, names[name])
+
+
+def of_type(kind, name, value):
+    """An argument in the type that it should have; a ParameterError if it can't stand for one.
+
+    >>> of_type(bool, "partial", "no"), of_type(dict, "settings", '{"epochs": 3}')
+    (False, {'epochs': 3})
+    """
+    try:
+        return _parsed(kind, value)
+    except NOT_OF_ITS_TYPE:
+        raise ParameterError(f"{name}={shown(value)}, expected {WORDS[kind]}") from None
 
 
 def show_path(path):

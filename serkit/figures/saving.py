@@ -23,7 +23,7 @@ from pandas.api.types import is_any_real_numeric_dtype
 from tabulate import tabulate
 
 import serkit
-from serkit.errors import ParameterError, RunError
+from serkit.errors import ParameterError, RunError, shown
 from serkit.evaluation import Estimate
 from serkit.evaluation.predictions import speakers_of
 from serkit.experiment import project_home, show_path
@@ -48,7 +48,7 @@ RULE_COLOURS = {  # of choosing a checkpoint
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)  # of a fold
 OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of other tasks
 
-STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")
+STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]{0,199}")
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 DIGEST = "predictions"  # parameter of a sidecar: which predictions a figure shows
 # Text stays text in PDF, ids in SVG do not depend on the process, pages keep their size
@@ -105,9 +105,9 @@ def paper_style(columns: int = 1, height: float = 2.4):
         If ``columns`` or ``height`` can't be used.
     """
     if columns not in (1, 2):
-        raise ParameterError(f"columns={columns!r}: expected 1 ({COLUMN_IN} in) or 2 ({TEXT_IN} in)")
+        raise ParameterError(f"columns={shown(columns)}: expected 1 ({COLUMN_IN} in) or 2 ({TEXT_IN} in)")
     if not 0.5 <= height <= 10:
-        raise ParameterError(f"height={height!r} in, expected 0.5 to 10 in; did you give millimetres?")
+        raise ParameterError(f"height={shown(height)} in, expected 0.5 to 10 in; did you give millimetres?")
     # Loads the backend now. Loaded inside the context, Jupyter's switch to showing figures by itself
     # would be undone on leaving it, and every figure but the first would stay invisible.
     plt.draw_if_interactive()
@@ -336,22 +336,23 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
     check_run_name(run)
     if not isinstance(stem, str) or not STEM.fullmatch(stem) or DATE.search(stem):
         expected = "a name of letters, digits, '_', '-' and '=', without folder, extension or date"
-        raise ParameterError(f"stem={stem!r}: expected {expected}; tell runs apart by run=...")
+        raise ParameterError(f"stem={shown(stem)}: expected {expected}; tell runs apart by run=...")
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         given = f"a {type(frame).__name__} of shape {np.shape(frame)}"
         raise ParameterError(f"{kind} {stem}: its numbers are {given}, expected a pandas DataFrame with rows")
     if not isinstance(caption, str) or not caption.strip():
-        raise ParameterError(f"caption={caption!r}: expected a sentence that says what is shown")
+        raise ParameterError(f"caption={shown(caption)}: expected a sentence that says what is shown")
     try:
         plain = json.loads(json.dumps(dict(parameters or {}), default=_plain, allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         known = "names with text, finite numbers, true or false, None, lists or mappings"
         raise ParameterError(f"parameters: {error}; expected {known}") from error
     path = Path(root or project_home() / "figures") / run / stem
     other, suffix = {"figure": ("table", "md"), "table": ("figure", "png")}[kind]
     if path.with_name(f"{stem}.{suffix}").exists():  # both write a CSV and a sidecar
         raise ParameterError(f"stem={stem!r} belongs to a {other}; choose another, such as '{stem}_{kind}'")
-    caption = " ".join(f"{caption} {leak_notice(plain)}".split())
+    # the names of files that are not UTF-8 hold what can't be written
+    caption = " ".join(f"{caption} {leak_notice(plain)}".encode(errors="backslashreplace").decode().split())
     return path, {"kind": kind, "run": run, "caption": caption, "parameters": plain}
 
 
@@ -364,7 +365,9 @@ def _write(path, record, files):
         "commit": current_commit(),
         "serkit": serkit.__version__,
     }
-    contents[f"{path.name}.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+    contents[f"{path.name}.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode(
+        errors="backslashreplace"
+    )
     return [write_file(path.with_name(name), content) for name, content in contents.items()]
 
 

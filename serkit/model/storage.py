@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
-from serkit.errors import WeightsError
-from serkit.experiment import SETTINGS, convert, show_path, shown
+from serkit.errors import WeightsError, shown
+from serkit.experiment import SETTINGS, convert, show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing

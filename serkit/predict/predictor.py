@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from serkit import features
 from serkit.constants import SAMPLE_RATE
-from serkit.errors import ParameterError, check_choice, check_range
+from serkit.errors import ParameterError, check_choice, check_range, shown
 from serkit.metrics import PROBABILITY, utterance_probabilities
 from serkit.model import open_model_folder
 from serkit.predict.recording import Recording, to_dbfs
@@ -247,8 +247,14 @@ def _find_device(name):
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # an assertion where torch was built without it
-        raise ParameterError(f"device={name!r}, expected auto, cpu, or a device of this machine") from error
+    except (
+        RuntimeError,
+        AssertionError,
+        TypeError,
+    ) as error:  # an assertion where torch was built without it
+        raise ParameterError(
+            f"device={shown(name)}, expected auto, cpu, or a device of this machine"
+        ) from error
 
 
 def _find_precision(name, device):

@@ -17,7 +17,7 @@ from rich.progress import Progress, TimeElapsedColumn
 from tabulate import tabulate
 
 from serkit import corpora, runs
-from serkit.errors import ParameterError, RunError, SerkitError
+from serkit.errors import ParameterError, RunError, SerkitError, shown
 from serkit.experiment import require_project
 from serkit.reproduction.estimate import Cost, describe, disk_use, estimate, show_bytes
 from serkit.reproduction.jobs import INTERRUPTED, count_jobs, execute, find_gpus, run_local, threads_per_job
@@ -88,7 +88,7 @@ def _choose_runner(jobs, scheduler, dry_run):
     if not scheduler:
         return run_local, count_jobs(jobs)
     if jobs not in (0, 1):
-        raise ParameterError(f"jobs={jobs!r} beside a scheduler, expected 0: its workers say how many")
+        raise ParameterError(f"jobs={shown(jobs)} beside a scheduler, expected 0: its workers say how many")
     from serkit.reproduction import cluster  # here: dask takes a while to import
 
     def runner(steps, _, on_change):

@@ -236,7 +236,7 @@ class TestPlan:
 
     def test_a_pipe_is_no_grid(self, project):
         os.mkfifo("grid.toml")
-        with pytest.raises(ParameterError, match="grid grid.toml: is not TOML"):
+        with pytest.raises(ParameterError, match=r"grid grid\.toml: is not TOML"):
             read_grid("grid.toml")
 
     def test_what_is_done_is_not_done_again(self, project):

@@ -1,6 +1,7 @@
 """``serkit doctor | fetch | corpus | reproduce | report | verify | predict``: the command line."""
 
 import importlib.util
+import os
 import shutil
 import signal
 import sys
@@ -72,7 +73,7 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
 
         # notebooks run in the project, not here
         root = ",".join(map(_absolute, root.split(","))) if root else ""
-        if (folder := Path(settings.get("speech_encoder") or "").expanduser()).is_dir() and folder.name:
+        if (folder := Path(os.path.expanduser(settings.get("speech_encoder") or ""))).is_dir() and folder.name:
             settings["speech_encoder"] = str(folder.resolve())
         return reproduce(
             run, grid=grid, corpus=corpus, root=root, check=self.iemocap_check, skip_broken=self.skip_broken,
@@ -176,7 +177,7 @@ class Doctor:
 def _absolute(part):
     """A folder as notebooks need it, who run in the project; with its corpus in front where it has one."""
     name, mark, folder = part.rpartition("=")
-    return name + mark + str(Path(folder).expanduser().resolve())
+    return name + mark + str(Path(os.path.expanduser(folder)).resolve())
 
 
 def _words(name, text):
@@ -216,6 +217,8 @@ Command = Reproduce | Report | Verify | Predict | Corpus | Fetch | Doctor
 
 def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
+    os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, whatever a matplotlibrc says
+    sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has all characters
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit ends it as Ctrl-C does
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()

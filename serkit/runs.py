@@ -60,7 +60,7 @@ def corpus_root(corpus, root=""):
     """Folder of a corpus: as given (relative to the project), or ``data/<corpus>``; of several, as given."""
     if "=" in str(root):
         return Path(root)
-    return project_home() / (Path(root).expanduser() if root else Path("data") / corpus)
+    return project_home() / (os.path.expanduser(root) if root else Path("data") / corpus)
 
 
 def processed_folder(corpus):
@@ -125,6 +125,7 @@ def start_run(run, *, corpus, root="", notebook="", settings=None, **parameters)
     root = of_type(str, "root", root)
     declared(sys._getframe(1).f_globals)  # the others, which later cells of the notebook will read
     quiet_libraries()
+    show_pictures()
     explain_names(project_home() / "notebooks" / f"{notebook}.ipynb")
     result = Run(run, experiment, corpus_root(corpus, root), device_name())
     packages = " ".join(f"{name} {version(name)}" for name in ("serkit", "torch", "transformers", "librosa"))
@@ -179,6 +180,16 @@ def quiet_libraries():
     if transformers := sys.modules.get("transformers"):
         transformers.logging.disable_progress_bar()
         transformers.logging.set_verbosity_error()
+
+
+def show_pictures():
+    """In a notebook figures appear, in matplotlib's own style, whatever MPLBACKEND and matplotlibrc say."""
+    mpl, ipython = sys.modules.get("matplotlib"), sys.modules.get("IPython")
+    shell = ipython.get_ipython() if mpl and ipython else None
+    if hasattr(shell, "kernel"):
+        mpl.style.use("default")  # what is drawn later takes its settings from here
+        if mpl.get_backend().lower() == "agg":
+            shell.run_line_magic("matplotlib", "inline")
 
 
 def device_name():

@@ -111,7 +111,8 @@ def paper_style(columns: int = 1, height: float = 2.4):
     # Loads the backend now. Loaded inside the context, Jupyter's switch to showing figures by itself
     # would be undone on leaving it, and every figure but the first would stay invisible.
     plt.draw_if_interactive()
-    return mpl.rc_context({**PAPER_RC, "figure.figsize": (COLUMN_IN if columns == 1 else TEXT_IN, height)})
+    size = {"figure.figsize": (COLUMN_IN if columns == 1 else TEXT_IN, height)}
+    return mpl.style.context(["default", PAPER_RC | size])  # nothing of a reader's own matplotlibrc
 
 
 def colours_of(labels) -> list[str]:
@@ -170,13 +171,13 @@ def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) ->
         If the files can't be written. None is left half-written.
     """
     path, record = _origin("figure", data, stem, run, caption, root, parameters)
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")  # or the axes would move a little with each format
     notice = leak_notice(parameters)
     # the page is extended downwards by the notice
     page = Bbox([[0, -NOTICE_IN], fig.get_size_inches()]) if notice else None
     files = {}
-    with mpl.rc_context(SAVING_RC):
+    with mpl.style.context(["default", PAPER_RC]):
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")  # or the axes would move a little with each format
         footnote = fig.text(0.02, 0, notice, fontsize=NOTICE_PT, va="top", wrap=True)
         for suffix, metadata in UNDATED.items():
             buffer = io.BytesIO()

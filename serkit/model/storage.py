@@ -7,6 +7,7 @@ tensors: opening a folder runs no code from it.
 
 import json
 import math
+import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -196,7 +197,7 @@ def open_model_folder(folder):
         If a file is missing or damaged, or the model's classes, features or input are not those
         of this version of serkit.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         cure = "train a model with notebook 05_train_coattention, or give the folder that holds config.json"
         raise WeightsError(f"model folder {show_path(folder)}: no such folder; {cure}")

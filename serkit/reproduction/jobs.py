@@ -28,6 +28,7 @@ THREADS = "OMP_NUM_THREADS"
 POLL_S = 0.05
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
 LONGEST = 2000  # characters of a fault
+LONGEST_TMPDIR = 80  # characters
 
 
 class Job:
@@ -51,6 +52,7 @@ class Job:
         arguments = [str(step.source), str(step.output), json.dumps(step.parameters, default=str)]
         # a kernel named python3 in somebody's home must not be taken instead of this environment's
         variables = {"JUPYTER_PREFER_ENV_PATH": "1"} | os.environ | (environment or {})
+        variables.pop("MPLBACKEND", None)  # of a cluster or CI: a notebook's pictures would go nowhere
         with open(step.log, "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "serkit.reproduction.jobs", *arguments], stdin=subprocess.PIPE, stdout=log,
@@ -219,9 +221,12 @@ def main(notebook, output, parameters):
     logging.getLogger("papermill").setLevel(logging.INFO)  # what the notebook prints
     cells = []
     try:
-        # whoever was told to end may still be here. Kernels talk over sockets: TCP ports can collide between them
-        lock = FileLock(Path(output).with_suffix(".lock"))
-        with lock, tempfile.TemporaryDirectory(prefix="serkit-") as folder:
+        # whoever was told to end may still be here. Kernels talk over sockets: TCP ports can collide between them,
+        # and the path of another one may have 107 characters. There may be no home for Jupyter to write to
+        lock, place = FileLock(Path(output).with_suffix(".lock")), tempfile.gettempdir()
+        where = place if len(place) < LONGEST_TMPDIR else "/tmp"
+        with lock, tempfile.TemporaryDirectory(prefix="serkit-", dir=where) as folder:
+            os.environ["JUPYTER_RUNTIME_DIR"] = folder
             papermill.execute_notebook(
                 notebook, output, json.loads(parameters), progress_bar=False, log_output=True,
                 start_timeout=KERNEL_START_S, on_cell_start=lambda cell, cell_index: cells.append(cell_index),

@@ -14,7 +14,7 @@ import tyro
 from serkit import runs
 from serkit.constants import CORPORA, SPEECH_ENCODER
 from serkit.errors import ParameterError, SerkitError, shown
-from serkit.experiment import ACROSS, SETTINGS, convert, expectation
+from serkit.experiment import ACROSS, MARKER, SETTINGS, convert, expectation
 
 Words = tyro.conf.Positional[tuple[str, ...]]
 
@@ -73,7 +73,8 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
 
         # notebooks run in the project, not here
         root = ",".join(map(_absolute, root.split(","))) if root else ""
-        if (folder := Path(os.path.expanduser(settings.get("speech_encoder") or ""))).is_dir() and folder.name:
+        encoder = os.path.expanduser(settings.get("speech_encoder") or "")
+        if os.path.isdir(encoder) and (folder := Path(encoder)).name:
             settings["speech_encoder"] = str(folder.resolve())
         return reproduce(
             run, grid=grid, corpus=corpus, root=root, check=self.iemocap_check, skip_broken=self.skip_broken,
@@ -192,6 +193,13 @@ def _findings():
     for name in ("torch", "torchaudio", "torchvision", "transformers", "accelerate", "librosa", "soundfile",
                  "papermill", "jupyterlab", "espeakng_loader"):  # fmt: skip
         yield importlib.util.find_spec(name) is not None, name, "installed", "missing; run `make setup`"
+    home = runs.project_home()
+    yield (
+        (home / MARKER).is_file(),
+        "project",
+        f"found at {home}",
+        f"not at {home} or above; call it inside the project",
+    )
     device = runs.device_name()
     yield device.startswith("cuda"), "device", device, f"{device}; the paper profile wants an NVIDIA GPU"
     for name in CORPORA:

@@ -377,6 +377,7 @@ def finished_folders(run, variant=""):
         unpack_example()
     folders = find_folds(run, variant or "*")
     if not folders:
+        require_project()
         where, others = shown(f"runs/{run}/{variant}".rstrip("/")).strip("'"), variants_of(run)
         known = f"its variants are {', '.join(others)}"
         cure = known if others else "train one with notebook 05_train_coattention or `serkit reproduce`"

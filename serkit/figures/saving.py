@@ -70,6 +70,10 @@ PAPER_RC = {
     "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, GREY]),
 }  # fmt: skip
 
+# what begins something in Markdown: code, emphasis, formulas, tags, links, entities, addresses, headings and lists
+MARKDOWN_SPECIAL = re.compile(
+    r"[\\|*`~$]|<(?=[A-Za-z/!?])|\](?=[(\[:])|&(?=#?\w+;)|:(?=//)|(?<!\w)_|_(?!\w)|^[#>+=-]"
+)  # inside a word GitHub leaves _ alone
 LATEX_SPECIAL = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
@@ -77,6 +81,7 @@ LATEX_SPECIAL = str.maketrans({
     "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "→": r"$\to$",
     "\u202f": r"\,", "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$", "…": r"\ldots{}", "°": r"$^\circ$",
 })  # fmt: skip
+LATEX_UNKNOWN = re.compile(f"[^ -\u017f“”‘’—{''.join(chr(key) for key in LATEX_SPECIAL if key > 127)}]")
 AS_WIDE_AS_THE_PAGE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # at most
 HEADS = {
     "wa_fold_mean": "WA, mean of folds", "ua_fold_mean": "UA, mean of folds", "wa_pooled": "WA, pooled",
@@ -214,7 +219,7 @@ def save_table(table, stem, *, run, caption, root=None, parameters=None, decimal
     """
     path, record = _origin("table", table, stem, run, caption, root, parameters)
     lines, align = _shown(table, decimals)
-    markdown = f"{_markdown_text(record['caption'])}\n\n{table_markdown(table, decimals)}\n"
+    markdown = f"{markdown_text(record['caption'])}\n\n{table_markdown(table, decimals)}\n"
     latex = _latex(lines, align, record["caption"], stem)
     files = {"csv": table_csv(table), "md": markdown.encode(), "tex": latex.encode()}
     return _write(path, record, files)
@@ -279,7 +284,7 @@ def table_markdown(table: pd.DataFrame, decimals: int = 2) -> str:
     | 64.0 [58.0, 70.0] |
     """
     lines, align = _shown(table, decimals)
-    header, *body = [[_markdown_text(text) for text in line] for line in lines]
+    header, *body = [[markdown_text(text) for text in line] for line in lines]
     return tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
@@ -297,7 +302,7 @@ def table_csv(table: pd.DataFrame) -> bytes:
             cells = [value if isinstance(value, Estimate) else Estimate(value) for value in column]
             column = pd.DataFrame(cells, columns=[name, f"{name}_low", f"{name}_high"], dtype=float)
         parts.append(column)
-    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").encode()
+    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace")
 
 
 def latex_caption(text: str) -> str:
@@ -310,7 +315,7 @@ def latex_caption(text: str) -> str:
     >>> print(latex_caption("UA < 50 % of demo_1"))
     UA \textless{} 50 \% of demo\_\allowbreak 1
     """
-    return text.translate(LATEX_SPECIAL).replace(r"\_", r"\_\allowbreak ")
+    return _latex_text(printable(text)).replace(r"\_", r"\_\allowbreak ")
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -352,8 +357,7 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
     other, suffix = {"figure": ("table", "md"), "table": ("figure", "png")}[kind]
     if path.with_name(f"{stem}.{suffix}").exists():  # both write a CSV and a sidecar
         raise ParameterError(f"stem={stem!r} belongs to a {other}; choose another, such as '{stem}_{kind}'")
-    # the names of files that are not UTF-8 hold what can't be written
-    caption = " ".join(f"{caption} {leak_notice(plain)}".encode(errors="backslashreplace").decode().split())
+    caption = printable(f"{caption} {leak_notice(plain)}")
     return path, {"kind": kind, "run": run, "caption": caption, "parameters": plain}
 
 
@@ -407,7 +411,7 @@ def _head(name):
     >>> _head("p_holm"), _head("length_mfcc"), _head("UA (%)")
     ('p (Holm)', 'length MFCC', 'UA (%)')
     """
-    return HEADS.get(name) or " ".join(ABBREVIATIONS.get(word, word) for word in name.split("_"))
+    return HEADS.get(name) or printable(" ".join(ABBREVIATIONS.get(word, word) for word in name.split("_")))
 
 
 def _holds_estimates(column):
@@ -429,19 +433,35 @@ def _cell(value, decimals, p=False):
         digits = max(decimals, P_DIGITS) if p else decimals
         text = f"{round(float(value), digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
     else:
-        return " ".join(str(value).split())
+        return printable(str(value))
     return text.replace("-", "−")
 
 
-def _markdown_text(text):
-    text = re.sub(r"([\\|*`<])", r"\\\1", text)
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word GitHub leaves it alone
+def printable(text):
+    """Text without line breaks and without characters that are not seen, such as those that turn the direction.
+
+    >>> printable("a\\n b\\x00c\\u202e")
+    'a b c'
+    """
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def markdown_text(text):
+    r"""A line of plain text as Markdown: nothing in it is a link, a tag, a formula or a new column.
+
+    >>> print(markdown_text("[x](javascript:a) <b> p < 0.05 & y_1"))
+    [x\](javascript:a) \<b> p < 0.05 & y_1
+    """
+    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", text)
 
 
 def _latex(lines, align, caption, stem):
     """A table in booktabs style; what is too wide for a column becomes a ``table*``, over both."""
     width = sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
     header, *body = [[_latex_text(text) for text in line] for line in lines]
+    header = [
+        text.replace("{", "{{").replace("}", "}}") for text in header
+    ]  # the styler takes them for formats
     styler = pd.DataFrame(body).style.hide(axis="index").relabel_index(header, axis="columns")
     latex = styler.to_latex(
         hrules=True, position="t", position_float="centering", caption=latex_caption(caption),
@@ -454,4 +474,4 @@ def _latex(lines, align, caption, stem):
 
 def _latex_text(text):
     guard = "{}" if text[:1] in ("[", "*") else ""  # or the line break before takes them as its option
-    return guard + text.translate(LATEX_SPECIAL)
+    return guard + LATEX_UNKNOWN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text).translate(LATEX_SPECIAL)

@@ -5,10 +5,12 @@ is named at the end and never stops the others.
 """
 
 import shutil
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -63,9 +65,13 @@ def reproduce(
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
         print(f"grid {runs.show_path(grid.path)}: {grid.title}")
     allowed = {"check": check, "skip_broken": skip_broken}
-    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), **allowed)
-    steps = make_plan(run, manifest, corpus=corpus, root=root, **allowed, **settings)
-    costs = estimate(unfinished(steps), manifest, threads_per_job(jobs) if jobs > 1 else 0)
+    with tempfile.TemporaryDirectory(prefix="serkit-") as spare:
+        place = runs.corpus_root(corpus, root)
+        if dry_run and corpus == "demo" and not place.exists():  # it would be spoken there
+            place = Path(spare, "demo")
+        manifest = corpora.load(corpus, place, **allowed)
+        steps = make_plan(run, manifest, corpus=corpus, root=root, **allowed, **settings)
+        costs = estimate(unfinished(steps), manifest, threads_per_job(jobs) if jobs > 1 else 0)
     print_plan(steps, costs, jobs)
     if dry_run:
         return 0

@@ -117,13 +117,14 @@ class Verify:
 class Predict:
     """Recognise four emotions in sound files, for each file or every three seconds of it."""
 
-    # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length; a folder means the sounds in it
     files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
     model: str = ""  # model folder; empty: that of the newest finished fold of --run
     run: str = "demo"  # run to take the model from
     format: Literal["table", "json", "csv"] = "table"  # of the result
     segments: bool = False  # one row for every 3 s segment
-    output: str = ""  # file for the result; empty: printed
+    channel: int = 0  # the only one that is heard, such as 1 for one side of a call; 0: the average of all
+    output: str = ""  # file for the result; empty: printed. An interrupted call with it goes on where it was
     timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
     device: str = "auto"  # auto, cpu, cuda, mps
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"

@@ -2,6 +2,9 @@
 
 import io
 import os
+import shlex
+import tempfile
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +19,18 @@ from serkit.errors import AudioError, ParameterError
 PCM16 = 2**15  # int16 sample = amplitude x this
 MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is infinite
 BLOCK = 2**20  # samples of all channels read at once: no header decides how much memory is taken
+AV_SUFFIXES = (
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".mov",
+    ".3gp",
+    ".amr",
+    ".webm",
+    ".mkv",
+    ".mka",
+)  # of phones and browsers
+AV_FORMATS = "mov,aac,amr,matroska,ac3,caf"
 SOXR_QUALITY = "HQ"  # band-limited, 20 bits: finer than the sound that comes in
 
 
@@ -51,10 +66,13 @@ def read(path):
 def open_sounds(path):
     """The recordings of a sound file, each open for reading; more than one only if some were joined.
 
+    What soundfile doesn't know (m4a, AAC, webm, video) is decoded by PyAV into a temporary file, where it is installed.
+
     Yields
     ------
     serkit.corpora.sound_files.Stream
-        All of one rate and number of channels.
+        All of one rate and number of channels. ``promised`` is the number of samples that the file announces, if it
+        is more than can be decoded.
 
     Raises
     ------
@@ -66,18 +84,61 @@ def open_sounds(path):
         raise AudioError(f"{shown}: no such file; check the path")
     kinds = set()
     try:
-        starts, _ = joined_parts(path)
-        content = path.read_bytes() if len(starts) > 1 else None
-        for start, end in pairwise([*(starts or [0]), None]):
-            source = os.fsencode(path) if content is None else io.BytesIO(content[start:end])
-            with Stream(source) as sound:
-                check_rate(sound.samplerate, path)
-                kinds.add((sound.samplerate, sound.channels))
-                if len(kinds) > 1:
-                    raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
-                yield sound
+        with _as_known(path) as (known, announced_s):
+            starts, _ = joined_parts(known)
+            content = known.read_bytes() if len(starts) > 1 else None
+            for start, end in pairwise([*(starts or [0]), None]):
+                source = os.fsencode(known) if content is None else io.BytesIO(content[start:end])
+                with Stream(source) as sound:
+                    check_rate(sound.samplerate, path)
+                    kinds.add((sound.samplerate, sound.channels))
+                    if len(kinds) > 1:
+                        raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
+                    sound.promised = max(sound.frames, round(announced_s * sound.samplerate))
+                    yield sound
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
         raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _as_known(path):
+    """A file that soundfile can read: this one, or what PyAV makes of it; and the seconds that it announces, or 0."""
+    with ExitStack() as stack:
+        try:
+            Stream(os.fsencode(path)).close()
+            known = path, 0.0
+        except soundfile.LibsndfileError as error:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="serkit-"))
+            known = _decoded(path, Path(folder, "decoded.w64"), _unreadable(path, error))
+        yield known
+
+
+def _decoded(path, target, unreadable):
+    """Write the sound of an m4a, AAC or webm file, as far as it goes; returns the target and the seconds announced."""
+    try:
+        import av
+    except ImportError:
+        name = shown_path(path)
+        command = shlex.join(["ffmpeg", "-i", name, str(Path(name).with_suffix(".wav"))])
+        cure = (
+            f"{name}: soundfile doesn't know this format; pip install 'serkit[av]', or convert it: {command}"
+        )
+        raise AudioError(cure if path.suffix.lower() in AV_SUFFIXES else str(unreadable)) from None
+    with open(path, "rb") as file, ExitStack() as stack:
+        try:  # a file object, and these formats alone: a playlist could name other files, or addresses
+            container = stack.enter_context(av.open(file, options={"format_whitelist": AV_FORMATS}))
+            sound = container.streams.audio[0]
+            resampler = av.AudioResampler(format="flt", layout=sound.layout, rate=sound.rate)
+            out = stack.enter_context(soundfile.SoundFile(target, "w", sound.rate, sound.channels, "FLOAT"))
+        except (av.FFmpegError, IndexError, ValueError, TypeError) as error:
+            raise unreadable from error
+        with suppress(av.FFmpegError):
+            for packet in container.demux(sound):
+                with suppress(av.FFmpegError, ValueError):  # what is damaged is left out
+                    for part in (part for frame in packet.decode() for part in resampler.resample(frame)):
+                        out.write(part.to_ndarray().reshape(-1, sound.channels))
+        guessed = container.format.name == "aac"  # from its first frames
+        return target, 0.0 if guessed else (container.duration or 0) / av.time_base
 
 
 def _unreadable(source, error):

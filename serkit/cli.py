@@ -24,7 +24,7 @@ def _option(field):
     about = field.metadata["help"]
     if field.type is bool:
         return field.name, Annotated[bool, tyro.conf.arg(help=about)], field.default
-    about += "" if field.metadata["check"] else f": {expectation(field)}"
+    about += f": {expectation(field)}"
     return field.name, Annotated[str, tyro.conf.arg(help=about, metavar="VALUE")], str(field.default).lower()
 
 
@@ -59,7 +59,9 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
             corpus = convert("corpus", f"{self.train_corpus or corpus}{ACROSS}{self.test_corpus or corpus}")
         if self.grid:
             for name in sorted(changed.keys() & {*settings, "folds", "seeds"}):
-                raise ParameterError(f"{name}={shown(changed[name])} beside a grid; write it into {self.grid}")
+                raise ParameterError(
+                    f"{name}={shown(changed[name])} beside a grid; write it into {self.grid}"
+                )
             from serkit.reproduction.plan import read_grid
 
             grid = read_grid(self.grid)

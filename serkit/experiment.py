@@ -32,7 +32,7 @@ PRECISIONS = ("auto", "float32", "bf16", "fp16")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what may stand for a switch
 
 
-def setting(default, text, *, choices=(), between=(), none="the profile's own", check=None):
+def setting(default, text, *, choices=(), between=(), like=(), none="the profile's own"):
     """Declare a setting; its type is the annotation of the field.
 
     Parameters
@@ -43,39 +43,13 @@ def setting(default, text, *, choices=(), between=(), none="the profile's own", 
     choices : sequence of str, optional
     between : tuple, optional
         Smallest and largest value, and their unit if they have one.
+    like : pair of str, optional
+        Regular expression of a text, and what it allows in words.
     none : str, optional
         What None means, where that is the default.
-    check : callable, optional
-        Raises a ``ParameterError`` on a value that is neither a choice nor in a range; may return what it stands for.
     """
-    about = {"help": text, "choices": tuple(choices), "between": between, "none": none, "check": check}
+    about = {"help": text, "choices": tuple(choices), "between": between, "like": like, "none": none}
     return field(default=default, metadata=about)
-
-
-def check_encoder_training(value):
-    """Refuse what is no way to train the speech encoder."""
-    if not re.fullmatch(r"all|transformer|frozen|top_[1-9]\d?", value):
-        raise ParameterError(
-            f"encoder_training={shown(value)}, expected all, transformer, frozen or top_<k> such as top_4"
-        )
-
-
-def check_encoder_layers(value):
-    """Refuse what names no layer; how many there are, only the encoder knows."""
-    if not re.fullmatch(r"last|weighted|\d{1,2}", value):
-        raise ParameterError(
-            f"encoder_layers={shown(value)}, expected last, weighted, or the number of a layer such as 9 (0: the input "
-            "of the first)"
-        )
-
-
-def check_corpus(value):
-    """Refuse what can't name a corpus; whether there is one of that name, only the disk knows."""
-    if not re.fullmatch(r"\w[\w+-]{0,63}", value, re.ASCII):
-        raise ParameterError(
-            f"corpus={shown(value)}, expected one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ "
-            "that name a table"
-        )
 
 
 @dataclass(frozen=True)
@@ -115,11 +89,12 @@ class Experiment:
     speech_encoder: str | None = setting(None, "hub id or folder of a speech encoder, or random")
     cnn_weights: str | None = setting(None, "of AlexNet, to begin with", choices=("imagenet", "random"))
     encoder_training: str = setting(
-        "all", "what of the encoder learns: all, transformer, top_<k>, frozen", check=check_encoder_training
-    )
+        "all", "what of the encoder learns",
+        like=(r"all|transformer|frozen|top_[1-9]\d?", "all, transformer, frozen or top_<k> such as top_4"),
+    )  # fmt: skip
     encoder_layers: str = setting(
-        "last", "last, weighted (a learned sum of all), or a number: 0 is what enters the first",
-        check=check_encoder_layers,
+        "last", "one, or a learned sum of all",
+        like=(r"last|weighted|\d{1,2}", "last, weighted, or the number of a layer such as 9 (0: the input of the first)"),
     )  # fmt: skip
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
@@ -130,13 +105,10 @@ class Experiment:
     keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
     # on what, and who is tested
     corpus: str = setting(
-        "demo",
-        f"{', '.join(CORPORA)}; the name of a table; or A-to-B: trained on A, tested on B",
-        check=check_corpus,
-    )
-    recipe: str = setting(
-        "corrected", "published, corrected, published+D2, ...", check=lambda name: recipes.named(name).name
-    )
+        "demo", "which corpus; A-to-B: trained on A, tested on B",
+        like=(r"\w[\w+-]{0,63}", f"one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ that name a table"),
+    )  # fmt: skip
+    recipe: str = setting("corrected", "mistakes that are corrected", like=recipes.NAMES)
     selection: str = setting(
         "clean", "which speakers choose the checkpoint; published is a leak", choices=SELECTIONS
     )
@@ -150,6 +122,7 @@ class Experiment:
 
     def __post_init__(self):
         values = {field.name: _converted(field, getattr(self, field.name)) for field in fields(self)}
+        values["recipe"] = recipes.named(values["recipe"]).name
         if "speech" not in VIEW_SETS[values["views"]]:  # what is said of an encoder decides nothing then
             values |= {name: SETTINGS[name].default for name in SETTINGS if "encoder" in name}
         if ACROSS in values["corpus"]:
@@ -259,7 +232,7 @@ def check_names(names, known):
 def expectation(field):
     """What a setting may be, in words; ``field`` as in ``SETTINGS``."""
     about, kind = field.metadata, _kind(field)
-    words = WORDS[kind]
+    words = about["like"][1] if about["like"] else WORDS[kind]
     if about["choices"]:
         words = f"one of {', '.join(about['choices'])}"
     elif about["between"]:
@@ -281,12 +254,16 @@ def _converted(field, given):
         return None
     try:
         value = _parsed(_kind(field), given)
-        if (low is not None and not low <= value <= high) or (choices and value not in choices):
+        if (
+            (low is not None and not low <= value <= high)
+            or (choices and value not in choices)
+            or (about["like"] and not re.fullmatch(about["like"][0], value, re.ASCII))
+        ):
             raise ValueError
     except NOT_OF_ITS_TYPE:
         hint = meant(given, choices)
         raise ParameterError(f"{field.name}={shown(given)}, expected {expectation(field)}{hint}") from None
-    return (about["check"] and about["check"](value)) or value
+    return value
 
 
 def _parsed(kind, given):

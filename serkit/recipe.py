@@ -84,6 +84,10 @@ DEVIATIONS = {
     "D5": Deviation("normalisation statistics leave padding out", {"statistics_over_padding": False}),
 }  # D6, the selection of the checkpoint, is no feature: see serkit.folds
 
+NAMES = (  # regular expression, and in words
+    "(published|corrected)((?:[+-]D[1-5])*)",
+    f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})",
+)
 PUBLISHED = Recipe()
 MENDED = {field: value for d in DEVIATIONS.values() for field, value in d.switches.items()}
 CORRECTED = Recipe(name="corrected", **MENDED)
@@ -114,10 +118,10 @@ def named(name):
     >>> named("published+D3+D2-D4").name
     'published+D2+D3'
     """
-    match = re.fullmatch(r"(published|corrected)((?:[+-]D[1-5])*)", name) if isinstance(name, str) else None
+    pattern, expected = NAMES
+    match = re.fullmatch(pattern, name) if isinstance(name, str) else None
     if not match:
-        known = f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})"
-        raise ParameterError(f"recipe={shown(name)}, expected {known}")
+        raise ParameterError(f"recipe={shown(name)}, expected {expected}")
     base, change = (PUBLISHED, "+") if match[1] == "published" else (CORRECTED, "-")
     result = base
     for sign, key in re.findall(r"([+-])(D\d)", match[2]):

@@ -80,7 +80,7 @@ def open_sounds(path):
         If the file is missing, is no audio, has a rate that no sound has, or can't be decoded.
     """
     path, shown = Path(path), shown_path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False too for a name that is too long
         raise AudioError(f"{shown}: no such file; check the path")
     kinds = set()
     try:

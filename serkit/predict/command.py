@@ -5,6 +5,7 @@ The result alone goes to stdout; everything else that is said goes to stderr.
 
 import json
 import math
+import os
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -16,13 +17,24 @@ from serkit import runs
 from serkit.corpora.sound_files import shown_path, visible
 from serkit.errors import AudioError, ParameterError, RunError, check_range
 from serkit.experiment import key_of
+from serkit.features.audio import AV_SUFFIXES
 from serkit.metrics import PROBABILITY
 
 PURPOSE = "for research and teaching: it says how acted speech sounds, not what a person feels"
 SOUNDS = (
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf", ".m4a", ".aac", ".mp4",
-    ".mov", ".3gp", ".amr", ".webm", ".mkv", ".mka",
-)  # fmt: skip
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aif",
+    ".aiff",
+    ".au",
+    ".w64",
+    ".caf",
+    *AV_SUFFIXES,
+)
 PICTURES = (".png", ".pdf", ".svg")
 TIMELINE_IN = 2.6  # inch, height of the picture
 
@@ -116,10 +128,8 @@ def _predict(predictor, path, channel, kept, journal):
     from serkit.predict.predictor import Prediction
     from serkit.predict.recording import Notice
 
-    files = [*sorted(predictor.folder.glob("*")), Path(path)]
-    stats = [
-        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()
-    ]
+    files = filter(os.path.exists, [path, *sorted(predictor.folder.glob("*"))])
+    stats = [(os.path.realpath(file), os.path.getsize(file), os.path.getmtime(file)) for file in files]
     key = key_of({"files": stats, "channel": channel, "precision": predictor.precision})
     if key not in kept:
         prediction = predictor.predict(path, channel=channel, progress=True)
@@ -143,12 +153,12 @@ def _read_kept(journal):
 
 def _sounds(name):
     """A file, or the sound files in a folder."""
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):
         return [name]
     files = [path for path in visible(name) if path.suffix.lower() in SOUNDS and path.is_file()]
     if not files:
         raise ParameterError(
-            f"{shown_path(name)}: holds no sound files, expected {', '.join(SOUNDS)}; give another folder"
+            f"{shown_path(name)}: holds no sound files ({' '.join(SOUNDS)}); give another folder"
         )
     return files
 

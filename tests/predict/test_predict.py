@@ -320,7 +320,10 @@ class TestCommand:
             (("a.wav", "--output", "nowhere/out.csv"), "expected a file in a folder that exists"),
             (("a.wav", "--output", "./a.wav"), "is one of the recordings"),
             (("a.wav", "--model", "nowhere"), "nowhere: no such folder"),
-            (("a.wav", "--device", "tpu"), "run 'demo': no finished fold"),
+            (
+                ("a.wav", "--device", "tpu"),
+                "is not inside the project folder: no notebooks/01_prepare_corpus.ipynb",
+            ),
         ],
     )
     def test_mistakes_end_in_one_line_and_code_2(self, options, message, tmp_path, monkeypatch, capfd):
@@ -333,8 +336,7 @@ class TestCommand:
     def test_unknown_format_is_a_usage_mistake(self, capfd):
         assert run("a.wav", "--format", "xml") == 2
 
-    def test_newest_fold_of_a_run_is_the_default(self, sounds, tmp_path, monkeypatch, capfd):
-        monkeypatch.chdir(tmp_path)
+    def test_newest_fold_of_a_run_is_the_default(self, sounds, tmp_path, project, capfd):
         for fold, time in (("1", 2000), ("2", 3000), ("3", 1000)):
             place = tmp_path / "runs" / "mine" / "v" / f"fold={fold}" / "seed=1"
             write_model(place / "model", CORRECTED)

@@ -262,4 +262,4 @@ def _find_device(name):
 
 def _find_precision(name, device):
     check_choice("precision", name, ("auto", "float32", *AUTOCAST))
-    return "no" if name == "auto" and device.type != "cuda" else resolve_precision(name)
+    return "no" if name == "auto" and device.type != "cuda" else resolve_precision(name, device=device.type)

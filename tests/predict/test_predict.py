@@ -448,12 +448,9 @@ def test_the_progress_bar_ends_at_its_end(predictor, tmp_path, monkeypatch):
 class TestPhonesAndBrowsers:
     """What soundfile doesn't know."""
 
-    FORMATS = [
-        ("talk.m4a", "ipod", "aac"),
-        ("talk.aac", "adts", "aac"),
-        ("talk.webm", "webm", "libopus"),
-        ("talk.mp4", "mp4", "aac"),
-    ]
+    FORMATS = (
+        ("talk.m4a", "ipod", "aac"), ("talk.aac", "adts", "aac"), ("talk.webm", "webm", "libopus"), ("talk.mp4", "mp4", "aac"),
+    )  # fmt: skip
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -479,13 +476,8 @@ class TestPhonesAndBrowsers:
     def test_heard_as_the_same_sound_in_wav(self, recorded, name):
         expected, sound = audio.read(recorded / "talk.wav"), audio.read(recorded / name)
         assert abs(len(sound) - len(expected)) < 0.1 * 16_000  # encoders add silence
-        lag = (
-            int(np.argmax(np.correlate(sound, expected[400:-400], "valid"))) - 400
-            if len(sound) > 48_000
-            else 0
-        )
-        shifted = sound[max(lag, 0) :][: len(expected)]
-        assert np.corrcoef(shifted, expected[: len(shifted)])[0, 1] > 0.95
+        likeness = np.correlate(sound, expected[1600:-1600], "valid")  # a little earlier or later
+        assert 0.9 < likeness.max() / np.sum(expected[1600:-1600] ** 2) < 1.1
 
     def test_predicted_with_a_channel_and_in_a_folder(self, recorded, predictor, folder, tmp_path, capfd):
         first = predictor.predict(recorded / "talk.m4a", channel=1)
@@ -499,7 +491,7 @@ class TestPhonesAndBrowsers:
         content = (recorded / "talk.webm").read_bytes()
         (tmp_path / "cut.webm").write_bytes(content[: len(content) // 2])
         prediction = predictor.predict(tmp_path / "cut.webm")
-        assert "incomplete: the file announces 3.0 s and holds 1." in [n.text for n in prediction.notices][0]
+        assert "incomplete: the file announces 3.0 s and holds 1." in prediction.notices[0].text
         (tmp_path / "cut.m4a").write_bytes(
             (recorded / "talk.m4a").read_bytes()[:5000]
         )  # its index lies at the end

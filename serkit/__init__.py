@@ -6,17 +6,13 @@
 Rooms and files are loaded when they are first used: importing serkit costs milliseconds.
 """
 
-import getpass
 import os
 from importlib.metadata import version
 
 import lazy_loader
 
 __version__ = version("serkit")
-
-try:
-    getpass.getuser()
-except (KeyError, OSError):  # a user without a name, as in a container: torch would stop at its import
-    os.environ["USER"] = f"user{os.getuid()}"
+# torch asks for a name while it is imported; in a container a user may have none
+os.environ.setdefault("USER", f"user{getattr(os, 'getuid', int)()}")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

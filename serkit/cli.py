@@ -14,7 +14,7 @@ import tyro
 from serkit import runs
 from serkit.constants import CORPORA, SPEECH_ENCODER
 from serkit.errors import ParameterError, SerkitError, shown
-from serkit.experiment import ACROSS, MARKER, SETTINGS, convert, expectation
+from serkit.experiment import ACROSS, SETTINGS, convert, expectation
 
 Words = tyro.conf.Positional[tuple[str, ...]]
 
@@ -59,9 +59,8 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
             corpus = convert("corpus", f"{self.train_corpus or corpus}{ACROSS}{self.test_corpus or corpus}")
         if self.grid:
             for name in sorted(changed.keys() & {*settings, "folds", "seeds"}):
-                raise ParameterError(
-                    f"{name}={shown(changed[name])} beside a grid; write it into {self.grid}"
-                )
+                given = shown(changed[name])
+                raise ParameterError(f"{name}={given} beside a grid; write it into {self.grid}")
             from serkit.reproduction.plan import read_grid
 
             grid = read_grid(self.grid)
@@ -196,13 +195,6 @@ def _findings():
     for name in ("torch", "torchaudio", "torchvision", "transformers", "accelerate", "librosa", "soundfile",
                  "papermill", "jupyterlab", "espeakng_loader"):  # fmt: skip
         yield importlib.util.find_spec(name) is not None, name, "installed", "missing; run `make setup`"
-    home = runs.project_home()
-    yield (
-        (home / MARKER).is_file(),
-        "project",
-        f"found at {home}",
-        f"not at {home} or above; call it inside the project",
-    )
     device = runs.device_name()
     yield device.startswith("cuda"), "device", device, f"{device}; the paper profile wants an NVIDIA GPU"
     for name in CORPORA:

@@ -4,7 +4,7 @@ import io
 import os
 import shlex
 import tempfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,61 +84,49 @@ def open_sounds(path):
         raise AudioError(f"{shown}: no such file; check the path")
     kinds = set()
     try:
-        with _as_known(path) as (known, announced_s):
-            starts, _ = joined_parts(known)
-            content = known.read_bytes() if len(starts) > 1 else None
-            for start, end in pairwise([*(starts or [0]), None]):
-                source = os.fsencode(known) if content is None else io.BytesIO(content[start:end])
-                with Stream(source) as sound:
-                    check_rate(sound.samplerate, path)
-                    kinds.add((sound.samplerate, sound.channels))
-                    if len(kinds) > 1:
-                        raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
-                    sound.promised = max(sound.frames, round(announced_s * sound.samplerate))
-                    yield sound
+        source, announced_s = _openable(path)
+        starts, _ = joined_parts(path)
+        content = path.read_bytes() if len(starts) > 1 else None
+        for start, end in pairwise([*(starts or [0]), None]):
+            with Stream(source if content is None else io.BytesIO(content[start:end])) as sound:
+                check_rate(sound.samplerate, path)
+                kinds.add((sound.samplerate, sound.channels))
+                if len(kinds) > 1:
+                    raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
+                sound.promised = max(sound.frames, round(announced_s * sound.samplerate))
+                yield sound
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
         raise _unreadable(path, error) from error
 
 
-@contextmanager
-def _as_known(path):
-    """A file that soundfile can read: this one, or what PyAV makes of it; and the seconds that it announces, or 0."""
-    with ExitStack() as stack:
-        try:
-            Stream(os.fsencode(path)).close()
-            known = path, 0.0
-        except soundfile.LibsndfileError as error:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="serkit-"))
-            known = _decoded(path, Path(folder, "decoded.w64"), _unreadable(path, error))
-        yield known
-
-
-def _decoded(path, target, unreadable):
-    """Write the sound of an m4a, AAC or webm file, as far as it goes; returns the target and the seconds announced."""
+def _openable(path):
+    """What soundfile can open of a file, and the seconds that it announces beside; 0: what soundfile says."""
+    try:
+        Stream(os.fsencode(path)).close()
+        return os.fsencode(path), 0.0
+    except soundfile.LibsndfileError as error:
+        unreadable, name = _unreadable(path, error), shown_path(path)
     try:
         import av
     except ImportError:
-        name = shown_path(path)
         command = shlex.join(["ffmpeg", "-i", name, str(Path(name).with_suffix(".wav"))])
-        cure = (
-            f"{name}: soundfile doesn't know this format; pip install 'serkit[av]', or convert it: {command}"
-        )
+        cure = f"{name}: soundfile can't read this; pip install 'serkit[av]', or convert it: {command}"
         raise AudioError(cure if path.suffix.lower() in AV_SUFFIXES else str(unreadable)) from None
-    with open(path, "rb") as file, ExitStack() as stack:
-        try:  # a file object, and these formats alone: a playlist could name other files, or addresses
-            container = stack.enter_context(av.open(file, options={"format_whitelist": AV_FORMATS}))
-            sound = container.streams.audio[0]
+    decoded = tempfile.TemporaryFile()  # noqa: SIM115, it is read after this
+    try:  # a file object, and these formats alone: a playlist could name other files, or addresses
+        with open(path, "rb") as file, av.open(file, options={"format_whitelist": AV_FORMATS}) as container:
+            sound, seconds = container.streams.audio[0], (container.duration or 0) / av.time_base
+            known = 0.0 if container.format.name == "aac" else seconds  # that one is guessed
             resampler = av.AudioResampler(format="flt", layout=sound.layout, rate=sound.rate)
-            out = stack.enter_context(soundfile.SoundFile(target, "w", sound.rate, sound.channels, "FLOAT"))
-        except (av.FFmpegError, IndexError, ValueError, TypeError) as error:
-            raise unreadable from error
-        with suppress(av.FFmpegError):
-            for packet in container.demux(sound):
-                with suppress(av.FFmpegError, ValueError):  # what is damaged is left out
-                    for part in (part for frame in packet.decode() for part in resampler.resample(frame)):
-                        out.write(part.to_ndarray().reshape(-1, sound.channels))
-        guessed = container.format.name == "aac"  # from its first frames
-        return target, 0.0 if guessed else (container.duration or 0) / av.time_base
+            with soundfile.SoundFile(decoded, "w", sound.rate, sound.channels, "FLOAT", format="W64") as out:
+                for packet in container.demux(sound):
+                    with suppress(av.FFmpegError):  # what is damaged is left out
+                        for part in (part for frame in packet.decode() for part in resampler.resample(frame)):
+                            out.write(part.to_ndarray().reshape(-1, sound.channels))
+    except (av.FFmpegError, IndexError, ValueError, TypeError) as error:
+        raise unreadable from error
+    decoded.seek(0)
+    return decoded, known
 
 
 def _unreadable(source, error):

@@ -370,9 +370,8 @@ def _write(path, record, files):
         "commit": current_commit(),
         "serkit": serkit.__version__,
     }
-    contents[f"{path.name}.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode(
-        errors="backslashreplace"
-    )
+    sidecar = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    contents[f"{path.name}.json"] = sidecar.encode(errors="backslashreplace")
     return [write_file(path.with_name(name), content) for name, content in contents.items()]
 
 
@@ -459,9 +458,7 @@ def _latex(lines, align, caption, stem):
     """A table in booktabs style; what is too wide for a column becomes a ``table*``, over both."""
     width = sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
     header, *body = [[_latex_text(text) for text in line] for line in lines]
-    header = [
-        text.replace("{", "{{").replace("}", "}}") for text in header
-    ]  # the styler takes them for formats
+    header = [text.replace("{", "{{").replace("}", "}}") for text in header]  # they are no formats
     styler = pd.DataFrame(body).style.hide(axis="index").relabel_index(header, axis="columns")
     latex = styler.to_latex(
         hrules=True, position="t", position_float="centering", caption=latex_caption(caption),

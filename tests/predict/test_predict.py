@@ -510,6 +510,6 @@ class TestPhonesAndBrowsers:
         with pytest.raises(AudioError) as caught:
             audio.read(tmp_path / "my talk.m4a")
         assert str(caught.value) == (
-            f"{tmp_path}/my talk.m4a: soundfile doesn't know this format; pip install 'serkit[av]', or convert it: "
+            f"{tmp_path}/my talk.m4a: soundfile can't read this; pip install 'serkit[av]', or convert it: "
             f"ffmpeg -i '{tmp_path}/my talk.m4a' '{tmp_path}/my talk.wav'"
         )

@@ -1,6 +1,7 @@
 """``serkit doctor | fetch | corpus | reproduce | report | verify | predict``: the command line."""
 
 import importlib.util
+import os
 import shutil
 import signal
 import sys
@@ -12,7 +13,7 @@ import tyro
 
 from serkit import runs
 from serkit.constants import CORPORA, SPEECH_ENCODER
-from serkit.errors import ParameterError, SerkitError
+from serkit.errors import ParameterError, SerkitError, shown
 from serkit.experiment import ACROSS, SETTINGS, convert, expectation
 
 Words = tyro.conf.Positional[tuple[str, ...]]
@@ -23,7 +24,7 @@ def _option(field):
     about = field.metadata["help"]
     if field.type is bool:
         return field.name, Annotated[bool, tyro.conf.arg(help=about)], field.default
-    about += "" if field.metadata["check"] else f": {expectation(field)}"
+    about += f": {expectation(field)}"
     return field.name, Annotated[str, tyro.conf.arg(help=about, metavar="VALUE")], str(field.default).lower()
 
 
@@ -58,7 +59,8 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
             corpus = convert("corpus", f"{self.train_corpus or corpus}{ACROSS}{self.test_corpus or corpus}")
         if self.grid:
             for name in sorted(changed.keys() & {*settings, "folds", "seeds"}):
-                raise ParameterError(f"{name}={changed[name]!r} beside a grid; write it into {self.grid}")
+                given = shown(changed[name])
+                raise ParameterError(f"{name}={given} beside a grid; write it into {self.grid}")
             from serkit.reproduction.plan import read_grid
 
             grid = read_grid(self.grid)
@@ -72,7 +74,8 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
 
         # notebooks run in the project, not here
         root = ",".join(map(_absolute, root.split(","))) if root else ""
-        if (folder := Path(settings.get("speech_encoder") or "").expanduser()).is_dir() and folder.name:
+        encoder = os.path.expanduser(settings.get("speech_encoder") or "")
+        if os.path.isdir(encoder) and (folder := Path(encoder)).name:
             settings["speech_encoder"] = str(folder.resolve())
         return reproduce(
             run, grid=grid, corpus=corpus, root=root, check=self.iemocap_check, skip_broken=self.skip_broken,
@@ -115,13 +118,14 @@ class Verify:
 class Predict:
     """Recognise four emotions in sound files, for each file or every three seconds of it."""
 
-    # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length
+    # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length; a folder means the sounds in it
     files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
     model: str = ""  # model folder; empty: that of the newest finished fold of --run
     run: str = "demo"  # run to take the model from
     format: Literal["table", "json", "csv"] = "table"  # of the result
     segments: bool = False  # one row for every 3 s segment
-    output: str = ""  # file for the result; empty: printed
+    channel: int = 0  # the only one that is heard, such as 1 for one side of a call; 0: the average of all
+    output: str = ""  # file for the result; empty: printed. An interrupted call with it goes on where it was
     timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
     device: str = "auto"  # auto, cpu, cuda, mps
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
@@ -176,13 +180,13 @@ class Doctor:
 def _absolute(part):
     """A folder as notebooks need it, who run in the project; with its corpus in front where it has one."""
     name, mark, folder = part.rpartition("=")
-    return name + mark + str(Path(folder).expanduser().resolve())
+    return name + mark + str(Path(os.path.expanduser(folder)).resolve())
 
 
 def _words(name, text):
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
-        raise ParameterError(f"{name}={text!r}, expected values separated by commas, such as 1,2")
+        raise ParameterError(f"{name}={shown(text)}, expected values separated by commas, such as 1,2")
     return words
 
 
@@ -216,6 +220,8 @@ Command = Reproduce | Report | Verify | Predict | Corpus | Fetch | Doctor
 
 def main():
     """Entry point: one message and exit code 2 for a foreseeable mistake, never a traceback."""
+    os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, whatever a matplotlibrc says
+    sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has all characters
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit ends it as Ctrl-C does
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()

@@ -8,6 +8,8 @@ import json
 import re
 import symtable
 import sys
+from contextlib import suppress
+from difflib import get_close_matches
 from numbers import Integral, Real
 
 
@@ -48,18 +50,38 @@ class RunError(SerkitError):
     """A run folder, experiment or notebook run that can't be used or continued."""
 
 
+def shown(value):
+    """A value as a message quotes it: numbers bare, texts in quotes, at most 60 characters.
+
+    >>> shown("0.5"), shown("half"), shown(10**5000)
+    ('0.5', "'half'", 'a value of type int')
+    """
+    text = f"a value of type {type(value).__name__}"
+    with suppress(TypeError, ValueError, OverflowError, RecursionError):
+        text = repr(value)  # fails for thousands of digits or levels
+        float(value)
+        text = str(value)  # a number, perhaps given as text
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def meant(given, known, lead="; "):
+    """The end of a message: which of the known words may have been meant; empty if none is near."""
+    near = get_close_matches(shown(given).strip("'"), list(map(str, known)), n=1)
+    return f"{lead}did you mean {near[0]!r}?" if near else ""
+
+
 def check_choice(name, value, choices):
     """Refuse an argument that is none of its choices, naming them."""
-    if value not in choices:
+    if value not in list(choices):
         expected = ", ".join(map(repr if "" in choices else str, choices))
-        raise ParameterError(f"{name}={value!r}, expected one of {expected}")
+        raise ParameterError(f"{name}={shown(value)}, expected one of {expected}{meant(value, choices)}")
 
 
 def check_range(name, value, low, high, *, whole=False):
     """Refuse an argument that is no number from ``low`` to ``high``; with ``whole``, no whole number."""
     kind, expected = (Integral, "a whole number") if whole else (Real, "a number")
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        raise ParameterError(f"{name}={value!r}, expected {expected} from {low} to {high}")
+        raise ParameterError(f"{name}={shown(value)}, expected {expected} from {low} to {high}")
 
 
 class Stopped(KeyboardInterrupt):

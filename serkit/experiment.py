@@ -9,13 +9,13 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from numbers import Real
 from pathlib import Path
 from typing import get_args
 
 from serkit import recipe as recipes
 from serkit.constants import CORPORA, FUSIONS, PUBLISHED_TRAINING, VIEW_SETS
-from serkit.errors import ParameterError, RunError
+from serkit.errors import ParameterError, RunError, meant, shown
 from serkit.folds import GROUPINGS, SELECTIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
@@ -32,7 +32,7 @@ PRECISIONS = ("auto", "float32", "bf16", "fp16")
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what may stand for a switch
 
 
-def setting(default, text, *, choices=(), between=(), none="the profile's own", check=None):
+def setting(default, text, *, choices=(), between=(), like=(), none="the profile's own"):
     """Declare a setting; its type is the annotation of the field.
 
     Parameters
@@ -43,39 +43,13 @@ def setting(default, text, *, choices=(), between=(), none="the profile's own", 
     choices : sequence of str, optional
     between : tuple, optional
         Smallest and largest value, and their unit if they have one.
+    like : pair of str, optional
+        Regular expression of a text, and what it allows in words.
     none : str, optional
         What None means, where that is the default.
-    check : callable, optional
-        Raises a ``ParameterError`` on a value that is neither a choice nor in a range.
     """
-    about = {"help": text, "choices": tuple(choices), "between": between, "none": none, "check": check}
+    about = {"help": text, "choices": tuple(choices), "between": between, "like": like, "none": none}
     return field(default=default, metadata=about)
-
-
-def check_encoder_training(value):
-    """Refuse what is no way to train the speech encoder."""
-    if not re.fullmatch(r"all|transformer|frozen|top_[1-9]\d?", value):
-        raise ParameterError(
-            f"encoder_training={shown(value)}, expected all, transformer, frozen or top_<k> such as top_4"
-        )
-
-
-def check_encoder_layers(value):
-    """Refuse what names no layer; how many there are, only the encoder knows."""
-    if not re.fullmatch(r"last|weighted|\d{1,2}", value):
-        raise ParameterError(
-            f"encoder_layers={shown(value)}, expected last, weighted, or the number of a layer such as 9 (0: the input "
-            "of the first)"
-        )
-
-
-def check_corpus(value):
-    """Refuse what can't name a corpus; whether there is one of that name, only the disk knows."""
-    if not re.fullmatch(r"\w[\w+-]{0,63}", value, re.ASCII):
-        raise ParameterError(
-            f"corpus={shown(value)}, expected one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ "
-            "that name a table"
-        )
 
 
 @dataclass(frozen=True)
@@ -115,11 +89,12 @@ class Experiment:
     speech_encoder: str | None = setting(None, "hub id or folder of a speech encoder, or random")
     cnn_weights: str | None = setting(None, "of AlexNet, to begin with", choices=("imagenet", "random"))
     encoder_training: str = setting(
-        "all", "what of the encoder learns: all, transformer, top_<k>, frozen", check=check_encoder_training
-    )
+        "all", "what of the encoder learns",
+        like=(r"all|transformer|frozen|top_[1-9]\d?", "all, transformer, frozen or top_<k> such as top_4"),
+    )  # fmt: skip
     encoder_layers: str = setting(
-        "last", "last, weighted (a learned sum of all), or a number: 0 is what enters the first",
-        check=check_encoder_layers,
+        "last", "one, or a learned sum of all",
+        like=(r"last|weighted|\d{1,2}", "last, weighted, or the number of a layer such as 9 (0: the input of the first)"),
     )  # fmt: skip
     encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
     gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
@@ -130,11 +105,10 @@ class Experiment:
     keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
     # on what, and who is tested
     corpus: str = setting(
-        "demo",
-        f"{', '.join(CORPORA)}; the name of a table; or A-to-B: trained on A, tested on B",
-        check=check_corpus,
-    )
-    recipe: str = setting("corrected", "published, corrected, published+D2, ...", check=recipes.named)
+        "demo", "which corpus; A-to-B: trained on A, tested on B",
+        like=(r"\w[\w+-]{0,63}", f"one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ that name a table"),
+    )  # fmt: skip
+    recipe: str = setting("corrected", "mistakes that are corrected", like=recipes.NAMES)
     selection: str = setting(
         "clean", "which speakers choose the checkpoint; published is a leak", choices=SELECTIONS
     )
@@ -148,10 +122,13 @@ class Experiment:
 
     def __post_init__(self):
         values = {field.name: _converted(field, getattr(self, field.name)) for field in fields(self)}
+        values["recipe"] = recipes.named(values["recipe"]).name
         if "speech" not in VIEW_SETS[values["views"]]:  # what is said of an encoder decides nothing then
             values |= {name: SETTINGS[name].default for name in SETTINGS if "encoder" in name}
         if ACROSS in values["corpus"]:
             values["by"] = "split"
+        if values["by"] == "speaker" and values["corpus"] in ("ravdess", "emodb"):  # papermill makes 1 of 01
+            values["fold"] = values["fold"].zfill(2)
         usual = TRAINING[values["profile"]]
         if values["encoder_training"] == "frozen":
             usual = usual | {"learning_rate": HEAD_LEARNING_RATE}
@@ -194,7 +171,7 @@ class Experiment:
         """Short name of what is compared with what: recipe, selection, grouping, profile, encoder, views."""
         named = [self.recipe, self.selection, self.by, self.profile]
         if self.speech_encoder:
-            named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name))
+            named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name, flags=re.ASCII)[:64])
         named += [self.encoder_training] * (self.encoder_training != "all")
         layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
         named += [layers] * (layers != "last")
@@ -216,7 +193,12 @@ class Experiment:
 SETTINGS = {field.name: field for field in fields(Experiment)}  # by name, as they were declared
 
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+WORDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "text",
+    dict: 'settings by name, such as {"micro_batch": 8}',
+}  # fmt: skip
+LONGEST = 4000  # characters of a text; a path may be as long
+NOT_OF_ITS_TYPE = (ValueError, OverflowError, RecursionError)
 
 
 def convert(name, value):
@@ -243,31 +225,20 @@ def check_names(names, known):
     """Refuse a name that doesn't exist, with the one that may have been meant."""
     for name in names:
         if name not in known:
-            near = get_close_matches(str(name), known, n=1)
-            expected = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-            raise ParameterError(f"{shown(name)} is not a setting, {expected}")
+            hint = meant(name, known, ", ") or f", expected one of {', '.join(known)}"
+            raise ParameterError(f"{shown(name)} is not a setting{hint}")
 
 
 def expectation(field):
     """What a setting may be, in words; ``field`` as in ``SETTINGS``."""
     about, kind = field.metadata, _kind(field)
-    words = WORDS[kind]
+    words = about["like"][1] if about["like"] else WORDS[kind]
     if about["choices"]:
         words = f"one of {', '.join(about['choices'])}"
     elif about["between"]:
         low, high, *unit = about["between"]
         words = " ".join([words, f"from {low} to {high}", *unit])
     return words if field.default is not None else f"{words}, or none: {about['none']}"
-
-
-def shown(value):
-    """A value as a message quotes it: numbers bare, texts in quotes, at most 60 characters."""
-    try:
-        float(value)
-        text = str(value)
-    except (TypeError, ValueError, OverflowError):
-        text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _kind(field):
@@ -277,29 +248,41 @@ def _kind(field):
 def _converted(field, given):
     about = field.metadata
     choices, (low, high, *_) = about["choices"], about["between"] or (None, None)
-    if field.default is None and str(given).strip().lower() in ("", "none"):
+    if field.default is None and (
+        given is None or (isinstance(given, str) and given.strip().lower() in ("", "none"))
+    ):
         return None
     try:
         value = _parsed(_kind(field), given)
-        if (low is not None and not low <= value <= high) or (choices and value not in choices):
+        if (
+            (low is not None and not low <= value <= high)
+            or (choices and value not in choices)
+            or (about["like"] and not re.fullmatch(about["like"][0], value, re.ASCII))
+        ):
             raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        near = get_close_matches(str(given), choices, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+    except NOT_OF_ITS_TYPE:
+        hint = meant(given, choices)
         raise ParameterError(f"{field.name}={shown(given)}, expected {expectation(field)}{hint}") from None
-    if about["check"]:
-        about["check"](value)
     return value
 
 
 def _parsed(kind, given):
-    """A value in its type; a ValueError, TypeError or OverflowError if it can't stand for one."""
-    if kind is bool:
+    """A value in its type; a ValueError, OverflowError or RecursionError if it can't stand for one."""
+    if kind is dict:
+        value = json.loads(given) if isinstance(given, str) else given
+        value = {} if value is None else value
+        good = isinstance(value, dict)
+    elif not isinstance(given, str | Real) or (isinstance(given, bool) and kind is not bool):
+        good = False
+    elif kind is bool:
         return (*TRUE, *FALSE).index(str(given).strip().lower()) < len(TRUE)
-    if isinstance(given, bool) or (kind is str and not isinstance(given, str | int)):
-        raise ValueError
-    value = kind(float(given) if kind is int else given)
-    if kind is int and value != float(given):
+    elif kind is str:  # papermill makes numbers of names
+        value = str(given)
+        good = not isinstance(given, float) and len(value) <= LONGEST and value.isprintable()
+    else:
+        value = kind(float(given))
+        good = value == float(given)  # neither 2.5 of something nor NaN
+    if not good:
         raise ValueError
     return value
 
@@ -353,11 +336,23 @@ def declared(names):
         Naming the first that can't be.
     """
     for name, kind in names.get("__annotations__", {}).items():
-        if kind in WORDS and isinstance(names.get(name), int | float | str):
-            try:
-                names[name] = _parsed(kind, names[name])
-            except (TypeError, ValueError, OverflowError):
-                raise ParameterError(f"{name}={shown(names[name])}, expected {WORDS[kind]}") from None
+        plain = name in names and isinstance(names[name], int | float | str | list | dict | None)
+        if plain and name in SETTINGS:
+            names[name] = convert(name, names[name])
+        elif plain and kind in WORDS:
+            names[name] = of_type(kind, name, names[name])
+
+
+def of_type(kind, name, value):
+    """An argument in the type that it should have; a ParameterError if it can't stand for one.
+
+    >>> of_type(bool, "partial", "no"), of_type(dict, "settings", '{"epochs": 3}')
+    (False, {'epochs': 3})
+    """
+    try:
+        return _parsed(kind, value)
+    except NOT_OF_ITS_TYPE:
+        raise ParameterError(f"{name}={shown(value)}, expected {WORDS[kind]}") from None
 
 
 def show_path(path):

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 
 from serkit.constants import CORPORA, LABELS
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, shown
 
 REPEAT = ["variant", "seed"]  # one pass over the corpus
 UNIT = ["variant", "seed", "fold"]  # one trained model
@@ -458,7 +458,7 @@ def _pair(truth, prediction, labels):
 def _indices(values, name, labels):
     expected = f"expected labels {labels} or class indices 0 to {len(labels) - 1}"
     if isinstance(values, str) or np.ndim(values) != 1:
-        raise ParameterError(f"{name}={values!r}: {expected}, in a one-dimensional sequence")
+        raise ParameterError(f"{name}={shown(values)}: {expected}, in a one-dimensional sequence")
     values = pd.Series(list(values), dtype=object)
     if values.empty:
         raise ParameterError(f"{name} is empty: {expected}, at least one; was every row filtered out?")
@@ -467,6 +467,6 @@ def _indices(values, name, labels):
     indices = pd.Index(known, dtype=object).get_indexer(values)
     if (indices < 0).any():
         at = int(np.argmax(indices < 0))
-        given = f"{name}[{at}]={values[at]!r} (the sequence holds values of kind {kind!r})"
+        given = f"{name}[{at}]={shown(values[at])} (the sequence holds values of kind {kind!r})"
         raise ParameterError(f"{given}: {expected}, all of one kind; drop utterances outside the task")
     return indices

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from serkit.constants import PREEMPHASIS, TOP_DB
-from serkit.errors import ParameterError, check_choice, check_range
+from serkit.errors import ParameterError, check_choice, check_range, shown
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,10 @@ DEVIATIONS = {
     "D5": Deviation("normalisation statistics leave padding out", {"statistics_over_padding": False}),
 }  # D6, the selection of the checkpoint, is no feature: see serkit.folds
 
+NAMES = (  # regular expression, and in words
+    "(published|corrected)((?:[+-]D[1-5])*)",
+    f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})",
+)
 PUBLISHED = Recipe()
 MENDED = {field: value for d in DEVIATIONS.values() for field, value in d.switches.items()}
 CORRECTED = Recipe(name="corrected", **MENDED)
@@ -101,18 +105,26 @@ def named(name):
     Returns
     -------
     Recipe
+        Its name holds each change once, in order, and none that changes nothing: what computes the same is
+        called the same.
 
     Raises
     ------
     ParameterError
         If the name does not parse.
+
+    Examples
+    --------
+    >>> named("published+D3+D2-D4").name
+    'published+D2+D3'
     """
-    base, changes = re.match(r"([a-z]*)(.*)", name, re.DOTALL).groups()
-    bases = {"published": PUBLISHED, "corrected": CORRECTED}
-    if base not in bases or not re.fullmatch(r"([+-]D[1-5])*", changes):
-        known = f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})"
-        raise ParameterError(f"recipe={name!r}, expected {known}")
-    result = bases[base]
-    for sign, key in re.findall(r"([+-])(D[1-5])", changes):
+    pattern, expected = NAMES
+    match = re.fullmatch(pattern, name) if isinstance(name, str) else None
+    if not match:
+        raise ParameterError(f"recipe={shown(name)}, expected {expected}")
+    base, change = (PUBLISHED, "+") if match[1] == "published" else (CORRECTED, "-")
+    result = base
+    for sign, key in re.findall(r"([+-])(D\d)", match[2]):
         result = result.with_deviation(key, mended=sign == "+")
-    return dataclasses.replace(result, name=name)
+    changed = sorted({*base.deviations} ^ {*result.deviations})
+    return dataclasses.replace(result, name=match[1] + "".join(change + key for key in changed))

@@ -14,8 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from serkit import recipe as recipes
-from serkit.errors import ParameterError, RunError, explain_names
-from serkit.experiment import Experiment, declared, key_of, project_home, require_project, show_path, shown
+from serkit.errors import ParameterError, RunError, explain_names, shown
+from serkit.experiment import Experiment, declared, key_of, of_type, project_home, require_project, show_path
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
@@ -49,7 +49,7 @@ def check_run_name(name):
     >>> check_run_name("iemocap-paper_2")
     'iemocap-paper_2'
     """
-    name = str(name) if type(name) is int else name  # papermill makes a number of 2024
+    name = str(name) if type(name) is int and abs(name) < 10**64 else name  # papermill makes a number of 2024
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}", name):
         allowed = "at most 64 letters (a to z), digits, - and _, not beginning with -: it names a folder"
         raise ParameterError(f"run={shown(name)}, expected {allowed}")
@@ -60,7 +60,7 @@ def corpus_root(corpus, root=""):
     """Folder of a corpus: as given (relative to the project), or ``data/<corpus>``; of several, as given."""
     if "=" in str(root):
         return Path(root)
-    return project_home() / (Path(root).expanduser() if root else Path("data") / corpus)
+    return project_home() / (os.path.expanduser(root) if root else Path("data") / corpus)
 
 
 def processed_folder(corpus):
@@ -93,7 +93,7 @@ class Run:
         return recipes.named(self.experiment.recipe)
 
 
-def start_run(run, *, corpus, root="", notebook="", **parameters):
+def start_run(run, *, corpus, root="", notebook="", settings=None, **parameters):
     """Validate a notebook's parameters, derive the rest, and print what it runs on.
 
     Parameters
@@ -105,6 +105,8 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
         Folder of the corpus; default ``data/<corpus>``.
     notebook : str, optional
         Printed; in Jupyter a name that no cell has made yet is looked up in this notebook.
+    settings : mapping or str, optional
+        Further parameters by name; papermill hands them over as text, ``{"micro_batch": 8}``.
     **parameters
         Any setting of :class:`serkit.experiment.Experiment`.
 
@@ -119,9 +121,11 @@ def start_run(run, *, corpus, root="", notebook="", **parameters):
     """
     require_project()
     run = check_run_name(getattr(run, "name", run))  # a cell that is run twice hands back the Run it made
-    experiment = Experiment.of({"corpus": corpus} | parameters)
+    experiment = Experiment.of({"corpus": corpus} | parameters | of_type(dict, "settings", settings))
+    root = of_type(str, "root", root)
     declared(sys._getframe(1).f_globals)  # the others, which later cells of the notebook will read
     quiet_libraries()
+    show_pictures()
     explain_names(project_home() / "notebooks" / f"{notebook}.ipynb")
     result = Run(run, experiment, corpus_root(corpus, root), device_name())
     packages = " ".join(f"{name} {version(name)}" for name in ("serkit", "torch", "transformers", "librosa"))
@@ -176,6 +180,16 @@ def quiet_libraries():
     if transformers := sys.modules.get("transformers"):
         transformers.logging.disable_progress_bar()
         transformers.logging.set_verbosity_error()
+
+
+def show_pictures():
+    """In a notebook figures appear, in matplotlib's own style, whatever MPLBACKEND and matplotlibrc say."""
+    mpl, ipython = sys.modules.get("matplotlib"), sys.modules.get("IPython")
+    shell = ipython.get_ipython() if mpl and ipython else None
+    if hasattr(shell, "kernel"):
+        mpl.style.use("default")  # what is drawn later takes its settings from here
+        if mpl.get_backend().lower() == "agg":
+            shell.run_line_magic("matplotlib", "inline")
 
 
 def device_name():
@@ -313,7 +327,7 @@ def check_folder(folder, experiment):
     now = asdict(experiment) | {"key": experiment.key}
     for name in [*asdict(experiment), *before]:
         if before.get(name) != now.get(name):
-            other = f"{name}={before.get(name)!r}, asked for {now.get(name)!r}"
+            other = f"{name}={shown(before.get(name))}, asked for {shown(now.get(name))}"
             cure = "choose another run name, or delete it"
             raise RunError(f"{show_path(folder)} holds a run with {other}; {cure}")
 
@@ -358,15 +372,16 @@ def finished_folders(run, variant=""):
     RunError
         If there is none, saying what makes one.
     """
-    run = getattr(run, "name", run)
+    run, variant = check_run_name(getattr(run, "name", run)), of_type(str, "variant", variant)
     if run == EXAMPLE:
         unpack_example()
     folders = find_folds(run, variant or "*")
     if not folders:
-        where, others = project_home() / "runs" / run / variant, variants_of(run)
+        require_project()
+        where, others = shown(f"runs/{run}/{variant}".rstrip("/")).strip("'"), variants_of(run)
         known = f"its variants are {', '.join(others)}"
         cure = known if others else "train one with notebook 05_train_coattention or `serkit reproduce`"
-        raise RunError(f"run {run!r}: no finished fold in {show_path(where)}; {cure}")
+        raise RunError(f"run {run!r}: no finished fold in {where}; {cure}")
     return folders
 
 
@@ -432,7 +447,7 @@ def shared_parameters(run, variant=""):
         for name, value in parameters.items():
             if before[name] != value:
                 raise RunError(
-                    f"{show_path(folder)} was made with {name}={value!r}, {show_path(other)} with {before[name]!r}, "
+                    f"{show_path(folder)} was made with {name}={shown(value)}, {show_path(other)} with {shown(before[name])}, "
                     "expected the same in all folds and seeds of a variant; delete one of them"
                 )
     return in_common([parameters for _, parameters in first.values()])

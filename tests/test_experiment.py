@@ -10,8 +10,8 @@ import tyro
 from papermill.cli import _resolve_type
 from papermill.translators import PythonTranslator
 
-from serkit import cli, runs
-from serkit.errors import ParameterError
+from serkit import cli, corpora, recipe, runs
+from serkit.errors import ParameterError, SerkitError, check_choice, check_range
 from serkit.experiment import SETTINGS, Experiment, convert, declared
 from serkit.reproduction.plan import read_grid
 
@@ -114,11 +114,88 @@ def test_what_a_value_stands_for(name, value, expected):
         ("epochs", True), ("epochs", [3]), ("epochs", {}), ("epochs", float("nan")), ("epochs", float("inf")),
         ("seed", None), ("seed", ""), ("seed", -1), ("seed", 111.5), ("learning_rate", "nan"), ("learning_rate", True),
         ("class_weights", None), ("class_weights", 1.0), ("views", ["mfcc"]), ("fold", 1.5), ("corpus", True),
+        ("speech_encoder", "a\0b"), ("speech_encoder", "\udcff"), ("fold", "x" * 5000),
     ],
 )  # fmt: skip
 def test_what_no_value_stands_for(name, value):
     with pytest.raises(ParameterError, match=f"^{name}=.*, expected "):
         convert(name, value)
+
+
+def nested(levels, kind):
+    value = kind()
+    for _ in range(levels):
+        value = [value] if kind is list else {"a": value}
+    return value
+
+
+MONSTERS = {
+    "nested lists": nested(5000, list), "nested tables": nested(5000, dict), "digits": 10**6000,
+    "digits as text": "9" * 6000, "a long list": list(range(10**5)), "a long text": "x" * 10**5, "bytes": b"\xff" * 999,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", MONSTERS.values(), ids=MONSTERS)
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        *(pytest.param(lambda value, name=name: Experiment.of({name: value}), id=name) for name in SETTINGS),
+        pytest.param(lambda value: runs.start_run(value, corpus="demo"), id="run"),
+        pytest.param(lambda value: runs.start_run("trial", corpus="demo", root=value), id="root"),
+        pytest.param(lambda value: runs.start_run("trial", corpus="demo", settings=value), id="settings"),
+        pytest.param(lambda value: runs.load_predictions("trial", value), id="variant"),
+        pytest.param(lambda value: corpora.load(value), id="which corpus"),
+        pytest.param(lambda value: recipe.named(value), id="which recipe"),
+        pytest.param(lambda value: check_range("jobs", value, 0, 256, whole=True), id="range"),
+        pytest.param(lambda value: check_choice("score", value, ("ua", "wa")), id="choice"),
+    ],
+)
+def test_what_is_absurd_is_refused_in_a_short_sentence(project, refuse, value):
+    with pytest.raises(SerkitError) as caught:
+        refuse(value)
+    quoted = str(caught.value).partition(", expected")[0]
+    assert len(quoted) <= 110 and len(str(caught.value)) <= 600
+
+
+@pytest.mark.parametrize(
+    ("more", "micro_batch"),
+    [
+        (None, None),
+        ({}, None),
+        ("null", None),
+        ({"micro_batch": "8"}, 8),
+        ('{"micro_batch": 8, "compile": "no"}', 8),
+    ],
+)
+def test_settings_by_name_may_come_as_text(project, more, micro_batch):
+    experiment = runs.start_run("trial", corpus="demo", settings=more).experiment
+    assert experiment.micro_batch == micro_batch and not experiment.compile
+
+
+@pytest.mark.parametrize("more", ["", "0", [], "[1]", "{micro_batch: 8}", "{1: 2}", 8, True])
+def test_settings_by_name_that_are_none(project, more):
+    with pytest.raises(
+        ParameterError, match=r'^settings=.*, expected settings by name, such as {"micro_batch": 8}$'
+    ):
+        runs.start_run("trial", corpus="demo", settings=more)
+
+
+@pytest.mark.parametrize("corpus", ["ravdess", "emodb"])
+def test_a_speaker_whose_number_lost_its_zero(corpus):
+    about = {"corpus": corpus, "by": "speaker"}
+    assert Experiment(**about, fold=1).folder("r") == Experiment(**about, fold="01").folder("r")
+    assert Experiment(corpus=corpus, by="session", fold=1).fold == "1"
+
+
+def test_a_recipe_that_computes_the_same_is_called_the_same():
+    names = ("corrected-D1", "corrected-D1-D1", "corrected+D2-D1", "corrected-D1-D3+D3")
+    assert len({Experiment(recipe=name).key for name in names}) == 1
+
+
+@pytest.mark.parametrize("given", [[1], {}, None, 1.5])
+def test_a_parameter_of_a_notebook_that_is_no_text(given):
+    with pytest.raises(ParameterError, match=r"^speaker=.*, expected text$"):
+        declared({"__annotations__": {"speaker": str}, "speaker": given})
 
 
 def test_the_command_line_hands_on_what_was_given(project, monkeypatch):

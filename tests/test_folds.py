@@ -278,7 +278,7 @@ def test_fold_table_round_trip_through_csv(tmp_path, corpus, selection):
 def test_find_fold():
     folds = make_folds(manifest_of({"1F": 3, "2F": 4, "3F": 2}))
     assert find_fold(folds, "2") is find_fold(folds, 2) is folds[1]
-    with pytest.raises(ParameterError, match="fold='4', expected one of 1, 2, 3"):
+    with pytest.raises(ParameterError, match="fold=4, expected one of 1, 2, 3"):
         find_fold(folds, "4")
 
 

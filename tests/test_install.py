@@ -70,7 +70,8 @@ def test_dependencies_are_exactly_what_is_imported():
                 modules.add(node.module.split(".")[0])
     modules -= {"serkit", *sys.stdlib_module_names}
     imported = {canonicalize_name(OTHER_NAMES.get(module, module)) for module in modules}
-    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["egemaps"]]
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *extras["egemaps"], *extras["av"]]
     declared = {canonicalize_name(Requirement(line).name) for line in lines}
     assert not imported & set(UNSEEN)
     assert declared == imported | set(UNSEEN)

@@ -77,8 +77,8 @@ def test_names_round_trip(base, changes):
     """The last word on a deviation counts, and the name says how the recipe is had again."""
     name = base + "".join(sign + key for sign, key in changes)
     recipe = named(name)
-    assert recipe.name == name
     assert named(recipe.name) == recipe
+    assert len(recipe.name) <= len(name) and len({*recipe.name.split("D")[1:]}) == recipe.name.count("D")
     mended = set(IDS) if base == "corrected" else set()
     for sign, key in changes:
         mended = mended | {key} if sign == "+" else mended - {key}

@@ -1,14 +1,13 @@
 """Corpora behind one call: ``load(name, root)`` gives the manifest of any of them, one row for each utterance."""
 
-from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
 
 from serkit.corpora import acted, demo, iemocap, table
 from serkit.corpora.manifest import make_manifest
-from serkit.errors import CorpusError, ParameterError, check_choice
-from serkit.experiment import ACROSS
+from serkit.errors import CorpusError, ParameterError, check_choice, meant
+from serkit.experiment import ACROSS, convert
 from serkit.runs import corpus_root, processed_folder
 
 REGISTRY = {
@@ -47,6 +46,7 @@ def load(name, root=None, *, check="strict", skip_broken=False):
     CorpusError
         If what lies at ``root`` is missing, incomplete or broken.
     """
+    name = convert("corpus", name)
     check_choice("check", check, ("strict", "report"))
     if ACROSS in name:
         return _across(name, str(root or ""), check=check, skip_broken=skip_broken)
@@ -57,9 +57,7 @@ def load(name, root=None, *, check="strict", skip_broken=False):
     try:
         path = table.find_table(root)
     except CorpusError as error:
-        near = get_close_matches(name, REGISTRY, n=1)
-        known = f"expected one of {', '.join(REGISTRY)}, or the name of a table"
-        hint = f"did you mean {near[0]!r}?" if near else known
+        hint = meant(name, REGISTRY, "") or f"expected one of {', '.join(REGISTRY)}, or the name of a table"
         raise ParameterError(f"corpus={name!r}: {hint} ({error})") from error
     return table.load(path, name=name, cut_folder=processed_folder(name) / "turns", **options)
 

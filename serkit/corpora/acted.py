@@ -8,7 +8,7 @@ from collections import defaultdict
 
 from serkit.constants import LABELS
 from serkit.corpora.manifest import group_speakers, make_manifest
-from serkit.corpora.sound_files import find_folder, list_sounds, name_some, read_headers, visible
+from serkit.corpora.sound_files import find_folder, inside, list_sounds, name_some, read_headers, visible
 from serkit.errors import CorpusError
 
 # RAVDESS
@@ -21,6 +21,7 @@ RAVDESS_EMOTIONS = {
 }  # fmt: skip
 RAVDESS_LABELLED = ("neutral", "happy", "sad", "angry")  # their names are the labels
 STATEMENTS = {"01": ("kids", "Kids are talking by the door"), "02": ("dogs", "Dogs are sitting by the door")}
+ACTOR = r"actor[_ -]?\d{1,2}"  # a folder of the release, as unpacked or renamed
 # modality-channel-emotion-intensity-statement-repetition-actor
 RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(0[1-8])-\d\d-(0[12])-\d\d-(0[1-9]|1\d|2[0-4])")
 
@@ -61,8 +62,8 @@ def load_ravdess(root, *, skip_broken=False):
     Parameters
     ----------
     root : path
-        Folder that holds ``Actor_01`` and so on; up to two folders above, or an actor's own, will
-        do. Files may be WAV as released or FLAC under the same names.
+        Folder that holds ``Actor_01`` and so on, or all files; up to two folders above, or an actor's own,
+        will do. Files may be WAV as released or FLAC under the same names.
     skip_broken : bool
         Print which sound files can't be used, and do without them.
 
@@ -79,9 +80,11 @@ def load_ravdess(root, *, skip_broken=False):
         If nothing is found, a name is not of RAVDESS, a file is broken, or fewer than two actors
         are there. Other missing actors are only printed.
     """
-    folder = find_folder(root, r"Actor_\d\d", "RAVDESS")
-    actors = [actor for actor in visible(folder) if re.fullmatch(r"Actor_\d\d", actor.name)]
-    fields = {path: _ravdess_fields(path) for actor in actors for path in list_sounds(actor)}
+    folder = find_folder(root, rf"{ACTOR}|{RAVDESS_NAME.pattern}\.(wav|flac)", "RAVDESS", "Actor_01")
+    actors = [actor for actor in visible(folder) if re.fullmatch(ACTOR, actor.name, re.IGNORECASE)]
+    sounds = [path for path in list_sounds(folder) if RAVDESS_NAME.fullmatch(path.stem)]  # all in one folder
+    sounds += [path for actor in actors for path in list_sounds(actor)]
+    fields = {path: _ravdess_fields(path) for path in sounds}
     speech = {path: row for path, row in fields.items() if row is not None}
     return _manifest_of("RAVDESS", root, speech, ACTORS, skip_broken)
 
@@ -130,7 +133,7 @@ def load_emodb(root, *, skip_broken=False):
         If nothing is found, a name is not of EmoDB, a file is broken, or fewer than two speakers
         are there. Other missing speakers are only printed.
     """
-    folder = find_folder(root, "wav", "EmoDB") / "wav"
+    folder = inside(find_folder(root, "wav", "EmoDB", "wav"), "wav")
     rows = {path: _emodb_fields(path) for path in list_sounds(folder)}
     return _manifest_of("EmoDB", root, rows, sorted(EMODB_SESSIONS), skip_broken)
 
@@ -174,14 +177,14 @@ def load_cremad(root, *, skip_broken=False):
     CorpusError
         If nothing is found, a name is not of CREMA-D, or a file is broken.
     """
-    folder = find_folder(root, "AudioWAV", "CREMA-D")
+    folder = find_folder(root, "AudioWAV", "CREMA-D", "AudioWAV")
     sex = {row["ActorID"]: row["Sex"][:1] for row in _csv_rows(folder / "VideoDemographics.csv")}
     heard = defaultdict(list)
     for row in _csv_rows(folder / "finishedResponses.csv"):
         if row["queryType"] == VOICE_ONLY:
             heard[row["clipName"]].append(LETTERS[row["respEmo"]])
     rows = {}
-    for path in list_sounds(folder / "AudioWAV"):
+    for path in list_sounds(inside(folder, "AudioWAV")):
         speaker, sentence, emotion, _ = _named(CREMAD_NAME, path, "CREMA-D", "1001_DFA_ANG_XX")
         rows[path] = _acted_row(path, "cremad", path.stem, speaker, LETTERS[emotion[0]], dialogue=sentence)
         rows[path] |= {"gender": sex.get(speaker), "ratings": ";".join(heard[path.stem]) or None}
@@ -199,7 +202,7 @@ def load_tess(root, *, skip_broken=False):
     pd.DataFrame
         The manifest. ``dialogue`` is the word that is said.
     """
-    folder, rows = find_folder(root, r"[OY]AF_\w+", "TESS"), {}
+    folder, rows = find_folder(root, r"[OY]AF_\w+", "TESS", "OAF_angry"), {}
     for path in (sound for part in visible(folder) for sound in list_sounds(part)):
         speaker, word, emotion = _named(TESS_NAME, path, "TESS", "OAF_back_angry")
         speaker = f"{speaker[0]}AF".upper()
@@ -219,9 +222,9 @@ def load_savee(root, *, skip_broken=False):
     pd.DataFrame
         The manifest.
     """
-    folder, rows = find_folder(root, "|".join(SAVEE_SPEAKERS), "SAVEE"), {}
+    folder, rows = find_folder(root, "|".join(SAVEE_SPEAKERS), "SAVEE", "DC"), {}
     for speaker in SAVEE_SPEAKERS:
-        for path in list_sounds(folder / speaker):
+        for path in list_sounds(inside(folder, speaker)):
             emotion, _ = _named(SAVEE_NAME, path, "SAVEE", "a01")
             rows[path] = _acted_row(path, "savee", f"{speaker}_{path.stem}", speaker, EMOTIONS[emotion])
             rows[path] |= {"gender": "M", "session": str(SAVEE_SPEAKERS.index(speaker) + 1)}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
 from serkit.corpora.manifest import make_manifest
-from serkit.corpora.sound_files import find_folder, list_sounds, name_some, read_headers, visible
+from serkit.corpora.sound_files import find_folder, inside, list_sounds, name_some, read_headers, visible
 from serkit.errors import CorpusError, check_choice
 from serkit.folds import task_rows
 
@@ -143,8 +143,9 @@ def _session_faults(folder):
     faults = {}
     for session in SESSIONS:
         parts = ("sentences/wav", "dialog/EmoEvaluation")
-        empty = [part for part in parts if not visible(folder / f"Session{session}" / part)]
-        if not (folder / f"Session{session}").is_dir():
+        there = inside(folder, f"Session{session}")
+        empty = [part for part in parts if not visible(inside(there, *part.split("/")))]
+        if not there.is_dir():
             faults[session] = f"Session{session} is missing"
         elif empty:
             faults[session] = f"Session{session} has nothing in {' and '.join(empty)}"
@@ -153,7 +154,7 @@ def _session_faults(folder):
 
 def _read_sessions(root, corpus, *, partial=False):
     """Manifest and {kind: problems}; ``partial`` does without sessions that can't be read."""
-    folder = find_folder(root, "Session[1-5]", corpus)
+    folder = find_folder(root, "session[1-5]", corpus, "Session1")
     faults = _session_faults(folder)
     if faults and not (partial and len(faults) < len(SESSIONS)):
         n, lost = len(SESSIONS), ", ".join(faults.values())
@@ -162,13 +163,13 @@ def _read_sessions(root, corpus, *, partial=False):
     problems = {LEFT_OUT: list(faults.values()), BROKEN: [], TAG: [], LINE: [], UNLABELLED: [], SILENT: []}
     rows = []
     for session in sorted(set(SESSIONS) - set(faults)):
+        sounds = inside(folder, f"Session{session}", "sentences", "wav")
         wavs = {
-            (dialogue.name, path.stem): path
-            for dialogue in visible(folder / f"Session{session}/sentences/wav")
-            for path in list_sounds(dialogue)
+            (dialogue.name, path.stem): path for dialogue in visible(sounds) for path in list_sounds(dialogue)
         }
+        wavs |= {(path.stem.rpartition("_")[0], path.stem): path for path in list_sounds(sounds)}
         labelled = {}
-        for file in visible(folder / f"Session{session}/dialog/EmoEvaluation"):
+        for file in visible(inside(folder, f"Session{session}", "dialog", "EmoEvaluation")):
             if file.suffix.lower() == ".txt" and file.is_file():
                 labelled |= _dialogue_rows(file, session, problems)
         headers, broken = read_headers(wavs[key] for key in labelled if key in wavs)
@@ -189,7 +190,7 @@ def _dialogue_rows(file, session, problems):
     dialogue = file.stem
     turns, unread = parse_evaluation(_read_text(file))
     problems[LINE] += [f"{file}: {line!r}" for line in unread]
-    transcripts = _read_transcripts(file.parents[1] / "transcriptions" / file.name)
+    transcripts = _read_transcripts(inside(file.parents[1], "transcriptions", file.name))
     rows = {}
     for turn in turns:
         match = TURN.fullmatch(turn.utterance_id)

@@ -57,7 +57,15 @@ def list_sounds(folder):
     return [path for path in visible(folder) if path.suffix.lower() in SOUND_SUFFIXES and path.is_file()]
 
 
-def find_folder(root, part, corpus):
+def inside(folder, *names):
+    """A file or folder below another one, whatever the case of its letters on this disk."""
+    for name in names:
+        found = (path for path in visible(folder) if path.name.lower() == name.lower())
+        folder = next(found, Path(folder, name))
+    return folder
+
+
+def find_folder(root, part, corpus, example):
     """The folder at or below ``root`` that holds the parts of a corpus.
 
     A root given one or two levels too high, or one too low (it is a part itself), is put right.
@@ -67,9 +75,11 @@ def find_folder(root, part, corpus):
     root : path
         What the user gave.
     part : str
-        Regular expression for the name of a part, such as ``Session[1-5]``.
+        Regular expression for the name of a part, a folder or file, such as ``session[1-5]``, in upper or lower case.
     corpus : str
         Name for the message.
+    example : str
+        Name of a part for the message.
 
     Returns
     -------
@@ -87,21 +97,28 @@ def find_folder(root, part, corpus):
         raise CorpusError(f"corpus root {given} is a file, expected the folder it unpacks to; {get_it}")
     if not root.is_dir():
         raise CorpusError(f"corpus root {given}: no such folder, expected the unpacked {corpus}; {get_it}")
-    level = [root]
+    level, name = [root], re.compile(part, re.IGNORECASE)
+
+    def is_part(path):
+        return name.fullmatch(path.name)
+
     for _ in range(SEARCH_DEPTH + 1):
-        children = {folder: [path for path in visible(folder) if path.is_dir()] for folder in level}
-        holders = [f for f in level if any(re.fullmatch(part, child.name) for child in children[f])]
+        children = {folder: visible(folder) for folder in level}
+        holders = [f for f in level if any(is_part(child) for child in children[f])]
         if len(holders) > 1:
             raise CorpusError(
                 f"corpus root {given}: {name_some(holders)} could each be {corpus}, expected one; "
                 "give the folder that is meant"
             )
         if holders:
-            return holders[0]
-        level = [child for folder in level for child in children[folder]]
-    if re.fullmatch(part, root.name):
+            return holders[0].parent if is_part(holders[0]) else holders[0]
+        level = [child for folder in level for child in children[folder] if child.is_dir()]
+    if is_part(root):
         return root.parent
-    raise CorpusError(f"corpus root {given}: holds no folder named {part}, expected {corpus}; {get_it}")
+    there = name_some(shown_path(path.name) for path in visible(root)) or "nothing"
+    raise CorpusError(
+        f"corpus root {given}: holds {there}, expected folders of {corpus} such as {example}; {get_it}"
+    )
 
 
 def read_header(path):

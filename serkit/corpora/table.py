@@ -16,6 +16,7 @@ file of the same name beside it::
 import csv
 import io
 import json
+import os
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -139,7 +140,7 @@ def check(path):
 
 def find_table(path):
     """The table itself, where a folder that holds it was given."""
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     tables = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
     if len(tables) != 1 or not tables[0].is_file() or tables[0].suffix.lower() not in SUFFIXES:
         there = f"{len(tables)} tables there" if path.is_dir() else "no such table"
@@ -314,7 +315,7 @@ def _row(given, words, classes, folder):
             f'say in the TOML file what it is: [emotions] "{emotion[:40]}" = "angry", or "" to leave it out'
         )
         raise CorpusError(f"emotion {shown(emotion)} is not known; {cure}")
-    label, path = words.get(_plain(emotion), ""), folder / Path(given["path"]).expanduser()
+    label, path = words.get(_plain(emotion), ""), folder / os.path.expanduser(given["path"])
     stretch = "" if start is None and end is None else f"_{round(1000 * (start or 0))}"
     scripted = given["scripted"].lower()
     return row | {

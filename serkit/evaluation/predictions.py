@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from serkit.errors import FoldError, ParameterError, RunError
-from serkit.experiment import ACROSS, shown
+from serkit.errors import FoldError, ParameterError, RunError, shown
+from serkit.experiment import ACROSS
 from serkit.folds import GROUPINGS, SELECTIONS, SPLITS, check_speakers
 from serkit.metrics import PROBABILITY, REPEAT, UNIT, check_one_variant, labels_of
 

@@ -2,6 +2,9 @@
 
 import io
 import os
+import shlex
+import tempfile
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +19,18 @@ from serkit.errors import AudioError, ParameterError
 PCM16 = 2**15  # int16 sample = amplitude x this
 MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is infinite
 BLOCK = 2**20  # samples of all channels read at once: no header decides how much memory is taken
+AV_SUFFIXES = (
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".mov",
+    ".3gp",
+    ".amr",
+    ".webm",
+    ".mkv",
+    ".mka",
+)  # of phones and browsers
+AV_FORMATS = "mov,aac,amr,matroska,ac3,caf"
 SOXR_QUALITY = "HQ"  # band-limited, 20 bits: finer than the sound that comes in
 
 
@@ -51,10 +66,13 @@ def read(path):
 def open_sounds(path):
     """The recordings of a sound file, each open for reading; more than one only if some were joined.
 
+    What soundfile doesn't know (m4a, AAC, webm, video) is decoded by PyAV into a temporary file, where it is installed.
+
     Yields
     ------
     serkit.corpora.sound_files.Stream
-        All of one rate and number of channels.
+        All of one rate and number of channels. ``promised`` is the number of samples that the file announces, if it
+        is more than can be decoded.
 
     Raises
     ------
@@ -62,22 +80,53 @@ def open_sounds(path):
         If the file is missing, is no audio, has a rate that no sound has, or can't be decoded.
     """
     path, shown = Path(path), shown_path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # False too for a name that is too long
         raise AudioError(f"{shown}: no such file; check the path")
     kinds = set()
     try:
+        source, announced_s = _openable(path)
         starts, _ = joined_parts(path)
         content = path.read_bytes() if len(starts) > 1 else None
         for start, end in pairwise([*(starts or [0]), None]):
-            source = os.fsencode(path) if content is None else io.BytesIO(content[start:end])
-            with Stream(source) as sound:
+            with Stream(source if content is None else io.BytesIO(content[start:end])) as sound:
                 check_rate(sound.samplerate, path)
                 kinds.add((sound.samplerate, sound.channels))
                 if len(kinds) > 1:
                     raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
+                sound.promised = max(sound.frames, round(announced_s * sound.samplerate))
                 yield sound
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
         raise _unreadable(path, error) from error
+
+
+def _openable(path):
+    """What soundfile can open of a file, and the seconds that it announces beside; 0: what soundfile says."""
+    try:
+        Stream(os.fsencode(path)).close()
+        return os.fsencode(path), 0.0
+    except soundfile.LibsndfileError as error:
+        unreadable, name = _unreadable(path, error), shown_path(path)
+    try:
+        import av
+    except ImportError:
+        command = shlex.join(["ffmpeg", "-i", name, str(Path(name).with_suffix(".wav"))])
+        cure = f"{name}: soundfile can't read this; pip install 'serkit[av]', or convert it: {command}"
+        raise AudioError(cure if path.suffix.lower() in AV_SUFFIXES else str(unreadable)) from None
+    decoded = tempfile.TemporaryFile()  # noqa: SIM115, it is read after this
+    try:  # a file object, and these formats alone: a playlist could name other files, or addresses
+        with open(path, "rb") as file, av.open(file, options={"format_whitelist": AV_FORMATS}) as container:
+            sound, seconds = container.streams.audio[0], (container.duration or 0) / av.time_base
+            known = 0.0 if container.format.name == "aac" else seconds  # that one is guessed
+            resampler = av.AudioResampler(format="flt", layout=sound.layout, rate=sound.rate)
+            with soundfile.SoundFile(decoded, "w", sound.rate, sound.channels, "FLOAT", format="W64") as out:
+                for packet in container.demux(sound):
+                    with suppress(av.FFmpegError):  # what is damaged is left out
+                        for part in (part for frame in packet.decode() for part in resampler.resample(frame)):
+                            out.write(part.to_ndarray().reshape(-1, sound.channels))
+    except (av.FFmpegError, IndexError, ValueError, TypeError) as error:
+        raise unreadable from error
+    decoded.seek(0)
+    return decoded, known
 
 
 def _unreadable(source, error):

@@ -23,7 +23,7 @@ from pandas.api.types import is_any_real_numeric_dtype
 from tabulate import tabulate
 
 import serkit
-from serkit.errors import ParameterError, RunError
+from serkit.errors import ParameterError, RunError, shown
 from serkit.evaluation import Estimate
 from serkit.evaluation.predictions import speakers_of
 from serkit.experiment import project_home, show_path
@@ -48,7 +48,7 @@ RULE_COLOURS = {  # of choosing a checkpoint
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)  # of a fold
 OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of other tasks
 
-STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]*")
+STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]{0,199}")
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 DIGEST = "predictions"  # parameter of a sidecar: which predictions a figure shows
 # Text stays text in PDF, ids in SVG do not depend on the process, pages keep their size
@@ -70,6 +70,10 @@ PAPER_RC = {
     "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, GREY]),
 }  # fmt: skip
 
+# what begins something in Markdown: code, emphasis, formulas, tags, links, entities, addresses, headings and lists
+MARKDOWN_SPECIAL = re.compile(
+    r"[\\|*`~$]|<(?=[A-Za-z/!?])|\](?=[(\[:])|&(?=#?\w+;)|:(?=//)|(?<!\w)_|_(?!\w)|^[#>+=-]"
+)  # inside a word GitHub leaves _ alone
 LATEX_SPECIAL = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
@@ -77,6 +81,7 @@ LATEX_SPECIAL = str.maketrans({
     "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "→": r"$\to$",
     "\u202f": r"\,", "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$", "…": r"\ldots{}", "°": r"$^\circ$",
 })  # fmt: skip
+LATEX_UNKNOWN = re.compile(f"[^ -\u017f“”‘’—{''.join(chr(key) for key in LATEX_SPECIAL if key > 127)}]")
 AS_WIDE_AS_THE_PAGE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # at most
 HEADS = {
     "wa_fold_mean": "WA, mean of folds", "ua_fold_mean": "UA, mean of folds", "wa_pooled": "WA, pooled",
@@ -105,13 +110,14 @@ def paper_style(columns: int = 1, height: float = 2.4):
         If ``columns`` or ``height`` can't be used.
     """
     if columns not in (1, 2):
-        raise ParameterError(f"columns={columns!r}: expected 1 ({COLUMN_IN} in) or 2 ({TEXT_IN} in)")
+        raise ParameterError(f"columns={shown(columns)}: expected 1 ({COLUMN_IN} in) or 2 ({TEXT_IN} in)")
     if not 0.5 <= height <= 10:
-        raise ParameterError(f"height={height!r} in, expected 0.5 to 10 in; did you give millimetres?")
+        raise ParameterError(f"height={shown(height)} in, expected 0.5 to 10 in; did you give millimetres?")
     # Loads the backend now. Loaded inside the context, Jupyter's switch to showing figures by itself
     # would be undone on leaving it, and every figure but the first would stay invisible.
     plt.draw_if_interactive()
-    return mpl.rc_context({**PAPER_RC, "figure.figsize": (COLUMN_IN if columns == 1 else TEXT_IN, height)})
+    size = {"figure.figsize": (COLUMN_IN if columns == 1 else TEXT_IN, height)}
+    return mpl.style.context(["default", PAPER_RC | size])  # nothing of a reader's own matplotlibrc
 
 
 def colours_of(labels) -> list[str]:
@@ -170,13 +176,13 @@ def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) ->
         If the files can't be written. None is left half-written.
     """
     path, record = _origin("figure", data, stem, run, caption, root, parameters)
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")  # or the axes would move a little with each format
     notice = leak_notice(parameters)
     # the page is extended downwards by the notice
     page = Bbox([[0, -NOTICE_IN], fig.get_size_inches()]) if notice else None
     files = {}
-    with mpl.rc_context(SAVING_RC):
+    with mpl.style.context(["default", PAPER_RC]):
+        fig.draw_without_rendering()
+        fig.set_layout_engine("none")  # or the axes would move a little with each format
         footnote = fig.text(0.02, 0, notice, fontsize=NOTICE_PT, va="top", wrap=True)
         for suffix, metadata in UNDATED.items():
             buffer = io.BytesIO()
@@ -213,7 +219,7 @@ def save_table(table, stem, *, run, caption, root=None, parameters=None, decimal
     """
     path, record = _origin("table", table, stem, run, caption, root, parameters)
     lines, align = _shown(table, decimals)
-    markdown = f"{_markdown_text(record['caption'])}\n\n{table_markdown(table, decimals)}\n"
+    markdown = f"{markdown_text(record['caption'])}\n\n{table_markdown(table, decimals)}\n"
     latex = _latex(lines, align, record["caption"], stem)
     files = {"csv": table_csv(table), "md": markdown.encode(), "tex": latex.encode()}
     return _write(path, record, files)
@@ -278,7 +284,7 @@ def table_markdown(table: pd.DataFrame, decimals: int = 2) -> str:
     | 64.0 [58.0, 70.0] |
     """
     lines, align = _shown(table, decimals)
-    header, *body = [[_markdown_text(text) for text in line] for line in lines]
+    header, *body = [[markdown_text(text) for text in line] for line in lines]
     return tabulate(body, header, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
@@ -296,7 +302,7 @@ def table_csv(table: pd.DataFrame) -> bytes:
             cells = [value if isinstance(value, Estimate) else Estimate(value) for value in column]
             column = pd.DataFrame(cells, columns=[name, f"{name}_low", f"{name}_high"], dtype=float)
         parts.append(column)
-    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").encode()
+    return pd.concat(parts, axis=1).to_csv(index=False, lineterminator="\n").encode(errors="backslashreplace")
 
 
 def latex_caption(text: str) -> str:
@@ -309,7 +315,7 @@ def latex_caption(text: str) -> str:
     >>> print(latex_caption("UA < 50 % of demo_1"))
     UA \textless{} 50 \% of demo\_\allowbreak 1
     """
-    return text.translate(LATEX_SPECIAL).replace(r"\_", r"\_\allowbreak ")
+    return _latex_text(printable(text)).replace(r"\_", r"\_\allowbreak ")
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -336,22 +342,22 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
     check_run_name(run)
     if not isinstance(stem, str) or not STEM.fullmatch(stem) or DATE.search(stem):
         expected = "a name of letters, digits, '_', '-' and '=', without folder, extension or date"
-        raise ParameterError(f"stem={stem!r}: expected {expected}; tell runs apart by run=...")
+        raise ParameterError(f"stem={shown(stem)}: expected {expected}; tell runs apart by run=...")
     if not isinstance(frame, pd.DataFrame) or frame.empty:
         given = f"a {type(frame).__name__} of shape {np.shape(frame)}"
         raise ParameterError(f"{kind} {stem}: its numbers are {given}, expected a pandas DataFrame with rows")
     if not isinstance(caption, str) or not caption.strip():
-        raise ParameterError(f"caption={caption!r}: expected a sentence that says what is shown")
+        raise ParameterError(f"caption={shown(caption)}: expected a sentence that says what is shown")
     try:
         plain = json.loads(json.dumps(dict(parameters or {}), default=_plain, allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         known = "names with text, finite numbers, true or false, None, lists or mappings"
         raise ParameterError(f"parameters: {error}; expected {known}") from error
     path = Path(root or project_home() / "figures") / run / stem
     other, suffix = {"figure": ("table", "md"), "table": ("figure", "png")}[kind]
     if path.with_name(f"{stem}.{suffix}").exists():  # both write a CSV and a sidecar
         raise ParameterError(f"stem={stem!r} belongs to a {other}; choose another, such as '{stem}_{kind}'")
-    caption = " ".join(f"{caption} {leak_notice(plain)}".split())
+    caption = printable(f"{caption} {leak_notice(plain)}")
     return path, {"kind": kind, "run": run, "caption": caption, "parameters": plain}
 
 
@@ -364,7 +370,8 @@ def _write(path, record, files):
         "commit": current_commit(),
         "serkit": serkit.__version__,
     }
-    contents[f"{path.name}.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
+    sidecar = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    contents[f"{path.name}.json"] = sidecar.encode(errors="backslashreplace")
     return [write_file(path.with_name(name), content) for name, content in contents.items()]
 
 
@@ -403,7 +410,7 @@ def _head(name):
     >>> _head("p_holm"), _head("length_mfcc"), _head("UA (%)")
     ('p (Holm)', 'length MFCC', 'UA (%)')
     """
-    return HEADS.get(name) or " ".join(ABBREVIATIONS.get(word, word) for word in name.split("_"))
+    return HEADS.get(name) or printable(" ".join(ABBREVIATIONS.get(word, word) for word in name.split("_")))
 
 
 def _holds_estimates(column):
@@ -425,19 +432,33 @@ def _cell(value, decimals, p=False):
         digits = max(decimals, P_DIGITS) if p else decimals
         text = f"{round(float(value), digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
     else:
-        return " ".join(str(value).split())
+        return printable(str(value))
     return text.replace("-", "−")
 
 
-def _markdown_text(text):
-    text = re.sub(r"([\\|*`<])", r"\\\1", text)
-    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside a word GitHub leaves it alone
+def printable(text):
+    """Text without line breaks and without characters that are not seen, such as those that turn the direction.
+
+    >>> printable("a\\n b\\x00c\\u202e")
+    'a b c'
+    """
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def markdown_text(text):
+    r"""A line of plain text as Markdown: nothing in it is a link, a tag, a formula or a new column.
+
+    >>> print(markdown_text("[x](javascript:a) <b> p < 0.05 & y_1"))
+    [x\](javascript:a) \<b> p < 0.05 & y_1
+    """
+    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", text)
 
 
 def _latex(lines, align, caption, stem):
     """A table in booktabs style; what is too wide for a column becomes a ``table*``, over both."""
     width = sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True))
     header, *body = [[_latex_text(text) for text in line] for line in lines]
+    header = [text.replace("{", "{{").replace("}", "}}") for text in header]  # they are no formats
     styler = pd.DataFrame(body).style.hide(axis="index").relabel_index(header, axis="columns")
     latex = styler.to_latex(
         hrules=True, position="t", position_float="centering", caption=latex_caption(caption),
@@ -450,4 +471,4 @@ def _latex(lines, align, caption, stem):
 
 def _latex_text(text):
     guard = "{}" if text[:1] in ("[", "*") else ""  # or the line break before takes them as its option
-    return guard + text.translate(LATEX_SPECIAL)
+    return guard + LATEX_UNKNOWN.sub(lambda found: f"[U+{ord(found[0]):04X}]", text).translate(LATEX_SPECIAL)

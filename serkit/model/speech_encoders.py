@@ -15,8 +15,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, Pretrained
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_SAMPLES
-from serkit.errors import ParameterError, WeightsError
-from serkit.experiment import shown
+from serkit.errors import ParameterError, WeightsError, shown
 
 MASKED_FRAME = "masked_spec_embed"  # SpecAugment's stand-in for a frame; wav2vec2-base-960h has none
 FAMILIES = (
@@ -275,9 +274,9 @@ def _no_speech_weights(source, error):
     reason = str(error).strip().splitlines()[0].rstrip(".")
     if Path(source).is_dir():
         files = "config.json, model.safetensors and preprocessor_config.json"
-        return f"speech encoder {source!r} can't be loaded: {reason}; expected a folder with {files}"
+        return f"speech encoder {shown(source)} can't be loaded: {reason}; expected a folder with {files}"
     return (
-        f"speech encoder {source!r} can't be loaded ({reason}). Without a connection, put its config.json, "
+        f"speech encoder {shown(source)} can't be loaded ({reason}). Without a connection, put its config.json, "
         "preprocessor_config.json and model.safetensors into a folder and pass that folder as speech_encoder; "
         "or ask for random weights by name: speech_encoder='random'"
     )

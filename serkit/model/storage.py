@@ -7,6 +7,7 @@ tensors: opening a folder runs no code from it.
 
 import json
 import math
+import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,8 +20,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
-from serkit.errors import WeightsError
-from serkit.experiment import SETTINGS, convert, show_path, shown
+from serkit.errors import WeightsError, shown
+from serkit.experiment import SETTINGS, convert, show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
@@ -196,7 +197,7 @@ def open_model_folder(folder):
         If a file is missing or damaged, or the model's classes, features or input are not those
         of this version of serkit.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     if not folder.is_dir():
         cure = "train a model with notebook 05_train_coattention, or give the folder that holds config.json"
         raise WeightsError(f"model folder {show_path(folder)}: no such folder; {cure}")

@@ -5,34 +5,58 @@ The result alone goes to stdout; everything else that is said goes to stderr.
 
 import json
 import math
+import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from serkit import runs
-from serkit.errors import AudioError, ParameterError, RunError
+from serkit.corpora.sound_files import shown_path, visible
+from serkit.errors import AudioError, ParameterError, RunError, check_range
+from serkit.experiment import key_of
+from serkit.features.audio import AV_SUFFIXES
 from serkit.metrics import PROBABILITY
 
 PURPOSE = "for research and teaching: it says how acted speech sounds, not what a person feels"
+SOUNDS = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aif",
+    ".aiff",
+    ".au",
+    ".w64",
+    ".caf",
+    *AV_SUFFIXES,
+)
 PICTURES = (".png", ".pdf", ".svg")
 TIMELINE_IN = 2.6  # inch, height of the picture
 
 
-def predict_files(files, *, model="", run="demo", form="table", segments=False, output="", timeline="",
+def predict_files(files, *, model="", run="demo", form="table", segments=False, channel=0, output="", timeline="",
                   device="auto", precision="auto", abstain=0.0):  # fmt: skip
     """Recognise the emotions in sound files and print or write the result.
+
+    With ``output``, what an interrupted call has finished is kept beside it, and the same call goes on from there.
 
     Parameters
     ----------
     files : sequence of path
+        A folder means the sound files that lie in it.
     model : path, optional
         Model folder; default: that of the newest finished fold of ``run``.
     run : str, optional
     form : {"table", "json", "csv"}, optional
     segments : bool, optional
         One row for each segment, not for each file.
+    channel : int, optional
+        As in `serkit.predict.Predictor.predict`.
     output : path, optional
         File for the result; default stdout.
     timeline : path, optional
@@ -54,6 +78,8 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     """
     if not files:
         raise ParameterError("no FILE given, expected one or more sound files: serkit predict talk.wav")
+    check_range("channel", channel, 0, 64, whole=True)
+    files = [path for name in files for path in _sounds(name)]
     _check_targets(files, output, timeline)
     folder = Path(model) if model else newest_model(run)
     runs.quiet_libraries()
@@ -64,16 +90,18 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     _say(f"model {runs.show_path(folder)}, trained on {describe_training(predictor.experiment)}")
     _say(PURPOSE)
     predictions, failed = [], []
-    for path in map(str, files):
+    journal = Path(output).with_name(f".{Path(output).name}.finished") if output else None
+    kept = _read_kept(journal)
+    for path in files:
         try:
-            prediction = predictor.predict(path, progress=True)
+            prediction = _predict(predictor, path, channel, kept, journal)
             predictions.append(replace(prediction, is_sure=max(prediction.utterance.values()) >= least))
         except AudioError as error:
-            failed.append({"file": path, "error": str(error)})
+            failed.append({"file": shown_path(path), "error": str(error)})
             _say(error)
         else:
             for notice in predictions[-1].notices:
-                _say(f"{path}: {notice.text}")
+                _say(f"{shown_path(path)}: {notice.text}")
     if form == "json":
         files = [_record(prediction, segments) for prediction in predictions]
         record = {"model": str(folder), "files": files, "failed": failed}
@@ -90,7 +118,49 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     except OSError as error:
         target = f"{error.filename or 'stdout'}: can't be written ({error.strerror or error})"
         raise RunError(f"{target}; choose another place") from error
+    if journal:
+        journal.unlink(missing_ok=True)
     return 1 if failed else 0
+
+
+def _predict(predictor, path, channel, kept, journal):
+    """The prediction of a file, unless ``kept`` has it; ``journal`` is where it will be found if this call ends early."""
+    from serkit.predict.predictor import Prediction
+    from serkit.predict.recording import Notice
+
+    files = filter(os.path.exists, [path, *sorted(predictor.folder.glob("*"))])
+    stats = [(os.path.realpath(file), os.path.getsize(file), os.path.getmtime(file)) for file in files]
+    key = key_of({"files": stats, "channel": channel, "precision": predictor.precision})
+    if key not in kept:
+        prediction = predictor.predict(path, channel=channel, progress=True)
+        kept[key] = vars(prediction) | {"segments": prediction.segments.to_dict("list")}
+        if journal:
+            with suppress(OSError), open(journal, "a", encoding="utf-8") as file:
+                file.write(f"\n{json.dumps({key: kept[key]})}")
+    record = kept[key]
+    notices = [Notice(*notice) for notice in record["notices"]]
+    return Prediction(**record | {"segments": pd.DataFrame(record["segments"]), "notices": notices})
+
+
+def _read_kept(journal):
+    """What an interrupted call with the same output has finished."""
+    kept = {}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal and journal.is_file() else []:
+        with suppress(ValueError, TypeError):  # cut short by a kill
+            kept |= json.loads(line)
+    return kept
+
+
+def _sounds(name):
+    """A file, or the sound files in a folder."""
+    if not os.path.isdir(name):
+        return [name]
+    files = [path for path in visible(name) if path.suffix.lower() in SOUNDS and path.is_file()]
+    if not files:
+        raise ParameterError(
+            f"{shown_path(name)}: holds no sound files ({' '.join(SOUNDS)}); give another folder"
+        )
+    return files
 
 
 def newest_model(run):
@@ -107,9 +177,21 @@ def save_timeline(prediction, path):
     with figures.paper_style(columns=2, height=TIMELINE_IN):
         fig = Figure()
         figures.plot_timeline(prediction.segments, ax=fig.subplots())
-        title = Path(prediction.path).name[:90]
+        title = in_font(Path(prediction.path).name[:90])
         fig.suptitle(title, fontsize=8, parse_math=False)  # dollars in a name are no formula
         fig.savefig(path, dpi=300)
+
+
+def in_font(text):
+    """Text whose characters the figures' font has; others as their numbers, for they would be empty boxes.
+
+    >>> in_font("Grüße 你")
+    'Grüße \\\\u4f60'
+    """
+    from matplotlib.font_manager import findfont, get_font
+
+    known = get_font(findfont("DejaVu Sans")).get_charmap()
+    return "".join(char if ord(char) in known else char.encode("unicode_escape").decode() for char in text)
 
 
 def describe_training(experiment):

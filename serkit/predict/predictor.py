@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from serkit import features
 from serkit.constants import SAMPLE_RATE
-from serkit.errors import ParameterError, check_choice, check_range
+from serkit.corpora.sound_files import shown_path
+from serkit.errors import ParameterError, check_choice, check_range, shown
 from serkit.metrics import PROBABILITY, utterance_probabilities
 from serkit.model import open_model_folder
 from serkit.predict.recording import Recording, to_dbfs
@@ -86,7 +87,7 @@ class Predictor:
         self.temperature = opened.certainty.get("temperature", 1.0)
         self.model = opened.model.to(self.device)
 
-    def predict(self, path, *, progress=False):
+    def predict(self, path, *, channel=0, progress=False):
         """Recognise the emotions in one recording.
 
         A sound of up to 30 s is one utterance, as in training; a longer one is cut into windows of
@@ -95,7 +96,9 @@ class Predictor:
         Parameters
         ----------
         path : path
-            Any format that soundfile reads, any rate, mono or not, 25 ms or longer.
+            Any format that soundfile or PyAV reads, any rate, mono or not, 25 ms or longer.
+        channel : int, optional
+            The only one that is read, from 1; 0: the average of all.
         progress : bool, optional
             Show a bar on stderr once it takes more than a few seconds.
 
@@ -111,7 +114,7 @@ class Predictor:
         AudioError
             If the file is missing, is no audio, or holds no usable waveform.
         """
-        recording, tables, scores = Recording(path), [], []
+        recording, tables, scores = Recording(path, channel), [], []
         total_s = round(recording.announced_s)
         with tqdm(desc=recording.path.name, total=total_s, delay=BAR_AFTER_S, leave=False, disable=not progress,
                   bar_format="{desc} {bar} {n_fmt} of {total_fmt} s of sound") as bar:  # fmt: skip
@@ -122,7 +125,7 @@ class Predictor:
                 bar.update(round(recording.duration_s) - bar.n)
             bar.total = bar.n  # a bar that stops short turns red, and a file may hold less than it announced
         return Prediction(
-            str(path), _pooled(np.concatenate(scores), self.model.config.labels), pd.concat(tables, ignore_index=True), recording.notices(),
+            shown_path(path), _pooled(np.concatenate(scores), self.model.config.labels), pd.concat(tables, ignore_index=True), recording.notices(),
             recording.duration_s, recording.sample_rate, recording.channels,
         )  # fmt: skip
 
@@ -247,10 +250,16 @@ def _find_device(name):
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # an assertion where torch was built without it
-        raise ParameterError(f"device={name!r}, expected auto, cpu, or a device of this machine") from error
+    except (
+        RuntimeError,
+        AssertionError,
+        TypeError,
+    ) as error:  # an assertion where torch was built without it
+        raise ParameterError(
+            f"device={shown(name)}, expected auto, cpu, or a device of this machine"
+        ) from error
 
 
 def _find_precision(name, device):
     check_choice("precision", name, ("auto", "float32", *AUTOCAST))
-    return "no" if name == "auto" and device.type != "cuda" else resolve_precision(name)
+    return "no" if name == "auto" and device.type != "cuda" else resolve_precision(name, device=device.type)

@@ -46,7 +46,9 @@ class Recording:
     Parameters
     ----------
     path : path
-        Any format that soundfile reads, any rate, any number of channels.
+        Any format that soundfile or PyAV reads, any rate, any number of channels.
+    channel : int, optional
+        The only one that is read, from 1; 0: the average of all.
 
     Attributes
     ----------
@@ -63,12 +65,16 @@ class Recording:
         Samples at full scale so far, over all channels, and those of them that end three in a row.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, channel=0):
         self.path = Path(path)
-        self.announced = 0
+        self.announced, self.channel = 0, channel
         for sound in audio.open_sounds(self.path):
             self.sample_rate, self.channels = sound.samplerate, sound.channels
-            self.announced += sound.frames
+            self.announced += sound.promised
+            if channel > self.channels:
+                raise AudioError(
+                    f"{path}: has channels 1 to {self.channels}, expected channel {channel}; give another"
+                )
             self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
         _, whole = joined_parts(self.path)
         self._has_end = whole
@@ -130,7 +136,7 @@ class Recording:
         rate, windows, silent = self.sample_rate, self.n_windows, self.silent_windows
         level = to_dbfs(self.peak)
         starts = ", ".join(f"{start:.0f} s" for start in silent[:3]) + " ..." * (len(silent) > 3)
-        share = self.full / max(1, self.num_samples * self.channels)
+        share = self.full / max(1, self.num_samples * (1 if self.channel else self.channels))
         faults = [
             ("too short", self.duration_s < SHORT_S,
              f"{self.duration_s:.2f} s, so {1 - self.duration_s / SEGMENT_S:.0%} of the {SEGMENT_S:g} s segment is padding",
@@ -156,8 +162,8 @@ class Recording:
             ("sample rate", rate < SAMPLE_RATE,
              f"{rate} Hz, so there is nothing above {rate / 2:g} Hz; the model expects sound up to {SAMPLE_RATE // 2} Hz",
              "Record at 16 kHz or more; nothing brings back what was not recorded."),
-            ("channels", self.channels > 1, f"{self.channels} were averaged to one",
-             "Nothing to do, unless each is another voice, or they cancel each other: then give one channel only."),
+            ("channels", self.channels > 1 and not self.channel, f"{self.channels} were averaged to one",
+             "Nothing to do, unless each is another voice, or they cancel each other: then name one (--channel 1)."),
         ]  # fmt: skip
         return [Notice(kind, f"{kind}: {text}", advice) for kind, holds, text, advice in faults if holds]
 
@@ -176,7 +182,8 @@ class Recording:
 
     def _next_second(self, sound):
         try:
-            return audio.read_channels(sound, sound.samplerate)
+            channels = audio.read_channels(sound, sound.samplerate)
+            return channels[:, self.channel - 1 : self.channel] if self.channel else channels
         except AudioError:
             if not self.num_samples:
                 raise

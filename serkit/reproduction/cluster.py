@@ -22,7 +22,7 @@ from distributed import Client, Reschedule, get_worker
 from distributed.comm.addressing import get_address_host_port
 from filelock import FileLock
 
-from serkit.errors import RunError
+from serkit.errors import RunError, shown
 from serkit.experiment import project_home
 from serkit.reproduction.jobs import INTERRUPTED, one_line
 from serkit.runs import PACKAGES
@@ -218,7 +218,7 @@ def _connected(address):
             get_address_host_port(address, strict=True)
             client = Client(address, timeout=CONNECT_S, set_as_default=False, name="serkit")
         except (OSError, ValueError) as error:
-            about = f"scheduler={address!r} does not answer ({one_line(str(error))})"
+            about = f"scheduler={shown(address)} does not answer ({one_line(str(error))})"
             cure = "start one with `dask scheduler`, or check host, port and firewall"
             raise RunError(f"{about}, expected an address such as tcp://host:8786; {cure}") from error
         stack.callback(client.close, timeout=CONNECT_S)

@@ -12,6 +12,7 @@ import tempfile
 import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import numpy as np
 import psutil
@@ -34,6 +35,7 @@ CARDS = (8, 12, 16, 24)  # GiB of memory that GPUs have
 CUDA, GAPS = 2**30, 0.1  # assumed beside what is predicted: bytes for CUDA and a screen, share that lies idle
 # trainings that differ in nothing else take the same time for a segment, and are measured once
 UNTIMED = {"recipe": "corrected", "selection": "clean", "by": "session", "fold": "1", "seed": 111}
+PART = attrgetter("by", "selection", "fold", "recipe")  # trainings that agree in these have as many segments
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,17 @@ def estimate(todo, manifest, threads=0):
     WeightsError, ParameterError
         If a speech encoder can't be built as asked.
     """
-    rows, measured, costs = folds.task_rows(manifest), {}, {step.title: Cost() for step in todo}
+    rows, measured, segments = folds.task_rows(manifest), {}, {}
+    costs = {step.title: Cost() for step in todo}
     training = [step for step in todo if step.experiment is not None]
     for step in training:
         kind = replace(step.experiment, **UNTIMED)
         if kind not in measured:
             measured[kind] = measure(step.experiment, rows, threads)
         if measured[kind]:
-            segments = _count_segments(rows, step.experiment)
-            costs[step.title] = training_cost(step.experiment, segments, measured[kind])
+            part = PART(step.experiment)
+            segments[part] = segments.get(part) or _count_segments(rows, step.experiment)
+            costs[step.title] = training_cost(step.experiment, segments[part], measured[kind])
     answers = list(filter(None, measured.values()))
     if answers:  # whatever comes first writes the store, or what is missing of it
         largest = max(answers, key=lambda answer: answer["store_bytes"])

@@ -51,6 +51,7 @@ class Job:
         arguments = [str(step.source), str(step.output), json.dumps(step.parameters, default=str)]
         # a kernel named python3 in somebody's home must not be taken instead of this environment's
         variables = {"JUPYTER_PREFER_ENV_PATH": "1"} | os.environ | (environment or {})
+        variables.pop("MPLBACKEND", None)  # of a cluster or CI: a notebook's pictures would go nowhere
         with open(step.log, "wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "serkit.reproduction.jobs", *arguments], stdin=subprocess.PIPE, stdout=log,
@@ -211,6 +212,16 @@ def _end_with_parent():
 def main(notebook, output, parameters):
     """Execute one notebook; the message of the exit says what went wrong."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Kernels talk over sockets: TCP ports can collide between them, and the path of another one is at most 107 characters
+    place = tempfile.gettempdir()
+    with tempfile.TemporaryDirectory(prefix="serkit-", dir=place if len(place) < 80 else "/tmp") as folder:
+        os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        if not os.path.isdir(os.path.expanduser("~")):  # Jupyter wants a home
+            os.environ["HOME"] = folder
+        _execute(notebook, output, json.loads(parameters), f"{folder}/k")
+
+
+def _execute(notebook, output, parameters, sockets):
     sys.modules["rfc3987_syntax"] = None  # jsonschema would take a second to load a grammar of web addresses
     import papermill
     from traitlets.config import Config
@@ -219,13 +230,11 @@ def main(notebook, output, parameters):
     logging.getLogger("papermill").setLevel(logging.INFO)  # what the notebook prints
     cells = []
     try:
-        # whoever was told to end may still be here. Kernels talk over sockets: TCP ports can collide between them
-        lock = FileLock(Path(output).with_suffix(".lock"))
-        with lock, tempfile.TemporaryDirectory(prefix="serkit-") as folder:
+        with FileLock(Path(output).with_suffix(".lock")):  # whoever was told to end may still be here
             papermill.execute_notebook(
-                notebook, output, json.loads(parameters), progress_bar=False, log_output=True,
-                start_timeout=KERNEL_START_S, on_cell_start=lambda cell, cell_index: cells.append(cell_index),
-                config=Config(AsyncKernelManager={"transport": "ipc", "ip": f"{folder}/k"}),
+                notebook, output, parameters, progress_bar=False, log_output=True, start_timeout=KERNEL_START_S,
+                on_cell_start=lambda cell, cell_index: cells.append(cell_index),
+                config=Config(AsyncKernelManager={"transport": "ipc", "ip": sockets}),
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         sys.exit(one_line(f"cell {error.cell_index}: {error.ename}: {error.evalue}"))

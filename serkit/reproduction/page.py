@@ -7,10 +7,12 @@ import re
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
+from urllib.parse import quote
 
 from serkit import runs
 from serkit.experiment import project_home, show_path
-from serkit.figures import DIGEST, write_file
+from serkit.figures import DIGEST, markdown_text, printable, write_file
+from serkit.reproduction.jobs import one_line
 
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING, ANALYSIS = "05_train_coattention", "06_confusion_matrix"
@@ -34,7 +36,7 @@ COLOURS = 64  # of an embedded picture
 OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")  # end of a stem
 THUMBNAIL = 240  # pixels wide
 # Nothing is fetched, nothing runs, whatever a notebook's output holds
-POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 STYLE = """
 body { font: 15px/1.45 sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 p, li, figcaption { max-width: 62rem; }
@@ -80,7 +82,7 @@ def read_catalogue(run, *, digests, not_made=None):
         In the order of the story: scores, corpus, views, training, results.
     """
     folder = project_home() / "figures" / run
-    names = sorted(path.name for path in folder.glob("[!.]*"))
+    names = sorted(path.name for path in folder.glob("[!.]*") if path.is_file())
     groups = groupby(names, key=lambda name: name.partition(".")[0])
     entries = {
         stem: _entry(folder, stem, tuple(files), digests) for stem, files in groups if stem != "README"
@@ -110,14 +112,16 @@ def write_catalogue(run, entries):
     for section, members in groupby(entries, key=_section):
         lines += ["", f"## {section}", "", "| | caption | files |", "| :-- | :-- | :-- |"]
         for entry in members:
-            caption = " ".join([entry.caption, *(f"**{fault}**" for fault in entry.faults)]).replace(
-                "|", "\\|"
-            )
-            first = f"`{entry.stem}`"
+            faults = (f"**{markdown_text(printable(fault))}**" for fault in entry.faults)
+            caption = " ".join([markdown_text(entry.caption), *faults])
+            first = f"<code>{markdown_text(printable(entry.stem))}</code>"
             if f"{entry.stem}.png" in entry.files:
                 alt = escape(_first_sentence(entry.caption).replace("|", "/"))
-                first = f'<img src="{entry.stem}.png" width="{THUMBNAIL}" alt="{alt}"><br>{first}'
-            links = " ".join(f"[{name.rpartition('.')[2]}]({name})" for name in entry.files)
+                first = f'<img src="{quote(entry.stem)}.png" width="{THUMBNAIL}" alt="{alt}"><br>{first}'
+            links = " ".join(
+                f"[{markdown_text(printable(name.rpartition('.')[2]))}]({quote(name)})"
+                for name in entry.files
+            )
             lines.append(f"| {first} | {caption} | {links} |")
     return write_file(project_home() / "figures" / run / "README.md", "\n".join([*lines, ""]).encode())
 
@@ -180,13 +184,14 @@ def write_page(run, *, summary, entries, notes=None, predictions=""):
 def _entry(folder, stem, files, digests):
     try:
         record = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-        kind, caption, parameters = record["kind"], record["caption"], dict(record["parameters"])
+        kind, parameters = record["kind"], dict(record["parameters"])
+        caption = printable(str(record["caption"]))
         faults = [
             f"{name} is missing or was changed after it was made"
             for name, recorded in dict(record["sha256"]).items()
             if name not in files or runs.sha256_of(folder / name) != recorded
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         fault = f"{stem}.json is missing or can't be read: its origin is unknown"
         return Entry(stem, files=files, faults=(fault,))
     if parameters.get(DIGEST, digests[0]) not in digests:
@@ -211,12 +216,12 @@ def _notebook(path):
     import nbformat  # here, and nbconvert too: whoever only wants scores need not wait for them
     from nbconvert import HTMLExporter
 
+    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
     try:
         notebook = nbformat.read(path, as_version=4)
+        return exporter.from_notebook_node(notebook)[0]
     except Exception as error:  # nbformat's own errors have no common base
-        return f'<p class="fault">can\'t be read: {escape(str(error).splitlines()[0])}</p>'
-    exporter = HTMLExporter(template_name="basic", embed_images=True, exclude_anchor_links=True)
-    return exporter.from_notebook_node(notebook, resources={"metadata": {"path": str(path.parent)}})[0]
+        return f'<p class="fault">can\'t be read: {escape(one_line(f"{type(error).__name__}: {error}"))}</p>'
 
 
 def _self_contained(html):
@@ -244,7 +249,7 @@ def _smaller(match):
         else:
             picture = Image.open(content).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
             picture.save(out, "PNG", optimize=True)
-    except (OSError, RuntimeError, ValueError):  # cut short, or a rate that MP3 doesn't know
+    except Exception:  # cut short, a rate that MP3 doesn't know, a picture of a billion pixels
         return match[0]
     return f"data:{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
 
@@ -269,7 +274,7 @@ def _shown(run, entry):
     if f"{entry.stem}.md" in entry.files:
         from nbconvert.filters import markdown2html
 
-        html = markdown2html((folder / f"{entry.stem}.md").read_text(encoding="utf-8"))
+        html = markdown2html((folder / f"{entry.stem}.md").read_text(encoding="utf-8", errors="replace"))
     elif f"{entry.stem}.png" in entry.files:
         data = base64.b64encode((folder / f"{entry.stem}.png").read_bytes()).decode()
         image = f'<img alt="{escape(_first_sentence(entry.caption))}" src="data:image/png;base64,{data}">'

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from serkit import folds, runs
 from serkit.constants import VIEW_SETS
-from serkit.errors import ParameterError, RunError, SerkitError
-from serkit.experiment import SETTINGS, Experiment, check_names, convert, project_home, shown
+from serkit.errors import ParameterError, RunError, SerkitError, shown
+from serkit.experiment import SETTINGS, Experiment, check_names, convert, of_type, project_home
 
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
@@ -21,6 +21,8 @@ ABLATIONS = "07_ablations"
 TOGETHER = (ANALYSIS, ABLATIONS)  # put finished folds together
 ALWAYS = ("recipe", "selection", "by", "profile", "fold", "seed")  # given to notebook 05, usual or not
 ALL = "*"  # variants
+MOST = 1000  # trainings of a plan, and variants of a grid
+GRID_SIZE = 20_000  # bytes of a grid; a longer name of thousands of parts would take minutes to read
 COMMON = ("corpus", "root", "run", "folds", "seeds")  # of a grid's [common] only: the same for all variants
 VARIED = [name for name in SETTINGS if name not in ("corpus", "fold", "seed")]  # these may differ
 
@@ -136,10 +138,14 @@ def make_plan(
     bases = {label: Experiment.of({"corpus": corpus} | settings | changes) for label, changes in variants}
     shared = {"run": run, "corpus": corpus, "root": root}
     steps = _preparation(shared, list(bases.values()), {"iemocap_check": check, "skip_broken": skip_broken})
-    partial = {}  # whether folds of the protocol are left out
+    partial, seeds = {}, list(dict.fromkeys(seeds))  # whether folds of the protocol are left out
     for label, base in bases.items():
         all_folds = folds.make_folds(manifest, base.by, base.selection)
-        chosen = [folds.find_fold(all_folds, name) for name in fold_names] or all_folds
+        named = {fold.name: fold for fold in (folds.find_fold(all_folds, name) for name in fold_names)}
+        chosen = list(named.values()) or all_folds
+        if len(bases) * len(chosen) * len(seeds) > MOST:
+            asked = f"{len(bases)} variants, {len(chosen)} folds and {len(seeds)} seeds"
+            raise ParameterError(f"{asked} are more than {MOST} trainings; plan them as several runs")
         partial[label] = len(chosen) < len(all_folds)
         for seed, fold in product(seeds, chosen):
             steps.append(_training(shared, replace(base, fold=fold.name, seed=seed), label))
@@ -166,8 +172,8 @@ def _preparation(shared, bases, about_corpus):
         steps.append(_step(PREPARATION[0], parameters, suffix, needs=needs, label=label))
     steps += [_step(name, shared | {"profile": bases[0].profile}, needs=needs) for name in PREPARATION[1:]]
     hearing = [base for base in bases if "speech" in VIEW_SETS[base.views]] or bases
-    if hearing[0].speech_encoder:
-        steps[-1].parameters["speech_encoder"] = hearing[0].speech_encoder
+    pretrained = {name: getattr(hearing[0], name) for name in ("speech_encoder", "cnn_weights")}
+    steps[-1].parameters.update({name: value for name, value in pretrained.items() if value})
     return steps
 
 
@@ -240,17 +246,21 @@ def read_grid(path):
     """
     path = Path(path)
     try:
+        if path.stat().st_size > GRID_SIZE or not path.is_file():
+            raise ValueError(f"no file of at most {GRID_SIZE} bytes")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ParameterError(f"grid {path}: is not TOML ({error}); see notebooks/grids/demo.toml") from error
     with _about(f"grid {path}"):
         check_names(content, ("title", "common", "variant"))
+        title = of_type(str, "title", content.get("title", path.stem))
     common, variants, folders = content.get("common", {}), {}, set()
     with _about(f"grid {path}, [common]"):
         _check_table(common, (*COMMON, *VARIED))
         corpus = convert("corpus", common.get("corpus", "demo"))
         names = _values("fold", common.get("folds", "all"))
         seeds = _values("seed", common.get("seeds", 111))
+        root, run = (of_type(str, name, common.get(name, "")) for name in ("root", "run"))
     shared = {name: value for name, value in common.items() if name in VARIED}
     tables = content.get("variant", [{}] if shared else [])
     for number, table in enumerate(tables if isinstance(tables, list) else [tables], start=1):
@@ -258,16 +268,17 @@ def read_grid(path):
             for label, settings in _combinations(table, shared):
                 folder = Experiment.of({"corpus": corpus} | settings).variant
                 label = label or folder
+                if len(variants) == MOST:
+                    raise ParameterError(f"more than {MOST} variants; plan them as several grids")
                 if label in variants or folder in folders:
-                    taken = f"variant {label!r} has the name or the folder ({folder}) of another one"
+                    taken = f"variant {shown(label)} has the name or the folder ({folder}) of another one"
                     raise ParameterError(f"{taken}; take it out, or give it a grid and a run of its own")
                 variants[label] = settings
                 folders.add(folder)
     if not variants:
         raise ParameterError(f"grid {path}: holds no variant; add a table that begins with [[variant]]")
     return Grid(
-        path, str(content.get("title", path.stem)), corpus, str(common.get("root", "")), str(common.get("run", "")),
-        list(variants.items()), [] if names == ["all"] else names, seeds,
+        path, title, corpus, root, run, list(variants.items()), [] if names == ["all"] else names, seeds,
     )  # fmt: skip
 
 
@@ -294,4 +305,4 @@ def _combinations(table, shared):
     for choice in product(*values.values()):
         settings = dict(zip(values, choice, strict=True))
         chosen = [f"{name}={value}" for name, value in settings.items() if len(values[name]) > 1]
-        yield ", ".join([str(table["name"]), *chosen]) if "name" in table else "", settings
+        yield ", ".join([of_type(str, "name", table["name"]), *chosen]) if "name" in table else "", settings

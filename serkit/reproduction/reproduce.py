@@ -5,10 +5,12 @@ is named at the end and never stops the others.
 """
 
 import shutil
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -17,7 +19,7 @@ from rich.progress import Progress, TimeElapsedColumn
 from tabulate import tabulate
 
 from serkit import corpora, runs
-from serkit.errors import ParameterError, RunError, SerkitError
+from serkit.errors import ParameterError, RunError, SerkitError, shown
 from serkit.experiment import require_project
 from serkit.reproduction.estimate import Cost, describe, disk_use, estimate, show_bytes
 from serkit.reproduction.jobs import INTERRUPTED, count_jobs, execute, find_gpus, run_local, threads_per_job
@@ -63,9 +65,13 @@ def reproduce(
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
         print(f"grid {runs.show_path(grid.path)}: {grid.title}")
     allowed = {"check": check, "skip_broken": skip_broken}
-    manifest = corpora.load(corpus, runs.corpus_root(corpus, root), **allowed)
-    steps = make_plan(run, manifest, corpus=corpus, root=root, **allowed, **settings)
-    costs = estimate(unfinished(steps), manifest, threads_per_job(jobs) if jobs > 1 else 0)
+    with tempfile.TemporaryDirectory(prefix="serkit-") as spare:
+        place = runs.corpus_root(corpus, root)
+        if dry_run and corpus == "demo" and not place.exists():  # it would be spoken there
+            place = Path(spare, "demo")
+        manifest = corpora.load(corpus, place, **allowed)
+        steps = make_plan(run, manifest, corpus=corpus, root=root, **allowed, **settings)
+        costs = estimate(unfinished(steps), manifest, threads_per_job(jobs) if jobs > 1 else 0)
     print_plan(steps, costs, jobs)
     if dry_run:
         return 0
@@ -88,7 +94,7 @@ def _choose_runner(jobs, scheduler, dry_run):
     if not scheduler:
         return run_local, count_jobs(jobs)
     if jobs not in (0, 1):
-        raise ParameterError(f"jobs={jobs!r} beside a scheduler, expected 0: its workers say how many")
+        raise ParameterError(f"jobs={shown(jobs)} beside a scheduler, expected 0: its workers say how many")
     from serkit.reproduction import cluster  # here: dask takes a while to import
 
     def runner(steps, _, on_change):

@@ -7,18 +7,22 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.nn import functional as F
 
+from serkit.errors import ParameterError
 from serkit.metrics import PROBABILITY, unweighted_accuracy, utterance_probabilities, weighted_accuracy
 from serkit.training.batches import load_batches, model_inputs
 
 FUSED = "fused_"  # columns of the vectors: fused_1, fused_2, ...
 
 
-def resolve_precision(precision, profile="demo"):
+def resolve_precision(precision, profile="demo", device=""):
     """accelerate's name of a precision.
 
     ``auto`` is bf16 or fp16 on a GPU; on a CPU it is float32, but bf16 for the paper's model where
-    the CPU multiplies bf16 matrices in hardware (AMX): the demo's layers are too small to gain by it.
+    the CPU multiplies bf16 matrices in hardware (AMX): the demo's layers are too small to gain by it. fp16 is
+    refused without a GPU with a ``ParameterError``.
     """
+    if precision == "fp16" and (device == "cpu" or not on_gpu()):
+        raise ParameterError("precision='fp16' without a GPU, expected auto, float32 or bf16 on a CPU")
     if precision == "auto":
         if torch.cuda.is_available():
             return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
@@ -27,11 +31,15 @@ def resolve_precision(precision, profile="demo"):
     return "no" if precision == "float32" else precision
 
 
+def on_gpu():
+    """Whether this machine has a GPU, NVIDIA's or Apple's."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
 def make_accelerator(precision, profile="demo"):
     """accelerate's view of device and precision; a notebook may change its precision and go on."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    only_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    return Accelerator(mixed_precision=resolve_precision(precision, profile), cpu=only_cpu)
+    return Accelerator(mixed_precision=resolve_precision(precision, profile), cpu=not on_gpu())
 
 
 @torch.no_grad()

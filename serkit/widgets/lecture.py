@@ -20,7 +20,7 @@ from scipy.signal import lfilter
 
 from serkit import corpora, figures, runs
 from serkit.constants import GUIDED, HOP_LENGTH, N_FFT, PREEMPHASIS, SAMPLE_RATE
-from serkit.errors import CorpusError, ParameterError, RunError, check_range
+from serkit.errors import CorpusError, ParameterError, RunError, check_range, shown
 from serkit.evaluation.attention import correlations
 from serkit.features import audio
 from serkit.features.segments import cut_samples, plan_segments
@@ -211,7 +211,9 @@ def utterance_near(manifest, seconds, *, speaker=""):
     """
     rows = _utterances(manifest, speaker)
     if rows.empty:
-        raise ParameterError(f"speaker={speaker!r} has no labelled utterance; choose one of the manifest")
+        raise ParameterError(
+            f"speaker={shown(speaker)} has no labelled utterance; choose one of the manifest"
+        )
     return rows.loc[(rows["seconds"] - seconds).abs().idxmin()]
 
 
@@ -648,10 +650,10 @@ def plot_fields(waveform, ax: Axes, *, field, hop, first=0, n_frames=6) -> Axes:
         Number of the first frame, and how many to draw.
     """
     start, end = first * hop, (first + n_frames - 1) * hop + field
-    shown = waveform[start:end]
-    seconds = (start + np.arange(len(shown))) / SAMPLE_RATE
-    ax.plot(seconds, shown, color=BLUE, linewidth=0.7)
-    peak = np.abs(shown).max() or 1.0
+    part = waveform[start:end]
+    seconds = (start + np.arange(len(part))) / SAMPLE_RATE
+    ax.plot(seconds, part, color=BLUE, linewidth=0.7)
+    peak = np.abs(part).max() or 1.0
     for row in range(n_frames):
         level, begin = -peak * (1.3 + 0.22 * row), (first + row) * hop / SAMPLE_RATE
         colour = (VERMILLION, ORANGE)[row % 2]
@@ -689,4 +691,5 @@ def _utterances(manifest, speaker):
     """The labelled utterances, of one speaker if it is named, with their length as ``seconds``."""
     rows = task_rows(manifest)
     rows = rows.assign(seconds=seconds_of)
-    return rows[rows["speaker"] == speaker] if speaker else rows
+    # papermill makes 1 of 01
+    return rows[rows["speaker"].str.lstrip("0") == speaker.lstrip("0")] if speaker else rows

@@ -11,7 +11,7 @@ from ipywidgets import HTML, Button, Dropdown, GridBox, HBox, Select, ToggleButt
 
 from serkit import features, figures, runs
 from serkit.constants import HOP_LENGTH, N_FFT, SAMPLE_RATE
-from serkit.errors import CorpusError, ParameterError, RunError, SerkitError
+from serkit.errors import CorpusError, RunError, SerkitError, check_range
 from serkit.folds import seconds_of
 from serkit.metrics import PROBABILITY, labels_of
 from serkit.predict import open_predictor
@@ -65,8 +65,7 @@ def listen(run, *, variant="", mistakes=4, widgets=None):
     --------
     ``view = listen(run)``, as the last line of a cell.
     """
-    if mistakes not in range(MOST + 1):
-        raise ParameterError(f"mistakes={mistakes!r} players, expected a whole number from 0 to {MOST}")
+    check_range("mistakes", mistakes, 0, MOST, whole=True)
     variant = variant or (run.experiment.variant if hasattr(run, "experiment") else "")
     name, live, view = getattr(run, "name", run), is_live() if widgets is None else widgets, None
     try:

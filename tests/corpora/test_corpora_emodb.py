@@ -77,7 +77,7 @@ def test_hidden_files_are_left_out(tmp_path):
 def test_missing_root_and_missing_wav_folder(tmp_path):
     with pytest.raises(CorpusError, match=r"no such folder, expected the unpacked EmoDB; data/README\.md"):
         load_emodb(tmp_path / "emodb")
-    with pytest.raises(CorpusError, match=r"holds no folder named wav, expected EmoDB"):
+    with pytest.raises(CorpusError, match=r"holds nothing, expected folders of EmoDB such as wav; data/"):
         load_emodb(tmp_path)
 
 

@@ -141,13 +141,41 @@ def test_root_one_level_off_is_put_right(tmp_path, place):
     assert len(iemocap.read_tree(tree / place)[0]) == 50
 
 
+@pytest.mark.parametrize("names", ["lower", "flat", "both"])
+def test_folders_as_people_have_them(tmp_path, names):
+    """In lower case, as some archives are repacked; all sounds of a session in one folder."""
+    usual = write_iemocap_tree(tmp_path / "usual", small_index(), warts=False)
+    other = shutil.copytree(usual, tmp_path / "other")
+    for session in list(other.iterdir()):
+        wavs = session / "sentences" / "wav"
+        if names != "lower":
+            for path in list(wavs.glob("*/*.wav")):
+                path.rename(wavs / path.name)
+        if names != "flat":
+            (session / "dialog" / "EmoEvaluation").rename(session / "dialog" / "emoevaluation")
+            (session / "dialog").rename(session / "Dialog")
+            session.rename(other / session.name.lower())
+    expected, problems = iemocap.read_tree(usual)
+    manifest, other_problems = iemocap.read_tree(other)
+    pd.testing.assert_frame_equal(manifest.drop(columns="path"), expected.drop(columns="path"))
+    assert problems == other_problems == []
+
+
 def test_missing_root_says_how_to_get_the_corpus(tmp_path):
     with pytest.raises(CorpusError, match=r"nowhere: no such folder.*data/README\.md"):
         iemocap.load(tmp_path / "nowhere")
 
 
 def test_empty_root_and_archive_as_root(tmp_path):
-    with pytest.raises(CorpusError, match=r"holds no folder named Session"):
+    with pytest.raises(
+        CorpusError, match=r"holds nothing, expected folders of iemocap such as Session1; data/"
+    ):
+        iemocap.load(tmp_path)
+    for number in range(7):
+        (tmp_path / f"ses{number}").mkdir()
+    with pytest.raises(
+        CorpusError, match=r"holds ses0, ses1, ses2, ses3, ses4 and 2 more, expected folders of iemocap"
+    ):
         iemocap.load(tmp_path)
     archive = tmp_path / "IEMOCAP.tar.gz"
     archive.write_bytes(b"")

@@ -66,6 +66,27 @@ def test_root_off_by_a_level(tmp_path, place):
     assert len(load_ravdess(tree / place)) == 48
 
 
+@pytest.mark.parametrize(
+    "actor", ["actor_{:02d}", "Actor_{}", "Actor {:02d}", "actor-{}", "ACTOR{:02d}", "", "audio/all/"]
+)
+def test_folders_as_people_have_them(tmp_path, actor):
+    """Renamed, or all files in one folder."""
+    usual, other = write_tree(tmp_path / "usual", emotions=[3]), tmp_path / "other"
+    for number, folder in enumerate(sorted(usual.iterdir()), start=1):
+        shutil.copytree(folder, other / actor.format(number), dirs_exist_ok=True)
+    (other / "notes.wav").write_bytes(wav_bytes(noise(480)))  # beside the actors it does no harm
+    expected, manifest = load_ravdess(usual), load_ravdess(other)
+    pd.testing.assert_frame_equal(manifest.drop(columns="path"), expected.drop(columns="path"))
+
+
+def test_what_lies_there_instead_is_said(tmp_path):
+    (tmp_path / "Speaker_01").mkdir()
+    with pytest.raises(
+        CorpusError, match=r"holds Speaker_01, expected folders of RAVDESS such as Actor_01; data/README"
+    ):
+        load_ravdess(tmp_path)
+
+
 def test_nested_copy_is_not_counted_twice(tmp_path):
     write_tree(tmp_path, emotions=[3])
     write_tree(tmp_path / "audio_speech_actors_01-24", emotions=[3, 4])

@@ -240,7 +240,7 @@ def test_a_probability_is_never_shown_as_zero(tmp_path):
     cells = [
         [cell.strip() for cell in line.split("|")[2:4]] for line in markdown.read_text().splitlines()[4:]
     ]
-    assert cells == [["0.002", "0.00"], [r"\<0.001", "0.00"], ["0.054", "0.00"], ["–", "0.00"]]
+    assert cells == [["0.002", "0.00"], ["<0.001", "0.00"], ["0.054", "0.00"], ["–", "0.00"]]
     assert r"b & \textless{}0.001 & 0.00 \\" in latex.read_text()
     assert "0.0004" in csv.read_text()
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -295,6 +296,86 @@ class TestCommand:
         assert capfd.readouterr().out == "" and len(pd.read_csv(text)) == 1
         assert picture.read_bytes()[:4] == b"\x89PNG" and picture.stat().st_size > 10_000
 
+    def test_a_folder_means_the_sounds_in_it(self, folder, sounds, tmp_path, capfd):
+        inside = tmp_path / "inside"
+        (inside / "deeper.wav").mkdir(parents=True)
+        for name in ("b.wav", "a.WAV", ".hidden.wav", "notes.txt"):
+            shutil.copy(sounds / "short.wav", inside / name)
+        assert run(inside, sounds / "short.wav", "--model", folder, "--format", "csv") == 0
+        table = pd.read_csv(io.StringIO(capfd.readouterr().out))
+        assert table["file"].tolist() == [
+            str(inside / "a.WAV"),
+            str(inside / "b.wav"),
+            str(sounds / "short.wav"),
+        ]
+        (tmp_path / "empty").mkdir()
+        assert run(tmp_path / "empty", "--model", folder) == 2
+        assert "empty: holds no sound files (.wav .flac" in capfd.readouterr().err
+
+    def test_one_side_of_a_call(self, folder, predictor, tmp_path, capfd):
+        sides = voice(2), voice(2, pitch=220, seed=1)
+        soundfile.write(tmp_path / "call.wav", np.stack(sides, 1), 16_000, "FLOAT")
+        for number, side in enumerate(sides, start=1):
+            soundfile.write(tmp_path / "side.wav", side, 16_000, "FLOAT")
+            alone = probabilities(predictor.predict(tmp_path / "side.wav"))
+            prediction = predictor.predict(tmp_path / "call.wav", channel=number)
+            np.testing.assert_array_equal(probabilities(prediction), alone)
+            assert prediction.channels == 2 and prediction.notices == []
+        assert not np.allclose(probabilities(predictor.predict(tmp_path / "call.wav")), alone)
+        assert run(tmp_path / "call.wav", tmp_path / "side.wav", "--channel", 2, "--model", folder) == 1
+        assert "side.wav: has channels 1 to 1, expected channel 2; give another" in capfd.readouterr().err
+        assert run(tmp_path / "call.wav", "--channel", -1) == 2
+        assert "channel=-1, expected a whole number from 0 to 64" in capfd.readouterr().err
+
+    def test_an_interrupted_batch_goes_on_where_it_was(self, folder, sounds, tmp_path, monkeypatch, capfd):
+        files, output = [tmp_path / f"{number}.wav" for number in range(4)], tmp_path / "out.json"
+        for file in files[1:]:
+            shutil.copy(sounds / "short.wav", file)
+        soundfile.write(files[0], np.zeros(16_000), 16_000)  # its level is infinite
+        options = ("--model", folder, "--format", "json", "--segments", "--output", output)
+        assert run(*files, *options) == 0
+        whole, heard, usual = output.read_bytes(), [], Predictor.predict
+        output.unlink()
+
+        def interrupted(self, path, **options):
+            heard.append(Path(path).name)
+            if path == str(files[2]) and len(heard) == 3:
+                raise KeyboardInterrupt
+            return usual(self, path, **options)
+
+        monkeypatch.setattr(Predictor, "predict", interrupted)
+        assert run(*files, *options) == 130
+        kept = next(tmp_path.glob(".out.json*"))
+        kept.write_text(kept.read_text() + '\n{"cut sho', encoding="utf-8")  # by a kill
+        soundfile.write(files[1], voice(0.4), 16_000)  # changed since
+        assert run(*files, *options) == 0
+        assert heard == ["0.wav", "1.wav", "2.wav", "1.wav", "2.wav", "3.wav"]
+        again = json.loads(output.read_text())
+        assert [record for record in again["files"] if "1.wav" not in record["file"]] == [
+            record for record in json.loads(whole)["files"] if "1.wav" not in record["file"]
+        ]
+        assert not list(tmp_path.glob(".out.json*"))
+        capfd.readouterr()
+
+    def test_a_name_that_is_not_utf8(self, folder, sounds, tmp_path, capfd):
+        path = os.fsencode(tmp_path) + b"/caf\xe9.wav"
+        shutil.copy(sounds / "short.wav", os.fsdecode(path))
+        for form in ("table", "csv", "json"):
+            assert run(os.fsdecode(path), "--model", folder, "--format", form) == 0
+            assert "caf\\xe9.wav" in capfd.readouterr().out.replace("\\\\", "\\")
+        assert run(os.fsdecode(path), "--model", folder, "--timeline", tmp_path / "t.png") == 0
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize(
+        "name", ["你好 עברית 😀.wav", "two\nlines\t.wav", "x" * 300 + ".wav", "a" * 5000]
+    )
+    def test_names_that_no_font_or_disk_takes(self, folder, sounds, tmp_path, name, capfd):
+        path = tmp_path / name
+        if fits := len(name) < 200:
+            shutil.copy(sounds / "short.wav", path)
+        assert run(path, "--model", folder, "--timeline", tmp_path / "t.png") == (0 if fits else 1)
+        assert fits or "no such file" in capfd.readouterr().err
+
     def test_any_name_can_be_a_title(self, folder, tmp_path, capfd):
         path = tmp_path / "a $x_$ ünd 100 % \\frac{.wav"
         soundfile.write(path, voice(1), 16_000)
@@ -320,7 +401,10 @@ class TestCommand:
             (("a.wav", "--output", "nowhere/out.csv"), "expected a file in a folder that exists"),
             (("a.wav", "--output", "./a.wav"), "is one of the recordings"),
             (("a.wav", "--model", "nowhere"), "nowhere: no such folder"),
-            (("a.wav", "--device", "tpu"), "run 'demo': no finished fold"),
+            (
+                ("a.wav", "--device", "tpu"),
+                "is not inside the project folder: no notebooks/01_prepare_corpus.ipynb",
+            ),
         ],
     )
     def test_mistakes_end_in_one_line_and_code_2(self, options, message, tmp_path, monkeypatch, capfd):
@@ -333,8 +417,7 @@ class TestCommand:
     def test_unknown_format_is_a_usage_mistake(self, capfd):
         assert run("a.wav", "--format", "xml") == 2
 
-    def test_newest_fold_of_a_run_is_the_default(self, sounds, tmp_path, monkeypatch, capfd):
-        monkeypatch.chdir(tmp_path)
+    def test_newest_fold_of_a_run_is_the_default(self, sounds, tmp_path, project, capfd):
         for fold, time in (("1", 2000), ("2", 3000), ("3", 1000)):
             place = tmp_path / "runs" / "mine" / "v" / f"fold={fold}" / "seed=1"
             write_model(place / "model", CORRECTED)
@@ -360,3 +443,73 @@ def test_the_progress_bar_ends_at_its_end(predictor, tmp_path, monkeypatch):
     soundfile.write(tmp_path / "talk.wav", voice(5.8), 16_000)
     predictor.predict(tmp_path / "talk.wav", progress=True)
     assert (bars[0].n, bars[0].total) == (6, 6)
+
+
+class TestPhonesAndBrowsers:
+    """What soundfile doesn't know."""
+
+    FORMATS = (
+        ("talk.m4a", "ipod", "aac"), ("talk.aac", "adts", "aac"), ("talk.webm", "webm", "libopus"), ("talk.mp4", "mp4", "aac"),
+    )  # fmt: skip
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def recorded(cls, tmp_path_factory):
+        """A call of three seconds, one voice on each side, in each format; and as WAV."""
+        av = pytest.importorskip("av", reason="no PyAV here: pip install 'serkit[av]'")
+        folder = tmp_path_factory.mktemp("recorded")
+        sound = np.stack([voice(3, 48_000), 0.1 * voice(3, 48_000, pitch=220)], 1)
+        soundfile.write(folder / "talk.wav", sound, 48_000, "FLOAT")
+        for name, form, codec in cls.FORMATS:
+            with av.open(str(folder / name), "w", format=form) as container:
+                stream = container.add_stream(codec, rate=48_000, layout="stereo")
+                frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="flt", layout="stereo")
+                frame.sample_rate, context = 48_000, stream.codec_context
+                cut = av.AudioResampler(context.format, "stereo", 48_000, context.frame_size)
+                for part in (*cut.resample(frame), *cut.resample(None)):
+                    part.pts = None
+                    container.mux(stream.encode(part))
+                container.mux(stream.encode(None))
+        return folder
+
+    @pytest.mark.parametrize("name", [name for name, *_ in FORMATS])
+    def test_heard_as_the_same_sound_in_wav(self, recorded, name):
+        expected, sound = audio.read(recorded / "talk.wav"), audio.read(recorded / name)
+        assert abs(len(sound) - len(expected)) < 0.1 * 16_000  # encoders add silence
+        likeness = np.correlate(sound, expected[1600:-1600], "valid")  # a little earlier or later
+        assert 0.9 < likeness.max() / np.sum(expected[1600:-1600] ** 2) < 1.1
+
+    def test_predicted_with_a_channel_and_in_a_folder(self, recorded, predictor, folder, tmp_path, capfd):
+        first = predictor.predict(recorded / "talk.m4a", channel=1)
+        assert (first.sample_rate, first.channels, first.notices) == (48_000, 2, [])
+        expected = predictor.predict(recorded / "talk.wav", channel=1)
+        np.testing.assert_allclose(probabilities(first), probabilities(expected), atol=0.2)
+        assert run(recorded, "--model", folder, "--format", "csv") == 0
+        assert len(pd.read_csv(io.StringIO(capfd.readouterr().out))) == len(self.FORMATS) + 1
+
+    def test_what_was_cut_short_is_said_or_refused(self, recorded, predictor, tmp_path):
+        content = (recorded / "talk.webm").read_bytes()
+        (tmp_path / "cut.webm").write_bytes(content[: len(content) // 2])
+        prediction = predictor.predict(tmp_path / "cut.webm")
+        assert "incomplete: the file announces 3.0 s and holds 1." in prediction.notices[0].text
+        (tmp_path / "cut.m4a").write_bytes(
+            (recorded / "talk.m4a").read_bytes()[:5000]
+        )  # its index lies at the end
+        with pytest.raises(AudioError, match=r"cut\.m4a: not readable as audio"):
+            predictor.predict(tmp_path / "cut.m4a")
+
+    @pytest.mark.parametrize("text", ["#EXTM3U\n#EXTINF:1,\n{}\n", "ffconcat version 1.0\nfile {}\n", ""])
+    def test_a_playlist_opens_no_other_file(self, recorded, tmp_path, text):
+        (tmp_path / "list.m4a").write_text(text.format(recorded / "talk.wav"))
+        with pytest.raises(AudioError, match=r"list\.m4a: not readable as audio"):
+            audio.read(tmp_path / "list.m4a")
+
+    def test_without_pyav_one_sentence_says_how_to_convert(self, recorded, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "av", None)
+        shutil.copy(recorded / "talk.m4a", tmp_path / "my talk.m4a")
+        with pytest.raises(AudioError) as caught:
+            audio.read(tmp_path / "my talk.m4a")
+        assert str(caught.value) == (
+            f"{tmp_path}/my talk.m4a: soundfile can't read this; pip install 'serkit[av]', or convert it: "
+            f"ffmpeg -i '{tmp_path}/my talk.m4a' '{tmp_path}/my talk.wav'"
+        )

@@ -1,5 +1,6 @@
 """Grids: read by hand, multiplied out, and every mistake refused before anything runs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import toy_project
 
 from serkit import cli, runs
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, shown
 from serkit.experiment import Experiment
 from serkit.reproduction import plan, reproduce
 from serkit.reproduction.plan import VARIED, read_grid
@@ -133,6 +134,17 @@ class TestRefused:
                 "it out, or give it a grid and a run of its own",
             ),
             ("[common]\nepochs = [3, 4]", "the folder (corrected_clean_session_demo) of another one"),
+            ("[[variant]]\nrecipe = 'corrected-D1'\n[[variant]]\nrecipe = 'corrected-D1-D1'", "(corrected-D1_clean_session_demo)"),
+            ("a = " + "[" * 2000 + "]" * 2000, "is not TOML (maximum recursion depth"),
+            ("[common]\nepochs = " + "{a=" * 900 + "1" + "}" * 900, "recursion"),
+            ("[common]\n" + ".".join("a" * 12_000) + " = 1", "is not TOML (no file of at most 20000 bytes)"),
+            ("a = 1\n" + "# a comment\n" * 9000, "is not TOML (no file of at most 20000 bytes)"),
+            ("[common]\nseeds = " + "9" * 4900, "is not TOML (Exceeds the limit"),
+            ("title = ['" + "x" * 999 + "']", "title=['" + "x" * 55 + "..., expected text"),
+            ("[common]\nroot = {a = 1}", "[common]: root={'a': 1}, expected text"),
+            ("[[variant]]\nname = ['a']", "variant 1: name=['a'], expected text"),
+            ("[[variant]]\nspeech_encoder = [" + ", ".join(f"'{k}'" for k in range(501)) + "]\nviews = ['all', 'speech']",
+             "more than 1000 variants; plan them as several grids"),
         ],
     )  # fmt: skip
     def test_in_one_sentence(self, write, text, message):
@@ -207,8 +219,25 @@ class TestPlan:
         assert [step.parameters["variant"] for step in steps[-3:-1]] == names
 
     def test_a_fold_that_is_not_there(self, project, write):
-        with pytest.raises(ParameterError, match="fold='9', expected one of 1, 2, 3, 4, 5"):
+        with pytest.raises(ParameterError, match="fold=9, expected one of 1, 2, 3, 4, 5"):
             plan_of(read_grid(write("[common]\nfolds = [9]\n[[variant]]")))
+
+    def test_a_fold_or_seed_that_is_given_twice_is_trained_once(self, project):
+        steps = toy_project.training_steps(1, seeds=(111, 111)) + toy_project.training_steps(1)
+        assert {step.title for step in steps} == {steps[0].title} and len(steps) == 2
+        twice = plan.make_plan("trial", toy_project.manifest(), corpus="demo", fold_names=["2", "1", "2"])
+        assert [step.experiment.fold for step in twice if step.experiment] == ["2", "1"]
+
+    def test_twenty_thousand_seeds_are_refused_at_once(self, project):
+        with pytest.raises(
+            ParameterError, match="5 folds and 20000 seeds are more than 1000 trainings; plan them"
+        ):
+            plan.make_plan("trial", toy_project.manifest(), corpus="demo", seeds=range(20_000))
+
+    def test_a_pipe_is_no_grid(self, project):
+        os.mkfifo("grid.toml")
+        with pytest.raises(ParameterError, match=r"grid grid\.toml: is not TOML"):
+            read_grid("grid.toml")
 
     def test_what_is_done_is_not_done_again(self, project):
         for step in plan_of(read_grid(DEMO))[4:9]:
@@ -280,7 +309,7 @@ class TestCommandLine:
     )
     def test_a_setting_beside_a_grid_is_refused(self, asked, write, setting):
         ((name, value),) = setting.items()
-        message = f"{name}={value!r} beside a grid; write it into .*trial.toml"
+        message = f"{name}={shown(value)} beside a grid; write it into .*trial.toml"
         with pytest.raises(ParameterError, match=message):
             cli.Reproduce(grid=str(write("[[variant]]")), **setting)()
 

@@ -121,7 +121,7 @@ class TestPlan:
         assert not (toy / "runs").exists()
 
     def test_a_fold_that_is_not_there(self, project, demo_corpus):
-        with pytest.raises(ParameterError, match="fold='7', expected one of 1, 2, 3, 4, 5"):
+        with pytest.raises(ParameterError, match="fold=7, expected one of 1, 2, 3, 4, 5"):
             make_plan(demo_corpus, fold_names=["7"])
 
     def test_outside_a_project(self, tmp_path, monkeypatch, demo_corpus):
@@ -182,7 +182,7 @@ class TestCommandLine:
         ("words", "message"),
         [
             (["--corpus", "iemocap", "--root", "nowhere"], r"nowhere"),
-            (["--folds", "9"], "fold='9', expected one of 1, 2, 3, 4, 5"),
+            (["--folds", "9"], "fold=9, expected one of 1, 2, 3, 4, 5"),
             (["--seeds", "a"], "'a'"),
             (["--recipe", "perfect"], "recipe='perfect', expected published or corrected"),
         ],

@@ -10,7 +10,7 @@ from tones import make_tones, train
 
 from serkit import runs
 from serkit.constants import LABELS
-from serkit.errors import RunError
+from serkit.errors import ParameterError, RunError
 from serkit.experiment import Experiment
 from serkit.folds import find_fold, make_folds
 from serkit.model.coattention import DEMO, CoAttentionModel
@@ -174,8 +174,19 @@ def test_loss_that_is_no_number_names_epoch_and_cure(tones, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("given", "accelerate"), [("float32", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
-def test_precision_names(given, accelerate):
+def test_precision_names(given, accelerate, monkeypatch):
+    monkeypatch.setattr(scoring, "on_gpu", lambda: True)
     assert scoring.resolve_precision(given) == accelerate
+
+
+def test_a_cpu_has_no_fp16(tones, tmp_path, monkeypatch):
+    with pytest.raises(
+        ParameterError, match="precision='fp16' without a GPU, expected auto, float32 or bf16"
+    ):
+        train(tones, tmp_path, precision="fp16")
+    monkeypatch.setattr(scoring, "on_gpu", lambda: True)
+    with pytest.raises(ParameterError, match="precision='fp16' without a GPU"):
+        scoring.resolve_precision("fp16", device="cpu")
 
 
 def test_bf16_on_cpu_trains(tones, tmp_path, monkeypatch):

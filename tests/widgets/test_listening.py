@@ -427,9 +427,7 @@ class TestShow:
 
     @pytest.mark.parametrize("mistakes", [-1, 21, 2.5])
     def test_refuses_a_number_of_players(self, mistakes):
-        with pytest.raises(
-            ParameterError, match=r"mistakes=.* players, expected a whole number from 0 to 20"
-        ):
+        with pytest.raises(ParameterError, match=r"mistakes=.*, expected a whole number from 0 to 20"):
             listen("demo", mistakes=mistakes)
 
 

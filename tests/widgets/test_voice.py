@@ -143,8 +143,7 @@ class TestBadInput:
         with pytest.raises(AudioError, match=r"^x+: can't be read \(File name too long\); check the path"):
             recogniser.analyse_file("x" * 300)
 
-    def test_no_run_no_model_no_device(self, folder, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
+    def test_no_run_no_model_no_device(self, folder, project):
         with pytest.raises(RunError, match="run 'none': no finished fold"):
             open_recogniser("none")
         with pytest.raises(WeightsError, match="no such folder; train a model with notebook 05"):

@@ -7,6 +7,7 @@ sentence everywhere.
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -362,5 +363,7 @@ def declared(names):
 
 def show_path(path):
     """A path as a reader wants it: relative to the project where it lies inside."""
-    home, inside = project_home().resolve(), Path(path).resolve()
+    home, inside = (
+        Path(os.path.realpath(part)) for part in (project_home(), path)
+    )  # resolve() dislikes loops
     return inside.relative_to(home) if inside.is_relative_to(home) else Path(path)

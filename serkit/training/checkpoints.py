@@ -18,7 +18,7 @@ import torch
 from serkit.errors import RunError, Stopped
 from serkit.experiment import show_path
 from serkit.files import replacing
-from serkit.runs import CHECKPOINT, EPOCHS
+from serkit.runs import CHECKPOINT, EPOCHS, read_table
 
 LOSS_STEP = 1e-6  # nats
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -157,7 +157,8 @@ def interruptible(folder):
 def keep_predictions(folder, epoch, predictions):
     """Add the predictions of an epoch to those of the epochs before; done again, it changes nothing."""
     path = Path(folder) / EPOCHS
-    before = [pd.read_parquet(path).query("epoch < @epoch")] if epoch > 1 else []
+    cure = f"delete it and {CHECKPOINT} to train from the beginning"
+    before = [read_table(path, cure).query("epoch < @epoch")] if epoch > 1 else []
     with replacing(path) as partial:
         table = pd.concat([*before, predictions.assign(epoch=epoch)], ignore_index=True)
         table.to_parquet(partial, index=False)

@@ -5,6 +5,8 @@ The result alone goes to stdout; everything else that is said goes to stderr.
 
 import json
 import math
+import os
+import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pandas as pd
 
 from serkit import runs
 from serkit.errors import AudioError, ParameterError, RunError
+from serkit.files import replacing
 from serkit.metrics import PROBABILITY
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -78,22 +81,47 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     else:
         text = _as_text(predictions, form, segments)
-    try:
-        if output:
-            Path(output).write_text(text, encoding="utf-8")
-        else:
-            print(text, end="")
-        if timeline and predictions:
+    _write(text, output)
+    if timeline and predictions:
+        try:
             save_timeline(predictions[0], timeline)
-    except OSError as error:
-        target = f"{error.filename or 'stdout'}: can't be written ({error.strerror or error})"
-        raise RunError(f"{target}; choose another place") from error
+        except OSError as error:
+            raise RunError(
+                f"{timeline}: can't be written ({error.strerror or error}); choose another place"
+            ) from error
     return 1 if failed else 0
+
+
+def _write(text, output):
+    """The result into its file, or to stdout; there too if the file can't be written, so that no work is lost."""
+    try:
+        if not output:
+            print(text, end="", flush=True)
+        elif os.path.lexists(output) and not stat.S_ISREG(os.lstat(output).st_mode):
+            Path(output).write_text(text, encoding="utf-8")  # /dev/stdout, a named pipe, a link: they stay
+        else:
+            with replacing(output) as partial:
+                partial.write_text(text, encoding="utf-8")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        about = f"{output or 'stdout'}: can't be written ({error.strerror or error})"
+        if not output:
+            raise RunError(f"{about}; choose another place") from error
+        _write(text, "")
+        raise RunError(f"{about}; the result was printed instead") from error
 
 
 def newest_model(run):
     """Model folder of the fold of a run that was finished last; a RunError if the run has none."""
-    return max(runs.finished_folders(run), key=lambda folder: (folder / runs.DONE).stat().st_mtime) / "model"
+
+    def finished_at(
+        folder,
+    ):  # written one after the other: one that is lost, or was touched since, changes nothing
+        marks = folder / runs.FILES, folder / runs.DONE
+        return min(mark.stat().st_mtime for mark in marks if mark.exists())
+
+    return max(runs.finished_folders(run), key=finished_at) / "model"
 
 
 def save_timeline(prediction, path):
@@ -107,7 +135,8 @@ def save_timeline(prediction, path):
         figures.plot_timeline(prediction.segments, ax=fig.subplots())
         title = Path(prediction.path).name[:90]
         fig.suptitle(title, fontsize=8, parse_math=False)  # dollars in a name are no formula
-        fig.savefig(path, dpi=300)
+        with replacing(os.path.realpath(path)) as partial:
+            fig.savefig(partial, dpi=300, format=Path(path).suffix[1:].lower())
 
 
 def describe_training(experiment):
@@ -146,11 +175,15 @@ def _check_targets(files, output, timeline):
         wanted = f"expected one, and a picture that ends in {', '.join(PICTURES)}"
         raise ParameterError(f"timeline={timeline} of {len(files)} recordings, {wanted}")
     for name, target in {"output": output, "timeline": timeline}.items():
-        path = Path(target).resolve()
+        path = Path(os.path.realpath(target))
         if target and (path.is_dir() or not path.parent.is_dir()):
             raise ParameterError(f"{name}={target}: expected a file in a folder that exists; make it first")
-        if path in [Path(file).resolve() for file in files]:
+        if path in [Path(os.path.realpath(file)) for file in files]:
             raise ParameterError(f"{name}={target} is one of the recordings; choose another name")
+    if output and os.path.realpath(output) == os.path.realpath(timeline):
+        raise ParameterError(
+            f"output={output} is timeline={timeline} too; choose another name for one of them"
+        )
 
 
 def _as_text(predictions, form, segments):

@@ -33,8 +33,10 @@ FILES = "files.json"  # size and SHA-256 of every file of a finished fold
 RESULTS = ("experiment.json", "history.csv", "timing.csv", "predictions.parquet", "metrics.json")
 READERS = {
     ".parquet": lambda path: pd.read_parquet(
-        path, partitioning=None
-    ),  # or folders named a=b would become columns
+        path,
+        partitioning=None,  # or folders named a=b would become columns
+        page_checksum_verification=True,
+    ),
     ".csv": pd.read_csv,
     ".json": lambda path: {**json.loads(path.read_text(encoding="utf-8"))},
 }

@@ -102,7 +102,9 @@ def _make(name, folders):
         scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
         with replacing(_path(folder, name)) as partial:
-            table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
+            table.assign(variant=f"{experiment.variant}_{name}").to_parquet(
+                partial, index=False, write_page_checksum=True
+            )
 
 
 def _values(name, folder, manifest):
@@ -188,7 +190,7 @@ def egemaps(store, manifest):
     ]
     table = pd.concat(parts).fillna(0.0).set_index(pd.Index(names))
     with replacing(path) as partial:
-        table.to_parquet(partial)
+        table.to_parquet(partial, write_page_checksum=True)
     return table
 
 

@@ -42,6 +42,10 @@ from serkit.folds import task_rows
 FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
 SAVED_EVERY = 512  # utterances after which what is done is brought to the disk
 PORTION = 8  # utterances handed to a worker at once
+RECORD = {  # of a complete store
+    "feature_version": int, "extraction": dict, "frames": int, "samples": int, "audio_type": str, "skipped": dict,
+    "checksums": dict,
+}  # fmt: skip
 PLAN = [field.name for field in fields(SegmentPlan)]
 SHAPES = {  # of a segment's views
     "spectrogram": (N_BINS, SEGMENT_FRAMES), "mfcc": (SEGMENT_FRAMES, N_MFCC), "waveform": (SEGMENT_SAMPLES,),
@@ -90,7 +94,7 @@ class FeatureStore:
                 raise _damage(file.path, f"expected {file.dtype} {file.shape}")
         path = self.folder / "utterances.parquet"
         try:
-            if checksum(path) != record["checksums"][path.name]:
+            if checksum(path) != record["checksums"].get(path.name):
                 raise ValueError("checksum mismatch")
             self.utterances = pd.read_parquet(path)
         except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
@@ -201,9 +205,14 @@ def check_store(folder):
     StoreError
         Naming the first file that is not as it was written.
     """
-    for name, expected in _read_record(folder)["checksums"].items():
-        if checksum(folder / name) != expected:
-            raise _damage(folder / name, "checksum mismatch")
+    if not (record := _read_record(folder)):
+        raise _damage(folder / "store.json", "no record of a complete store")
+    for name, expected in record["checksums"].items():
+        try:
+            if checksum(folder / name) != expected:
+                raise OSError("checksum mismatch")
+        except OSError as error:
+            raise _damage(folder / name, error) from error
 
 
 def store_key(manifest, recipe):
@@ -398,10 +407,12 @@ def _extract(recipe, files, path, first_frame, first_sample, num_samples):
 
 
 def _read_record(folder):
-    """What ``store.json`` says; None unless the store is complete."""
+    """What ``store.json`` says; None unless the store is complete, and the record whole."""
     try:
-        return json.loads((folder / "store.json").read_text())
-    except (OSError, ValueError):
+        record = json.loads((folder / "store.json").read_text())
+        whole = all(isinstance(record[name], kind) for name, kind in RECORD.items())
+        return record if whole and record["audio_type"] in ("int16", "float32") else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

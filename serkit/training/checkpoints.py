@@ -161,4 +161,4 @@ def keep_predictions(folder, epoch, predictions):
     before = [read_table(path, cure).query("epoch < @epoch")] if epoch > 1 else []
     with replacing(path) as partial:
         table = pd.concat([*before, predictions.assign(epoch=epoch)], ignore_index=True)
-        table.to_parquet(partial, index=False)
+        table.to_parquet(partial, index=False, write_page_checksum=True)

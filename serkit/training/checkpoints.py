@@ -88,7 +88,10 @@ def save_checkpoint(folder, learner, progress):
     states = {name: part.state_dict() for name, part in _parts(learner).items()}
     states |= {"model": learner.model.saved_state(), "encoder": _named_encoder(learner.model.config)}
     with replacing(Path(folder) / CHECKPOINT) as partial, open(partial, "wb") as file:
-        torch.save(states | {"progress": asdict(progress)}, file)
+        try:
+            torch.save(states | {"progress": asdict(progress)}, file)
+        except RuntimeError as error:  # how torch ends a file that the disk has no room for
+            raise error.__context__ or error from None
 
 
 def load_checkpoint(folder, learner):

@@ -363,7 +363,5 @@ def declared(names):
 
 def show_path(path):
     """A path as a reader wants it: relative to the project where it lies inside."""
-    home, inside = (
-        Path(os.path.realpath(part)) for part in (project_home(), path)
-    )  # resolve() dislikes loops
+    home, inside = map(Path, map(os.path.realpath, (project_home(), path)))  # resolve() dislikes loops
     return inside.relative_to(home) if inside.is_relative_to(home) else Path(path)

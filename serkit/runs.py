@@ -1,5 +1,6 @@
 """One experiment, its folder, and what is recorded so that it can be trusted and repeated."""
 
+import functools
 import hashlib
 import json
 import os
@@ -32,13 +33,10 @@ REPORT = "report.html"  # of a run: all of it on one page
 FILES = "files.json"  # size and SHA-256 of every file of a finished fold
 RESULTS = ("experiment.json", "history.csv", "timing.csv", "predictions.parquet", "metrics.json")
 READERS = {
-    ".parquet": lambda path: pd.read_parquet(
-        path,
-        partitioning=None,  # or folders named a=b would become columns
-        page_checksum_verification=True,
-    ),
+    # by default, folders named a=b would become columns
+    ".parquet": functools.partial(pd.read_parquet, partitioning=None, page_checksum_verification=True),
     ".csv": pd.read_csv,
-    ".json": lambda path: {**json.loads(path.read_text(encoding="utf-8"))},
+    ".json": lambda path: {**json.loads(path.read_text(encoding="utf-8"))},  # no list, no number
 }
 FURTHER = (EPOCHS, VECTORS)  # not of every fold
 MODEL = ("model/config.json", "model/model.safetensors", "model/features.json", "model/README.md")
@@ -275,7 +273,7 @@ def file_faults(folder, names=None):
         If the record can't be read.
     """
     folder, faults = Path(folder), []
-    inventory = _read_part(folder / FILES, "files", FOLD_CURE)["files"] if (folder / FILES).is_file() else {}
+    inventory = read_table(folder / FILES, FOLD_CURE)["files"] if (folder / FILES).is_file() else {}
     for name in sorted(inventory if names is None else inventory.keys() & names):
         path = folder / name
         if not path.is_file():
@@ -286,17 +284,8 @@ def file_faults(folder, names=None):
 
 
 def mark_done(folder, experiment):
-    """Write ``DONE`` into a finished fold, last of all.
-
-    Raises
-    ------
-    RunError
-        If a folder lies in its place.
-    """
-    path = Path(folder) / DONE
-    if path.is_dir():
-        raise RunError(f"{show_path(path)} is a folder, expected a file; delete it and call again")
-    with replacing(path) as partial:
+    """Write ``DONE`` into a finished fold, last of all."""
+    with replacing(Path(folder) / DONE) as partial:
         partial.write_text(experiment.key + "\n")
 
 
@@ -314,14 +303,12 @@ def read_record(folder):
         If it is not there or can't be read.
     """
     path = Path(folder) / "experiment.json"
-    return _read_part(path, "parameters", "copy that folder again, or delete it and run `serkit reproduce`")
-
-
-def _read_part(path, name, cure):
-    """A record with a table of that name inside; an empty one where it has none."""
-    record = {name: {}} | read_table(path, cure)
-    if not isinstance(record[name], dict):
-        raise RunError(f"{show_path(path)}: {name}={shown(record[name])}, expected a table; {cure}")
+    cure = "copy that folder again, or delete it and run `serkit reproduce`"
+    record = {"parameters": {}} | read_table(path, cure)
+    if not isinstance(record["parameters"], dict):
+        raise RunError(
+            f"{show_path(path)}: parameters={shown(record['parameters'])}, expected a table; {cure}"
+        )
     return record
 
 
@@ -350,7 +337,7 @@ def is_done(folder, experiment):
     try:
         key = (Path(folder) / DONE).read_text(errors="replace").strip()
         return key == experiment.key and not file_faults(folder, RESULTS)
-    except (OSError, RunError):
+    except Exception:  # a damaged record finds a way into each of them
         return False
 
 
@@ -570,11 +557,12 @@ def read_table(path, cure):
         on after a comma.
     """
     path = Path(path)
-    faults = [] if path.name == FILES else file_faults(path.parent, [path.name])
     try:
-        if faults:
-            raise ValueError(faults[0].partition(": ")[2])
+        for fault in [] if path.name == FILES else file_faults(path.parent, [path.name]):
+            raise ValueError(fault.partition(": ")[2])
         return READERS[path.suffix](path)
+    except RunError:
+        raise
     except Exception as error:  # a damaged file finds a way into each of them
         lines = str(error).splitlines() or [type(error).__name__]
         reason = f"can't be read ({lines[0][:200]})" if os.path.lexists(path) else "is missing"

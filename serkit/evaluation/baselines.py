@@ -101,10 +101,9 @@ def _make(name, folders):
         fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
         scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
+        table["variant"] = f"{experiment.variant}_{name}"
         with replacing(_path(folder, name)) as partial:
-            table.assign(variant=f"{experiment.variant}_{name}").to_parquet(
-                partial, index=False, write_page_checksum=True
-            )
+            table.to_parquet(partial, index=False, write_page_checksum=True)
 
 
 def _values(name, folder, manifest):

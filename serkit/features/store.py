@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 
 from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
 from serkit.errors import AudioError, CorpusError, StoreError, check_choice
+from serkit.experiment import key_of
 from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
 from serkit.features.segments import SegmentPlan, plan_segments
@@ -42,10 +43,6 @@ from serkit.folds import task_rows
 FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
 SAVED_EVERY = 512  # utterances after which what is done is brought to the disk
 PORTION = 8  # utterances handed to a worker at once
-RECORD = {  # of a complete store
-    "feature_version": int, "extraction": dict, "frames": int, "samples": int, "audio_type": str, "skipped": dict,
-    "checksums": dict,
-}  # fmt: skip
 PLAN = [field.name for field in fields(SegmentPlan)]
 SHAPES = {  # of a segment's views
     "spectrogram": (N_BINS, SEGMENT_FRAMES), "mfcc": (SEGMENT_FRAMES, N_MFCC), "waveform": (SEGMENT_SAMPLES,),
@@ -208,11 +205,8 @@ def check_store(folder):
     if not (record := _read_record(folder)):
         raise _damage(folder / "store.json", "no record of a complete store")
     for name, expected in record["checksums"].items():
-        try:
-            if checksum(folder / name) != expected:
-                raise OSError("checksum mismatch")
-        except OSError as error:
-            raise _damage(folder / name, error) from error
+        if not (folder / name).is_file() or checksum(folder / name) != expected:
+            raise _damage(folder / name, "checksum mismatch")
 
 
 def store_key(manifest, recipe):
@@ -315,7 +309,7 @@ def _build(rows, recipe, folder, workers, skip_broken):
         "checksums": {name: checksum(folder / name) for name in names},
     }
     with replacing(folder / "store.json") as partial_record:
-        partial_record.write_text(json.dumps(record, indent=2) + "\n")
+        partial_record.write_text(json.dumps(record | {"key": key_of(record)}, indent=2) + "\n")
 
 
 def _layout(rows):
@@ -407,12 +401,12 @@ def _extract(recipe, files, path, first_frame, first_sample, num_samples):
 
 
 def _read_record(folder):
-    """What ``store.json`` says; None unless the store is complete, and the record whole."""
+    """What ``store.json`` says; None unless the store is complete, and the record as it was written."""
     try:
         record = json.loads((folder / "store.json").read_text())
-        whole = all(isinstance(record[name], kind) for name, kind in RECORD.items())
-        return record if whole and record["audio_type"] in ("int16", "float32") else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        whole = record.pop("key", None) in (None, key_of(record))  # one of an older version has no key
+        return record if whole else None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return None
 
 

@@ -296,8 +296,6 @@ def _checked(waveform, n_fft, hop_length, top_db, edge):
     check_range("n_fft", n_fft, hop_length, SAMPLE_RATE, whole=True)
     check_range("top_db", top_db, 1, 400)
     check_choice("edge", edge, ("reflect", "zero"))
-    if np.ndim(waveform) != 1 or not len(waveform):
-        raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
     return check_waveform(waveform, shortest=1)
 
 

@@ -3,6 +3,7 @@
 The result alone goes to stdout; everything else that is said goes to stderr.
 """
 
+import io
 import json
 import math
 import os
@@ -13,9 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from serkit import runs
+from serkit import figures, runs
 from serkit.errors import AudioError, ParameterError, RunError
-from serkit.files import replacing
 from serkit.metrics import PROBABILITY
 
 PICTURES = (".png", ".pdf", ".svg")
@@ -83,41 +83,33 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
         text = _as_text(predictions, form, segments)
     _write(text, output)
     if timeline and predictions:
-        try:
-            save_timeline(predictions[0], timeline)
-        except OSError as error:
-            raise RunError(
-                f"{timeline}: can't be written ({error.strerror or error}); choose another place"
-            ) from error
+        save_timeline(predictions[0], timeline)
     return 1 if failed else 0
 
 
 def _write(text, output):
     """The result into its file, or to stdout; there too if the file can't be written, so that no work is lost."""
+    content = text.encode(errors="backslashreplace")  # names may be in any encoding
     try:
         if not output:
-            print(text, end="", flush=True)
+            print(content.decode(), end="", flush=True)
         elif os.path.lexists(output) and not stat.S_ISREG(os.lstat(output).st_mode):
-            Path(output).write_text(text, encoding="utf-8")  # /dev/stdout, a named pipe, a link: they stay
+            Path(output).write_bytes(content)  # /dev/stdout, a named pipe, a link: they stay what they are
         else:
-            with replacing(output) as partial:
-                partial.write_text(text, encoding="utf-8")
+            figures.write_file(Path(output), content)
     except BrokenPipeError:
         raise
     except OSError as error:
-        about = f"{output or 'stdout'}: can't be written ({error.strerror or error})"
-        if not output:
-            raise RunError(f"{about}; choose another place") from error
+        raise RunError(f"{output or 'stdout'}: can't be written ({error}); choose another place") from error
+    except RunError as error:
         _write(text, "")
-        raise RunError(f"{about}; the result was printed instead") from error
+        raise RunError(f"{error}; the result was printed instead") from error
 
 
 def newest_model(run):
     """Model folder of the fold of a run that was finished last; a RunError if the run has none."""
 
-    def finished_at(
-        folder,
-    ):  # written one after the other: one that is lost, or was touched since, changes nothing
+    def finished_at(folder):  # two marks, of the same second: one that is lost or was touched changes nothing
         marks = folder / runs.FILES, folder / runs.DONE
         return min(mark.stat().st_mtime for mark in marks if mark.exists())
 
@@ -128,15 +120,14 @@ def save_timeline(prediction, path):
     """Draw the emotions of a recording over time, as wide as a page; the suffix says the format."""
     from matplotlib.figure import Figure
 
-    from serkit import figures
-
     with figures.paper_style(columns=2, height=TIMELINE_IN):
         fig = Figure()
         figures.plot_timeline(prediction.segments, ax=fig.subplots())
         title = Path(prediction.path).name[:90]
         fig.suptitle(title, fontsize=8, parse_math=False)  # dollars in a name are no formula
-        with replacing(os.path.realpath(path)) as partial:
-            fig.savefig(partial, dpi=300, format=Path(path).suffix[1:].lower())
+        picture = io.BytesIO()
+        fig.savefig(picture, dpi=300, format=Path(path).suffix[1:].lower())
+        figures.write_file(Path(os.path.realpath(path)), picture.getvalue())
 
 
 def describe_training(experiment):
@@ -181,9 +172,7 @@ def _check_targets(files, output, timeline):
         if path in [Path(os.path.realpath(file)) for file in files]:
             raise ParameterError(f"{name}={target} is one of the recordings; choose another name")
     if output and os.path.realpath(output) == os.path.realpath(timeline):
-        raise ParameterError(
-            f"output={output} is timeline={timeline} too; choose another name for one of them"
-        )
+        raise ParameterError(f"output={output} is the timeline too; choose another name")
 
 
 def _as_text(predictions, form, segments):

@@ -192,7 +192,8 @@ def _score_faults(folder):
     names = ("history.csv", "metrics.json")
     history, recorded = (runs.read_table(folder / name, runs.FOLD_CURE) for name in names)
     history = history.to_dict("records")
-    best = training.best_epoch(history, runs.read_experiment(folder).checkpoint_rule)
+    rule = runs.read_record(folder)["parameters"].get("checkpoint_rule", "wa+ua")  # of another version too
+    best = training.best_epoch(history, rule)
     scores = metrics.pooled_and_fold_mean(runs.read_predictions(folder))
     for name, value in (scores | {"best_epoch": best, "epochs": len(history)}).items():
         was = recorded.get(name)

@@ -21,7 +21,7 @@ from serkit.files import replacing
 from serkit.runs import CHECKPOINT, EPOCHS, read_table
 
 LOSS_STEP = 1e-6  # nats
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.EFBIG)
 
 
 def best_epoch(history, rule="wa+ua"):

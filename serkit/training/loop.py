@@ -107,14 +107,15 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         On Ctrl-C and SIGTERM, saying what is kept.
     """
     folder = Path(folder)
-    if runs.is_finished(folder):
-        runs.check_folder(folder, experiment)
-        result = read_result(folder)
-        runs.mark_done(folder, experiment)  # where it was lost
-        (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # where the process ended right after DONE
-        report(f"already done: {runs.show_path(folder)}")
-        return result
     with checkpoints.interruptible(folder):
+        if runs.is_finished(folder):
+            runs.check_folder(folder, experiment)
+            result = read_result(folder)
+            if not runs.is_done(folder, experiment):  # the mark was lost
+                runs.mark_done(folder, experiment)
+            (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # where the process ended right after DONE
+            report(f"already done: {runs.show_path(folder)}")
+            return result
         _claim(folder, experiment, manifest)
         accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
         set_seed(experiment.seed)
@@ -415,11 +416,9 @@ def _validate(learner, data, manifest, folder, epoch):
 def _write_result(folder, learner, manifest, progress, scored):
     """Everything a reader needs, ``DONE`` last."""
     experiment, history = learner.experiment, progress.history
-    scoring.vector_table(scored["test"]).to_parquet(
-        folder / runs.VECTORS, index=False, write_page_checksum=True
-    )
+    scoring.vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
     predictions = scoring.prediction_table(scored, manifest, experiment)
-    predictions.to_parquet(folder / "predictions.parquet", index=False, write_page_checksum=True)
+    predictions.to_parquet(folder / "predictions.parquet", index=False)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
     metrics = pooled_and_fold_mean(predictions)

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import Wav2Vec2FeatureExtractor
 
 from serkit.constants import HOP_LENGTH, IMAGENET_MEAN, IMAGENET_STD, MFCC_N_FFT, N_FFT, SAMPLE_RATE
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, SerkitError
 from serkit.features import audio
 from serkit.features.views import (
     SpectrogramScaler,
@@ -352,7 +352,7 @@ class TestParameters:
     @pytest.mark.parametrize("shape", [(2, 4000), (0,), ()])
     def test_shape(self, compute, shape):
         with pytest.raises(
-            ParameterError, match=r"waveform: shape .*, expected \(num_samples,\) with samples"
+            SerkitError, match=r"waveform: (shape .*, expected \(num_samples,\)|0.000 s long)"
         ):
             compute(np.zeros(shape, np.float32))
 

@@ -264,7 +264,7 @@ BROKEN_FOLDS = {
     edit_a_score: [r"metrics\.json: ua_pooled=0\.99, recomputed 0\.\d+"],
     take_anothers_predictions: [r"fold=2/seed=111: predictions\.parquet: rows with fold=1, expected 2"],
     cut_the_weights: [r"fold=2/seed=111: model/model\.safetensors: cut short or edited after the fold was finished"],
-    lose_the_list_of_files: [r"fold=2/seed=111: runs/trial/.*/files\.json is missing, copy the folder again"],
+    lose_the_list_of_files: [r"fold=2/seed=111: runs/trial/.*/files\.json is missing, copy it again"],
     other_parameters: [r"fold=2/seed=111: experiment\.json: key \w{12}, the parameters in experiment\.json give \w{12}"],
     other_parameters_and_key: [
         r"DONE: key \w{12}, the parameters in experiment\.json give",
@@ -321,7 +321,7 @@ def test_a_store_with_one_wrong_byte(bare, tmp_path, capsys):
     content[-10] ^= 1
     (store / "mfcc.npy").write_bytes(content)
     code, text = said(capsys)
-    assert code == 1 and "mfcc.npy: damaged or missing (checksum mismatch); delete the folder" in text
+    assert code == 1 and "mfcc.npy: damaged or missing (checksum mismatch); delete its folder" in text
 
 
 def test_a_fold_with_two_faults_is_one_fold(bare, capsys):

@@ -52,14 +52,14 @@ def check_choice(name, value, choices):
     """Refuse an argument that is none of its choices, naming them."""
     if value not in choices:
         expected = ", ".join(map(repr if "" in choices else str, choices))
-        raise ParameterError(f"{name}={value!r}, expected one of {expected}")
+        raise ParameterError(f"{name}={value!r:.60}, expected one of {expected}")
 
 
 def check_range(name, value, low, high, *, whole=False):
     """Refuse an argument that is no number from ``low`` to ``high``; with ``whole``, no whole number."""
     kind, expected = (Integral, "a whole number") if whole else (Real, "a number")
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        raise ParameterError(f"{name}={value!r}, expected {expected} from {low} to {high}")
+        raise ParameterError(f"{name}={value!r:.60}, expected {expected} from {low} to {high}")
 
 
 class Stopped(KeyboardInterrupt):

@@ -210,7 +210,7 @@ def open_model_folder(folder):
         for name, value in (CONTRACT | {"labels": list(model.config.labels)}).items():
             if record[name] != value:
                 raise WeightsError(
-                    f"{show_path(path)}: {name}={record[name]}, expected {value}; the model is for another version "
+                    f"{show_path(path)}: {name}={shown(record[name])}, expected {value}; the model is for another version "
                     "of serkit: install that one, or train it again with notebook 05_train_coattention"
                 )
         limits = {name: np.array(record["scaler"][name], np.float32) for name in ("minimum", "maximum")}

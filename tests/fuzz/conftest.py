@@ -2,7 +2,9 @@
 
 
 def pytest_terminal_summary(terminalreporter):
-    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    reports = [
+        report for kind in ("passed", "failed", "xfailed") for report in terminalreporter.getreports(kind)
+    ]
     counts = [value for report in reports for name, value in report.user_properties if name == "fuzz"]
     for door, right, refused, wrong in counts:
         terminalreporter.write_line(

@@ -23,7 +23,7 @@ STRIP = $(BIN)/nbstripout --keep-id --unix-newlines --drop-empty-cells --extra-k
   "$(EDITORS:%=metadata.language_info.%) $(addprefix cell.metadata.,execution editable slideshow vscode)"
 KERNEL = sed -E "s/^(   \"display_name\": \")[^\"]*/\1Python 3 (ipykernel)/"
 
-.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign benchmark gpu-check notebooks system lint lock clean
+.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign fuzz benchmark gpu-check notebooks system lint lock clean
 
 setup: $(STAMP) tidy
 
@@ -66,9 +66,14 @@ test-browser: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
 	$(BIN)/python -m pytest -m browser tests/browser $(OPTIONS)
 
-# twenty times a kernel, a worker or the driver is killed in the middle of its jobs
+# a kernel, a worker or the driver is killed in the middle of its jobs, a step between any two of its files; every file
+# of a finished fold is damaged in every way; the disk is full
 test-campaign: setup
 	$(BIN)/python -m pytest -m campaign $(OPTIONS)
+
+# fifty times as many inputs of strangers, disks and typing errors as in make test, in about an hour
+fuzz: setup
+	FUZZ=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --timeout 0 tests/fuzz $(OPTIONS)
 
 # a corpus of IEMOCAP's shape, whole; OPTIONS='--share 0.1' for a quick look
 benchmark: setup

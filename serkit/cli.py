@@ -225,6 +225,10 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit ends it as Ctrl-C does
     try:
         code = tyro.cli(Command, prog="serkit", description=__doc__)()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141  # as of a program that SIGPIPE has ended
     except SerkitError as error:
         print(f"serkit: {error}", file=sys.stderr)
         code = 2

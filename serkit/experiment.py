@@ -7,6 +7,7 @@ sentence everywhere.
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
@@ -357,5 +358,5 @@ def of_type(kind, name, value):
 
 def show_path(path):
     """A path as a reader wants it: relative to the project where it lies inside."""
-    home, inside = project_home().resolve(), Path(path).resolve()
+    home, inside = map(Path, map(os.path.realpath, (project_home(), path)))  # resolve() dislikes loops
     return inside.relative_to(home) if inside.is_relative_to(home) else Path(path)

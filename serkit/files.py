@@ -23,15 +23,13 @@ def sync(path):
 
 
 @contextmanager
-def replacing(path, *, tag=""):
+def replacing(path):
     """Write a file beside ``path``; it takes that name when it is whole and on the disk.
 
     Parameters
     ----------
     path : path
-    tag : str, optional
-        Tells writers apart where several may be at work on the same file. What a killed one leaves behind
-        is overwritten by the next one with the same tag.
+        What a killed writer leaves behind is overwritten by the next one.
 
     Yields
     ------
@@ -48,7 +46,7 @@ def replacing(path, *, tag=""):
     [('scores.txt', 'whole')]
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}{tag}.partial")
+    partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
         sync(partial)

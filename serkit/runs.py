@@ -1,5 +1,6 @@
 """One experiment, its folder, and what is recorded so that it can be trusted and repeated."""
 
+import functools
 import hashlib
 import json
 import os
@@ -31,6 +32,12 @@ SWAPPED = "attention_swapped.parquet"  # its predictions with other weights in t
 REPORT = "report.html"  # of a run: all of it on one page
 FILES = "files.json"  # size and SHA-256 of every file of a finished fold
 RESULTS = ("experiment.json", "history.csv", "timing.csv", "predictions.parquet", "metrics.json")
+READERS = {
+    # by default, folders named a=b would become columns
+    ".parquet": functools.partial(pd.read_parquet, partitioning=None, page_checksum_verification=True),
+    ".csv": pd.read_csv,
+    ".json": lambda path: {**json.loads(path.read_text(encoding="utf-8"))},  # no list, no number
+}
 FURTHER = (EPOCHS, VECTORS)  # not of every fold
 MODEL = ("model/config.json", "model/model.safetensors", "model/features.json", "model/README.md")
 PACKAGES = ("serkit", "torch", "torchaudio", "transformers", "accelerate", "librosa", "numpy", "pandas")
@@ -259,6 +266,42 @@ def write_inventory(folder):
     write_json(folder / FILES, {"files": {name: recorded(folder / name) for name in names}})
 
 
+def file_faults(folder, names=None):
+    """What is wrong with the files of a finished fold, by what ``files.json`` says of their size and SHA-256.
+
+    Parameters
+    ----------
+    folder : path
+    names : sequence of str, optional
+        Only these, as far as they are recorded.
+
+    Returns
+    -------
+    list of str
+        Empty too where nothing is recorded, as in an unfinished fold.
+
+    Raises
+    ------
+    RunError
+        If the record can't be read.
+    """
+    folder, faults = Path(folder), []
+    inventory = read_table(folder / FILES, FOLD_CURE)["files"] if (folder / FILES).is_file() else {}
+    for name in sorted(inventory if names is None else inventory.keys() & names):
+        path = folder / name
+        if not path.is_file():
+            faults.append(f"{name}: missing")
+        elif inventory[name] != recorded(path):
+            faults.append(f"{name}: cut short or edited after the fold was finished, by {FILES}")
+    return faults
+
+
+def mark_done(folder, experiment):
+    """Write ``DONE`` into a finished fold, last of all."""
+    with replacing(Path(folder) / DONE) as partial:
+        partial.write_text(experiment.key + "\n")
+
+
 def read_record(folder):
     """What ``experiment.json`` of a run folder says.
 
@@ -273,13 +316,13 @@ def read_record(folder):
         If it is not there or can't be read.
     """
     path = Path(folder) / "experiment.json"
-    try:
-        record = dict(json.loads(path.read_text()))
-        return record | {"parameters": dict(record.get("parameters", {}))}
-    except (OSError, ValueError, TypeError) as error:
-        reason = f"can't be read ({error})" if path.exists() else "is missing"
-        cure = "copy that folder again, or delete it and run `serkit reproduce`"
-        raise RunError(f"{show_path(path)} {reason}; {cure}") from error
+    cure = "copy that folder again, or delete it and run `serkit reproduce`"
+    record = {"parameters": {}} | read_table(path, cure)
+    if not isinstance(record["parameters"], dict):
+        raise RunError(
+            f"{show_path(path)}: parameters={shown(record['parameters'])}, expected a table; {cure}"
+        )
+    return record
 
 
 def read_experiment(folder):
@@ -303,11 +346,18 @@ def read_experiment(folder):
 
 
 def is_done(folder, experiment):
-    """Whether ``folder`` holds the finished results of exactly this experiment."""
+    """Whether ``folder`` holds the finished results of exactly this experiment, as they were written."""
     try:
-        return (Path(folder) / DONE).is_file() and read_record(folder).get("key") == experiment.key
-    except RunError:
+        key = (Path(folder) / DONE).read_text(errors="replace").strip()
+        return key == experiment.key and not file_faults(folder, RESULTS)
+    except Exception:  # a damaged record finds a way into each of them
         return False
+
+
+def is_finished(folder):
+    """Whether a training has ended in ``folder``, damaged as its files may be by now: a lost ``DONE`` drops no fold."""
+    folder = Path(folder)
+    return (folder / DONE).exists() or ((folder / FILES).exists() and not (folder / CHECKPOINT).exists())
 
 
 def check_folder(folder, experiment):
@@ -318,7 +368,7 @@ def check_folder(folder, experiment):
     RunError
         Naming the folder and the first parameter that differs.
     """
-    if not (Path(folder) / "experiment.json").exists():
+    if not (is_finished(folder) or (Path(folder) / "experiment.json").exists()):
         return
     record = read_record(folder)
     if record.get("key") == experiment.key:
@@ -347,7 +397,7 @@ def find_folds(run="*", variant="*", home=None):
     list of Path
     """
     runs, run = (home or project_home()) / "runs", getattr(run, "name", run)
-    return sorted(done.parent for done in runs.glob(f"{run}/{variant}/fold=*/seed=*/{DONE}"))
+    return sorted(filter(is_finished, runs.glob(f"{run}/{variant}/fold=*/seed=*")))
 
 
 def variant_of(folder):
@@ -512,17 +562,24 @@ def read_predictions(folder):
 
 
 def read_table(path, cure):
-    """A Parquet table of a run or corpus.
+    """A table (Parquet or CSV) or a record (JSON) of a run or corpus.
 
     Raises
     ------
     RunError
-        If it is missing or can't be read, naming it; ``cure`` goes on after a comma.
+        If it is missing, can't be read, or is not what it was when its fold was finished, naming it; ``cure`` goes
+        on after a comma.
     """
+    path = Path(path)
     try:
-        return pd.read_parquet(path, partitioning=None)  # or folders named a=b would become columns
-    except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
-        reason = "is missing" if not path.exists() else f"can't be read ({str(error).splitlines()[0]})"
+        for fault in [] if path.name == FILES else file_faults(path.parent, [path.name]):
+            raise ValueError(fault.partition(": ")[2])
+        return READERS[path.suffix](path)
+    except RunError:
+        raise
+    except Exception as error:  # a damaged file finds a way into each of them
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = f"can't be read ({lines[0][:200]})" if os.path.lexists(path) else "is missing"
         raise RunError(f"{show_path(path)} {reason}, {cure}") from error
 
 

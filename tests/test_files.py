@@ -39,14 +39,6 @@ class TestReplacing:
         writer.__exit__(None, None, None)
         assert (tmp_path / "a.txt").read_text() == "new" and names(tmp_path) == ["a.txt"]
 
-    def test_two_writers_with_tags_do_not_meet(self, tmp_path):
-        with durable.replacing(tmp_path / "a.txt", tag=".1") as one:
-            with durable.replacing(tmp_path / "a.txt", tag=".2") as other:
-                one.write_text("first")
-                other.write_text("second")
-            assert (tmp_path / "a.txt").read_text() == "second"
-        assert (tmp_path / "a.txt").read_text() == "first" and names(tmp_path) == ["a.txt"]
-
     def test_a_disk_that_fills_up_when_the_file_is_sent_to_it(self, tmp_path, monkeypatch):
         """Some file systems say so only then: the file must not take its name."""
 

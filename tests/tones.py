@@ -24,8 +24,8 @@ QUIET = dataclasses.replace(DEMO, dropout=0.0, lstm_dropout=0.0, speech=DEMO.spe
 })  # fmt: skip
 
 
-def make_tones(folder):
-    """Manifest and feature store."""
+def tones_manifest(folder):
+    """Write the sounds; returns their manifest."""
     rng = np.random.default_rng(1)
     rows = []
     for speaker in ("1F", "1M", "2F", "2M", "3F", "3M"):
@@ -41,7 +41,12 @@ def make_tones(folder):
                 "session": speaker[0], "gender": speaker[1], "dialogue": "d", "emotion": label, "label": label,
                 "num_samples": len(time_s), "sample_rate": 16_000,
             })  # fmt: skip
-    manifest = make_manifest(rows)
+    return make_manifest(rows)
+
+
+def make_tones(folder):
+    """Manifest and feature store."""
+    manifest = tones_manifest(folder)
     return manifest, build_store(manifest, CORRECTED, folder / "store")
 
 

@@ -125,7 +125,7 @@ def save_manifest(manifest, path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            manifest.to_parquet(partial, index=False)
+            manifest.to_parquet(partial, index=False, write_page_checksum=True)
     except OSError as error:
         raise CorpusError(f"{path}: can't be written ({error.strerror or error}); make room") from error
     return path

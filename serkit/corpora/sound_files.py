@@ -219,7 +219,7 @@ def _announced_bytes(path):
                 return (wide or length) - own, size - start
             if name == b"ds64":
                 wide = struct.unpack("<QQ", stream.read(16).ljust(16, b"\0"))[1]
-            stream.seek(-(-(start + length - own) // step) * step)
+            stream.seek(min(max(-(-(start + length - own) // step) * step, start), size))
     return 1, 0
 
 

@@ -90,7 +90,7 @@ def measure_fold(folder):
     segments = segments.assign(fold=experiment.fold, seed=experiment.seed)
     for name, table in ((runs.SWAPPED, pd.concat(swapped)), (runs.ATTENTION, segments)):
         with replacing(folder / name) as partial:
-            table.to_parquet(partial, index=False)
+            table.to_parquet(partial, index=False, write_page_checksum=True)
 
 
 def open_store(experiment, recipe):

@@ -101,8 +101,9 @@ def _make(name, folders):
         fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
         scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
+        table["variant"] = f"{experiment.variant}_{name}"
         with replacing(_path(folder, name)) as partial:
-            table.assign(variant=f"{experiment.variant}_{name}").to_parquet(partial, index=False)
+            table.to_parquet(partial, index=False, write_page_checksum=True)
 
 
 def _values(name, folder, manifest):
@@ -186,7 +187,7 @@ def egemaps(store, manifest):
     parts = [smile.process_signal(features.audio.read(sound), SAMPLE_RATE) for sound in sounds]
     table = pd.concat(parts).fillna(0.0).set_index(pd.Index(names))
     with replacing(path) as partial:
-        table.to_parquet(partial)
+        table.to_parquet(partial, write_page_checksum=True)
     return table
 
 

@@ -14,7 +14,7 @@ import soxr
 
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
 from serkit.corpora.sound_files import Stream, check_rate, joined_parts, shown_path
-from serkit.errors import AudioError, ParameterError
+from serkit.errors import AudioError, ParameterError, check_range
 
 PCM16 = 2**15  # int16 sample = amplitude x this
 MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is infinite
@@ -181,7 +181,7 @@ def resampled_length(num_samples, sample_rate):
     return -(-num_samples * SAMPLE_RATE // sample_rate)
 
 
-def check_waveform(waveform, *, subject="waveform"):
+def check_waveform(waveform, *, subject="waveform", shortest=MIN_SAMPLES):
     """Refuse what can't be analysed, before any computing.
 
     Parameters
@@ -190,6 +190,8 @@ def check_waveform(waveform, *, subject="waveform"):
         Mono signal at 16 kHz.
     subject : str, optional
         Who the message is about.
+    shortest : int, optional
+        Samples; default 25 ms of them.
 
     Returns
     -------
@@ -201,7 +203,7 @@ def check_waveform(waveform, *, subject="waveform"):
     ParameterError
         If it is not a 1-D array of floats.
     AudioError
-        If it is shorter than 25 ms, longer than 10 min, or holds samples that are no sound.
+        If it is shorter than that, longer than 10 min, or holds samples that are no sound.
     """
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
@@ -209,9 +211,9 @@ def check_waveform(waveform, *, subject="waveform"):
     if not np.issubdtype(waveform.dtype, np.floating):
         wanted = "expected float in [-1, 1]; read files with serkit.features.read"
         raise ParameterError(f"{subject}: dtype {waveform.dtype}, {wanted}")
-    if not MIN_SAMPLES <= len(waveform) <= MAX_SAMPLES:
+    if not shortest <= len(waveform) <= MAX_SAMPLES:
         raise AudioError(
-            f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {MIN_SAMPLES / SAMPLE_RATE} to "
+            f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {shortest / SAMPLE_RATE:g} to "
             f"{MAX_SAMPLES // SAMPLE_RATE} s at 16 kHz; leave it out, or cut a longer recording into turns"
         )
     usable = np.abs(waveform) <= MAX_AMPLITUDE  # not NaN
@@ -239,6 +241,8 @@ def preemphasise(waveform, coefficient=PREEMPHASIS):
     >>> preemphasise(np.float32([1, 1, 0]), 0.5).tolist()
     [1.0, 0.5, -0.5]
     """
+    check_range("coefficient", coefficient, 0, 1)
+    waveform = check_waveform(waveform, shortest=1)
     emphasised = waveform.copy()
     emphasised[1:] -= np.float32(coefficient) * waveform[:-1]
     return emphasised

@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 
 from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
 from serkit.errors import AudioError, CorpusError, StoreError, check_choice
+from serkit.experiment import key_of
 from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
 from serkit.features.segments import SegmentPlan, plan_segments
@@ -90,7 +91,7 @@ class FeatureStore:
                 raise _damage(file.path, f"expected {file.dtype} {file.shape}")
         path = self.folder / "utterances.parquet"
         try:
-            if checksum(path) != record["checksums"][path.name]:
+            if checksum(path) != record["checksums"].get(path.name):
                 raise ValueError("checksum mismatch")
             self.utterances = pd.read_parquet(path)
         except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
@@ -197,8 +198,10 @@ def check_store(folder):
     StoreError
         Naming the first file that is not as it was written.
     """
-    for name, expected in _read_record(folder)["checksums"].items():
-        if checksum(folder / name) != expected:
+    if not (record := _read_record(folder)):
+        raise _damage(folder / "store.json", "no record of a complete store")
+    for name, expected in record["checksums"].items():
+        if not (folder / name).is_file() or checksum(folder / name) != expected:
             raise _damage(folder / name, "checksum mismatch")
 
 
@@ -299,7 +302,7 @@ def _build(rows, recipe, folder, workers, skip_broken):
         "checksums": {name: checksum(folder / name) for name in names},
     }
     with replacing(folder / "store.json") as partial_record:
-        partial_record.write_text(json.dumps(record, indent=2) + "\n")
+        partial_record.write_text(json.dumps(record | {"key": key_of(record)}, indent=2) + "\n")
 
 
 def _layout(rows):
@@ -391,10 +394,12 @@ def _extract(recipe, files, path, first_frame, first_sample, num_samples):
 
 
 def _read_record(folder):
-    """What ``store.json`` says; None unless the store is complete."""
+    """What ``store.json`` says; None unless the store is complete, and the record as it was written."""
     try:
-        return json.loads((folder / "store.json").read_text())
-    except (OSError, ValueError):
+        record = json.loads((folder / "store.json").read_text())
+        whole = record.pop("key", None) in (None, key_of(record))  # one of an older version has no key
+        return record if whole else None
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return None
 
 

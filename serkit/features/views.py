@@ -14,6 +14,7 @@ References
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -178,7 +179,9 @@ def log_spectrogram(
     ParameterError
         If a length is not what it should be, or ``waveform`` is not 1-D.
     """
-    check_range("n_bins", n_bins, 1, n_fft // 2 + 1)
+    waveform = _checked(waveform, n_fft, hop_length, top_db, edge)
+    check_range("win_length", win_length, hop_length, n_fft, whole=True)
+    check_range("n_bins", n_bins, 1, n_fft // 2 + 1, whole=True)
     # float32 transforms are up to 2e-3 dB off near the floor, as much as the golden values allow
     window = torch.hamming_window(win_length, periodic=True, dtype=torch.float64)
     peak, lowest = POWER_FLOOR, []
@@ -214,7 +217,9 @@ def mfcc(
     np.ndarray, shape (n_frames, n_mfcc), float32
         Coefficient 0 is the mean level times sqrt(n_mels), in dB re full scale.
     """
-    check_range("n_mfcc", n_mfcc, 1, n_mels)
+    waveform = _checked(waveform, n_fft, hop_length, top_db, edge)
+    check_range("n_mels", n_mels, 1, n_fft // 2 + 1, whole=True)
+    check_range("n_mfcc", n_mfcc, 1, n_mels, whole=True)
     window = torch.hann_window(n_fft, periodic=True)
     groups, dct = _mel_and_dct(n_fft, n_mels, n_mfcc)
     bands = [
@@ -254,21 +259,26 @@ def normalise_waveform(segments, mask=None):
     return result
 
 
+def _checked(waveform, n_fft, hop_length, top_db, edge):
+    """The waveform, once it and the settings of its analysis can be used."""
+    if isinstance(hop_length, Integral) and 0 < hop_length < 80:
+        raise ParameterError(
+            f"hop_length={hop_length} samples is {1000 * hop_length / constants.SAMPLE_RATE:.1f} ms at {constants.SAMPLE_RATE} Hz, "
+            "expected 80 to 640; did you give milliseconds? Use hop_length=160 for 10 ms"
+        )
+    check_range("hop_length", hop_length, 80, 640, whole=True)
+    check_range("n_fft", n_fft, hop_length, constants.SAMPLE_RATE, whole=True)
+    check_range("top_db", top_db, 1, 400)
+    check_choice("edge", edge, ("reflect", "zero"))
+    return check_waveform(waveform, shortest=1)
+
+
 def _power_spectra(waveform, window, n_fft, hop_length, edge):
     """Power in blocks of frames, shape (up to 96, n_fft // 2 + 1), in the window's precision.
 
     Frame ``t`` is centred on sample ``t * hop_length``. The window is transformed from its first sample
     on: where it lies in ``n_fft`` changes the phase only.
     """
-    if not 80 <= hop_length <= 640:
-        ms, cure = 1000 * hop_length / constants.SAMPLE_RATE, "Use hop_length=160 for 10 ms"
-        given = f"{hop_length} samples is {ms:.1f} ms at {constants.SAMPLE_RATE} Hz"
-        raise ParameterError(f"hop_length={given}, expected 80 to 640; did you give milliseconds? {cure}")
-    check_range("n_fft", n_fft, hop_length, constants.SAMPLE_RATE)
-    check_range("win_length", len(window), hop_length, n_fft)
-    check_choice("edge", edge, ("reflect", "zero"))
-    if np.ndim(waveform) != 1 or not len(waveform):
-        raise ParameterError(f"waveform: shape {np.shape(waveform)}, expected (num_samples,) with samples")
     half = len(window) // 2
     # numpy reflects as often as it takes, torch refuses signals shorter than half a window
     mode = "reflect" if edge == "reflect" else "constant"

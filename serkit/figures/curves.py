@@ -1,7 +1,6 @@
 """How a network learned, and what it makes of the utterances: training curves, its vectors on a plane."""
 
 import itertools
-import json
 
 import numpy as np
 import pandas as pd
@@ -40,12 +39,14 @@ def read_histories(run, variant):
     Raises
     ------
     RunError
-        If there is no finished fold.
+        If there is no finished fold, or a history is damaged.
     """
     parts = []
     for folder in runs.finished_folders(run, variant):
-        history = pd.read_csv(folder / "history.csv")
-        kept = history["epoch"] == json.loads((folder / "metrics.json").read_text()).get("best_epoch")
+        history, scores = (
+            runs.read_table(folder / name, runs.FOLD_CURE) for name in ("history.csv", "metrics.json")
+        )
+        kept = history["epoch"] == scores.get("best_epoch")
         fold, seed = (part.partition("=")[2] for part in folder.parts[-2:])
         parts.append(pd.DataFrame({"fold": fold, "seed": int(seed), "kept": kept}).join(history))
     return pd.concat(parts, ignore_index=True)

@@ -328,8 +328,7 @@ def write_file(path: Path, content: bytes) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # trainings side by side may write the same one
-        with replacing(path, tag=f".{os.getpid()}") as partial:
+        with replacing(path) as partial:
             partial.write_bytes(content)
     except OSError as error:
         about = f"{path}: can't write {len(content)} bytes ({error.strerror or error})"

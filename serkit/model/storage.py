@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 
 from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
 from serkit.errors import WeightsError, shown
-from serkit.experiment import SETTINGS, convert, show_path
+from serkit.experiment import SETTINGS, convert, key_of, show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler
 from serkit.files import replacing
@@ -30,7 +30,7 @@ from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_
 from serkit.model.encoders import RANDOM, fingerprint
 from serkit.model.speech_encoders import check_sizes, check_structure
 from serkit.recipe import Recipe, named
-from serkit.runs import leak_notice, write_json
+from serkit.runs import leak_notice, sha256_of, write_json
 
 CURE = "train the model again with notebook 05_train_coattention, or copy the whole folder again"
 CONTRACT = {  # what this version of serkit takes for granted about any model
@@ -175,7 +175,8 @@ def describe_model(folder, *, scaler, experiment, metrics, certainty=None):
         "experiment": asdict(experiment),
         "certainty": certainty or {},
     }
-    write_json(folder / "features.json", features)
+    features["digests"] = {name: _digest(folder / name) for name in ("config.json", "model.safetensors")}
+    write_json(folder / "features.json", features | {"key": key_of(features)})
     card = model_card(config, experiment=experiment, metrics=metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -214,7 +215,21 @@ def open_model_folder(folder):
         certainty = dict(record.get("certainty", {}))
         if certainty and not (0.01 < certainty["temperature"] < 100 and len(certainty["confidence"]) == 21):
             raise ValueError(f"certainty={shown(certainty)}")
+        if record.pop("key", None) not in (None, key_of(record)):  # None: of an older version
+            raise ValueError("edited or damaged since training")
+        digests = dict(record.get("digests", {}))
+    for name, digest in digests.items():
+        with _reading(folder, name) as path:
+            if digest != _digest(path):
+                raise ValueError("edited or damaged since training")
     return ModelFolder(folder, model, recipe, SpectrogramScaler(**limits), experiment, certainty)
+
+
+def _digest(path):
+    """Of a file that decides an answer. Where a frozen encoder lies may be mended by hand, and is left out."""
+    if path.suffix == ".json":
+        return key_of(json.loads(path.read_text(encoding="utf-8")) | {"speech_encoder": ""})
+    return sha256_of(path)
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 The result alone goes to stdout; everything else that is said goes to stderr.
 """
 
+import io
 import json
 import math
 import os
+import stat
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from serkit import runs
+from serkit import figures, runs
 from serkit.corpora.sound_files import shown_path, visible
 from serkit.errors import AudioError, ParameterError, RunError, check_range
 from serkit.experiment import key_of
@@ -108,19 +110,31 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     else:
         text = _as_text(predictions, form, segments)
-    try:
-        if output:
-            Path(output).write_text(text, encoding="utf-8")
-        else:
-            print(text, end="")
-        if timeline and predictions:
-            save_timeline(predictions[0], timeline)
-    except OSError as error:
-        target = f"{error.filename or 'stdout'}: can't be written ({error.strerror or error})"
-        raise RunError(f"{target}; choose another place") from error
+    _write(text, output)
+    if timeline and predictions:
+        save_timeline(predictions[0], timeline)
     if journal:
         journal.unlink(missing_ok=True)
     return 1 if failed else 0
+
+
+def _write(text, output):
+    """The result into its file, or to stdout; there too if the file can't be written, so that no work is lost."""
+    content = text.encode(errors="backslashreplace")  # names may be in any encoding
+    try:
+        if not output:
+            print(content.decode(), end="", flush=True)
+        elif os.path.lexists(output) and not stat.S_ISREG(os.lstat(output).st_mode):
+            Path(output).write_bytes(content)  # /dev/stdout, a named pipe, a link: they stay what they are
+        else:
+            figures.write_file(Path(output), content)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(f"{output or 'stdout'}: can't be written ({error}); choose another place") from error
+    except RunError as error:
+        _write(text, "")
+        raise RunError(f"{error}; the result was printed instead") from error
 
 
 def _predict(predictor, path, channel, kept, journal):
@@ -165,21 +179,26 @@ def _sounds(name):
 
 def newest_model(run):
     """Model folder of the fold of a run that was finished last; a RunError if the run has none."""
-    return max(runs.finished_folders(run), key=lambda folder: (folder / runs.DONE).stat().st_mtime) / "model"
+
+    def finished_at(folder):  # two marks, of the same second: one that is lost or was touched changes nothing
+        marks = folder / runs.FILES, folder / runs.DONE
+        return min(mark.stat().st_mtime for mark in marks if mark.exists())
+
+    return max(runs.finished_folders(run), key=finished_at) / "model"
 
 
 def save_timeline(prediction, path):
     """Draw the emotions of a recording over time, as wide as a page; the suffix says the format."""
     from matplotlib.figure import Figure
 
-    from serkit import figures
-
     with figures.paper_style(columns=2, height=TIMELINE_IN):
         fig = Figure()
         figures.plot_timeline(prediction.segments, ax=fig.subplots())
         title = in_font(Path(prediction.path).name[:90])
         fig.suptitle(title, fontsize=8, parse_math=False)  # dollars in a name are no formula
-        fig.savefig(path, dpi=300)
+        picture = io.BytesIO()
+        fig.savefig(picture, dpi=300, format=Path(path).suffix[1:].lower())
+        figures.write_file(Path(os.path.realpath(path)), picture.getvalue())
 
 
 def in_font(text):
@@ -230,11 +249,13 @@ def _check_targets(files, output, timeline):
         wanted = f"expected one, and a picture that ends in {', '.join(PICTURES)}"
         raise ParameterError(f"timeline={timeline} of {len(files)} recordings, {wanted}")
     for name, target in {"output": output, "timeline": timeline}.items():
-        path = Path(target).resolve()
+        path = Path(os.path.realpath(target))
         if target and (path.is_dir() or not path.parent.is_dir()):
             raise ParameterError(f"{name}={target}: expected a file in a folder that exists; make it first")
-        if path in [Path(file).resolve() for file in files]:
+        if path in [Path(os.path.realpath(file)) for file in files]:
             raise ParameterError(f"{name}={target} is one of the recordings; choose another name")
+    if output and os.path.realpath(output) == os.path.realpath(timeline):
+        raise ParameterError(f"output={output} is the timeline too; choose another name")
 
 
 def _as_text(predictions, form, segments):

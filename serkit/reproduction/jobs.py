@@ -68,7 +68,7 @@ class Job:
             return f"its process was ended by {signal.Signals(-code).name}{why}; see {log}"
         if code > 0:
             *_, last = ["", *self.step.log.read_text(errors="replace").strip().splitlines()]
-            return one_line(last) or f"exit code {code} without a message"
+            return one_line(last) or f"exit code {code} without a message, as on a full disk"
         if self.step.experiment is None:
             runs.write_json(self.step.record, {"key": self.step.key(), "parameters": self.step.parameters})
         return None

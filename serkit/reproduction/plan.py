@@ -76,13 +76,14 @@ class Step:
         content = json.dumps(self.parameters, sort_keys=True, default=str)
         if self.reads:
             for folder in runs.find_folds(self.parameters["run"], self.reads, self.home):
-                content += f"{folder.relative_to(self.home)} {(folder / runs.DONE).read_text()}"
+                inventory = folder / runs.FILES
+                content += f"{folder.relative_to(self.home)} {runs.sha256_of(inventory) if inventory.is_file() else ''}"
         return hashlib.sha256(content.encode() + self.source.read_bytes()).hexdigest()[:16]
 
     def is_done(self):
         """Whether nothing is left to do here."""
         if self.experiment is not None:
-            return runs.is_done(self.output.parent, self.experiment)
+            return runs.is_done(self.output.parent, self.experiment) and _has_ended(self.output)
         try:
             finished = json.loads(self.record.read_text())["key"] == self.key()
         except (OSError, ValueError, KeyError):
@@ -95,6 +96,17 @@ class Step:
             check_names(self.parameters, self.known_parameters())
         if self.experiment is not None:
             runs.check_folder(self.output.parent, self.experiment)
+
+
+def _has_ended(path):
+    """Whether an executed notebook got through its last cell: what comes after a training draws its figures."""
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
+        kinds = [output["output_type"] for output in last["outputs"]]
+        return last["execution_count"] is not None and "error" not in kinds
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 @contextmanager

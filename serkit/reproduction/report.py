@@ -463,7 +463,7 @@ def _weak_trainings(run, variant, labels):
     try:
         trainings = figures.read_histories(run, variant).groupby(["fold", "seed"])
         said = {name: metrics.hardly_learned(history, labels) for name, history in trainings}
-    except (OSError, ValueError, KeyError):  # a damaged history: said of the figure that can't be drawn
+    except (SerkitError, KeyError):  # a damaged history: said of the figure that can't be drawn
         return []
     weak = [(f"fold {fold}, seed {seed}", text) for (fold, seed), text in said.items() if text]
     count = f"WARNING: {variant}: {len(weak)} of {len(said)} trainings hardly learned"

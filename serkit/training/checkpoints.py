@@ -18,10 +18,10 @@ import torch
 from serkit.errors import RunError, Stopped
 from serkit.experiment import show_path
 from serkit.files import replacing
-from serkit.runs import CHECKPOINT, EPOCHS
+from serkit.runs import CHECKPOINT, EPOCHS, read_table
 
 LOSS_STEP = 1e-6  # nats
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.EFBIG)
 
 
 def best_epoch(history, rule="wa+ua"):
@@ -88,7 +88,10 @@ def save_checkpoint(folder, learner, progress):
     states = {name: part.state_dict() for name, part in _parts(learner).items()}
     states |= {"model": learner.model.saved_state(), "encoder": _named_encoder(learner.model.config)}
     with replacing(Path(folder) / CHECKPOINT) as partial, open(partial, "wb") as file:
-        torch.save(states | {"progress": asdict(progress)}, file)
+        try:
+            torch.save(states | {"progress": asdict(progress)}, file)
+        except RuntimeError as error:  # how torch ends a file that the disk has no room for
+            raise error.__context__ or error from None
 
 
 def load_checkpoint(folder, learner):
@@ -156,7 +159,8 @@ def interruptible(folder):
 def keep_predictions(folder, epoch, predictions):
     """Add the predictions of an epoch to those of the epochs before; done again, it changes nothing."""
     path = Path(folder) / EPOCHS
-    before = [pd.read_parquet(path).query("epoch < @epoch")] if epoch > 1 else []
+    cure = f"delete it and {CHECKPOINT} to train from the beginning"
+    before = [read_table(path, cure).query("epoch < @epoch")] if epoch > 1 else []
     with replacing(path) as partial:
         table = pd.concat([*before, predictions.assign(epoch=epoch)], ignore_index=True)
-        table.to_parquet(partial, index=False)
+        table.to_parquet(partial, index=False, write_page_checksum=True)

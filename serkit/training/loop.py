@@ -11,7 +11,6 @@ same. On a GPU sums are not always added in the same order, so there the same se
 numbers to about four digits only.
 """
 
-import json
 import math
 import resource
 import sys
@@ -35,7 +34,6 @@ from serkit.constants import LABELS
 from serkit.errors import RunError
 from serkit.experiment import Experiment
 from serkit.features.views import SpectrogramScaler
-from serkit.files import replacing
 from serkit.folds import make_folds, task_rows
 from serkit.metrics import (
     certainty,
@@ -109,11 +107,15 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         On Ctrl-C and SIGTERM, saying what is kept.
     """
     folder = Path(folder)
-    if runs.is_done(folder, experiment):
-        (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # where the process ended right after DONE
-        report(f"already done: {runs.show_path(folder)}")
-        return read_result(folder)
     with checkpoints.interruptible(folder):
+        if runs.is_finished(folder):
+            runs.check_folder(folder, experiment)
+            result = read_result(folder)
+            if not runs.is_done(folder, experiment):  # the mark was lost
+                runs.mark_done(folder, experiment)
+            (folder / runs.CHECKPOINT).unlink(missing_ok=True)  # where the process ended right after DONE
+            report(f"already done: {runs.show_path(folder)}")
+            return result
         _claim(folder, experiment, manifest)
         accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
         set_seed(experiment.seed)
@@ -425,18 +427,15 @@ def _write_result(folder, learner, manifest, progress, scored):
     about = {"scaler": learner.scaler, "experiment": experiment, "metrics": metrics}
     storage.describe_model(folder / "model", **about, certainty=certainty(predictions))
     runs.write_inventory(folder)
-    with replacing(folder / runs.DONE) as partial:
-        partial.write_text(experiment.key + "\n")
+    runs.mark_done(folder, experiment)
     (folder / runs.CHECKPOINT).unlink()
 
 
 def read_result(folder):
-    """Read a finished run folder back."""
-    folder = Path(folder)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    history, timing = (pd.read_csv(folder / f"{name}.csv") for name in ("history", "timing"))
-    predictions = pd.read_parquet(folder / "predictions.parquet")
-    return FoldResult(folder, history, timing, predictions, metrics, metrics["best_epoch"])
+    """Read a finished run folder back; a RunError names a file that is damaged."""
+    names = ("history.csv", "timing.csv", "predictions.parquet", "metrics.json")
+    *tables, metrics = (runs.read_table(Path(folder) / name, runs.FOLD_CURE) for name in names)
+    return FoldResult(Path(folder), *tables, metrics, metrics["best_epoch"])
 
 
 def _log_scalars(folder, progress):

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import Wav2Vec2FeatureExtractor
 
 from serkit.constants import HOP_LENGTH, IMAGENET_MEAN, IMAGENET_STD, MFCC_N_FFT, N_FFT, SAMPLE_RATE
-from serkit.errors import ParameterError
+from serkit.errors import ParameterError, SerkitError
 from serkit.features import audio
 from serkit.features.views import (
     SpectrogramScaler,
@@ -322,10 +322,10 @@ class TestParameters:
         ("arguments", "message"),
         [
             ({"hop_length": 10}, "hop_length=10 samples is 0.6 ms at 16000 Hz, expected 80 to 640"),
-            ({"hop_length": 641}, "did you give milliseconds"),
-            ({"win_length": 40}, "win_length=40, expected a number from 160 to 800"),
+            ({"hop_length": 641}, "expected a whole number from 80 to 640"),
+            ({"win_length": 40}, "win_length=40, expected a whole number from 160 to 800"),
             ({"win_length": 801}, "win_length=801"),
-            ({"n_bins": 0}, "n_bins=0, expected a number from 1 to 401"),
+            ({"n_bins": 0}, "n_bins=0, expected a whole number from 1 to 401"),
             ({"n_bins": 402}, "n_bins=402"),
             ({"edge": "constant"}, "edge='constant', expected one of reflect, zero"),
         ],
@@ -337,10 +337,10 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"n_mfcc": 129}, "n_mfcc=129, expected a number from 1 to 128"),
+            ({"n_mfcc": 129}, "n_mfcc=129, expected a whole number from 1 to 128"),
             ({"n_mfcc": 0}, "n_mfcc=0"),
             ({"hop_length": 16}, "hop_length=16 samples is 1.0 ms"),
-            ({"n_fft": 25}, "n_fft=25, expected a number from 160 to 16000"),
+            ({"n_fft": 25}, "n_fft=25, expected a whole number from 160 to 16000"),
             ({"edge": None}, "edge=None"),
         ],
     )
@@ -352,7 +352,7 @@ class TestParameters:
     @pytest.mark.parametrize("shape", [(2, 4000), (0,), ()])
     def test_shape(self, compute, shape):
         with pytest.raises(
-            ParameterError, match=r"waveform: shape .*, expected \(num_samples,\) with samples"
+            SerkitError, match=r"waveform: (shape .*, expected \(num_samples,\)|0.000 s long)"
         ):
             compute(np.zeros(shape, np.float32))
 

@@ -149,6 +149,32 @@ def test_other_feature_version_is_refused(copy):
         open_model_folder(copy)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("features.json", b"-80.0", b"-60.0"),  # level of a frequency
+        ("features.json", b"published+D2", b"published+D1"),
+        ("config.json", b'"num_attention_heads": 4', b'"num_attention_heads": 2'),
+        ("model.safetensors", None, None),
+    ],
+)
+def test_what_would_change_an_answer_is_refused(copy, name, old, new):
+    """The file can be read all the same; beside it nothing says what it was."""
+    content = (copy / name).read_bytes()
+    changed = content.replace(old, new, 1) if old else content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+    assert changed != content
+    (copy / name).write_bytes(changed)
+    with pytest.raises(WeightsError, match=rf"{name}: damaged, or not of .*edited or damaged since training"):
+        open_model_folder(copy)
+
+
+def test_a_model_of_an_older_version_has_no_digests(copy):
+    record = json.loads((copy / "features.json").read_text())
+    del record["key"], record["digests"]
+    (copy / "features.json").write_text(json.dumps(record))
+    open_model_folder(copy)
+
+
 def test_weights_of_another_network_are_refused(copy):
     edit(copy / "config.json", hidden=32)
     with pytest.raises(

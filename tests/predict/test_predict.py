@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -400,6 +402,7 @@ class TestCommand:
             (("a.wav", "--timeline", "t.docx"), "ends in .png, .pdf, .svg"),
             (("a.wav", "--output", "nowhere/out.csv"), "expected a file in a folder that exists"),
             (("a.wav", "--output", "./a.wav"), "is one of the recordings"),
+            (("a.wav", "--output", "t.png", "--timeline", "./t.png"), "output=t.png is the timeline too"),
             (("a.wav", "--model", "nowhere"), "nowhere: no such folder"),
             (
                 ("a.wav", "--device", "tpu"),
@@ -417,12 +420,59 @@ class TestCommand:
     def test_unknown_format_is_a_usage_mistake(self, capfd):
         assert run("a.wav", "--format", "xml") == 2
 
+    def test_a_result_that_can_not_be_written_is_printed(self, folder, sounds, tmp_path, capfd, monkeypatch):
+        """The disk fills up while the model is at work."""
+
+        def full(path, *given):
+            raise OSError(28, "No space left on device")
+
+        kept = tmp_path / "out.csv"
+        kept.write_text("before")
+        monkeypatch.setattr("serkit.files.sync", full)
+        assert run(sounds / "short.wav", "--model", folder, "--format", "csv", "--output", kept) == 2
+        out, err = capfd.readouterr()
+        assert len(pd.read_csv(io.StringIO(out))) == 1 and kept.read_text() == "before"
+        assert re.search(
+            r"out.csv: can't write \d+ bytes \(No space left on device\).*; the result was printed instead\n",
+            err,
+        )
+        assert os.listdir(tmp_path) == ["out.csv"]
+
+    def test_what_is_no_file_stays_what_it_is(self, folder, sounds, tmp_path):
+        """As /dev/stdout, which is a link."""
+        (tmp_path / "kept.csv").touch()
+        (tmp_path / "link").symlink_to("kept.csv")
+        assert run(sounds / "short.wav", "--model", folder, "--output", tmp_path / "link") == 0
+        assert (tmp_path / "link").is_symlink() and "short.wav" in (tmp_path / "kept.csv").read_text()
+
+    @pytest.mark.parametrize("form", ["table", "json"])
+    def test_a_closed_pipe_ends_quietly(self, folder, sounds, form):
+        """`serkit predict ... | head`: nobody reads any longer."""
+        command = [
+            sys.executable,
+            "-m",
+            "serkit.cli",
+            "predict",
+            str(sounds / "two.wav"),
+            "--model",
+            str(folder),
+        ]
+        child = subprocess.Popen([*command, "--format", form], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stdout.close()
+        err = child.stderr.read().decode()
+        assert child.wait() == 141 and "Error" not in err and "Traceback" not in err, err
+
     def test_newest_fold_of_a_run_is_the_default(self, sounds, tmp_path, project, capfd):
         for fold, time in (("1", 2000), ("2", 3000), ("3", 1000)):
             place = tmp_path / "runs" / "mine" / "v" / f"fold={fold}" / "seed=1"
             write_model(place / "model", CORRECTED)
             (place / "DONE").write_text("x")
             os.utime(place / "DONE", (time, time))
+        assert run(sounds / "short.wav", "--run", "mine") == 0
+        assert "fold=2" in capfd.readouterr().err
+        (place / "files.json").write_text('{"files": {}}')  # of the third
+        os.utime(place / "files.json", (1000, 1000))
+        os.utime(place / "DONE")  # touched since: no other fold than before
         assert run(sounds / "short.wav", "--run", "mine") == 0
         assert "fold=2" in capfd.readouterr().err
         assert run(sounds / "short.wav") == 2

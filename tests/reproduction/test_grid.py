@@ -7,6 +7,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import nbformat
 import pytest
 import toy_project
 
@@ -32,6 +33,14 @@ def write(tmp_path):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     return toy_project.make_project(tmp_path, monkeypatch)
+
+
+def finish(step):
+    """What a training leaves: its folder, and a notebook that got through its last cell."""
+    step.output.parent.mkdir(parents=True, exist_ok=True)
+    runs.mark_done(step.output.parent, step.experiment)
+    cells = [nbformat.v4.new_code_cell("print(1)", execution_count=count) for count in (1, 2)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), step.output)
 
 
 class TestRead:
@@ -240,12 +249,25 @@ class TestPlan:
             read_grid("grid.toml")
 
     def test_what_is_done_is_not_done_again(self, project):
-        for step in plan_of(read_grid(DEMO))[4:9]:
-            step.output.parent.mkdir(parents=True)
-            runs.write_json(step.output.parent / "experiment.json", {"key": step.experiment.key})
-            (step.output.parent / "DONE").touch()
         steps = plan_of(read_grid(DEMO))
+        for step in steps[4:9]:
+            finish(step)
         assert len(plan.unfinished(steps)) == 27 - 5
+
+    def test_a_notebook_that_broke_off_after_its_training_is_run_again(self, project):
+        """Its figures come last."""
+        (step, *_) = toy_project.training_steps(1)
+        for broken in (
+            lambda text: text.replace('"execution_count": 2', '"execution_count": null'),
+            lambda text: text.replace('"outputs": []', '"outputs": [{"output_type": "error"}]'),
+            lambda text: text[:-20],
+        ):
+            finish(step)
+            assert step.is_done()
+            step.output.write_text(broken(step.output.read_text()))
+            assert not step.is_done()
+        step.output.unlink()
+        assert not step.is_done()
 
     def test_dry_run_says_everything_and_writes_nothing(self, project, capsys):
         grid = read_grid(project / "notebooks" / "grids" / "demo.toml")

@@ -184,7 +184,7 @@ def test_a_folder_that_can_not_be_made(project):
 def test_a_process_that_says_nothing(project, monkeypatch):
     monkeypatch.setattr(jobs.sys, "executable", "/bin/false")
     (step,) = toy_project.training_steps(1)
-    assert jobs.execute(step) == "exit code 1 without a message"
+    assert jobs.execute(step) == "exit code 1 without a message, as on a full disk"
 
 
 class TestInterrupted:

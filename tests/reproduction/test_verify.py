@@ -148,6 +148,14 @@ def flip_a_prediction(home):
     high, low = table.loc[row, f"p_{old}"], table.loc[row, f"p_{new}"]
     table.loc[row, ["prediction", f"p_{old}", f"p_{new}"]] = new, low, high
     table.to_parquet(path, index=False)
+    write_inventory(home / FOLD)  # somebody knew about the hashes
+
+
+def flip_a_byte(home):
+    path = home / FOLD / "predictions.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
 
 
 def edit_a_score(home):
@@ -178,6 +186,7 @@ def other_run_changed(home):
     path = next((home / "runs/other").rglob("predictions.parquet"))
     table = pd.read_parquet(path, partitioning=None)
     table[table["split"] == "test"].to_parquet(path, index=False)
+    write_inventory(path.parent)
 
 
 def cut_the_weights(home):
@@ -191,6 +200,7 @@ def lose_the_list_of_files(home):
 
 def other_parameters(home):
     edit(home / FOLD / "experiment.json", lambda record: record["parameters"].update(epochs=7))
+    write_inventory(home / FOLD)
 
 
 def other_parameters_and_key(home):
@@ -199,6 +209,7 @@ def other_parameters_and_key(home):
         record["key"] = key_of(record["parameters"])
 
     edit(home / FOLD / "experiment.json", change)
+    write_inventory(home / FOLD)
 
 
 def rename_a_fold(home):
@@ -221,6 +232,11 @@ def lose_a_fold(home):
 
 
 def leave_a_fold_unfinished(home):
+    (home / FOLD / "DONE").unlink()
+    (home / FOLD / runs.CHECKPOINT).touch()
+
+
+def lose_the_mark(home):
     (home / FOLD / "DONE").unlink()
 
 
@@ -248,7 +264,7 @@ BROKEN_FOLDS = {
     edit_a_score: [r"metrics\.json: ua_pooled=0\.99, recomputed 0\.\d+"],
     take_anothers_predictions: [r"fold=2/seed=111: predictions\.parquet: rows with fold=1, expected 2"],
     cut_the_weights: [r"fold=2/seed=111: model/model\.safetensors: cut short or edited after the fold was finished"],
-    lose_the_list_of_files: [r"fold=2/seed=111: runs/trial/.*/files\.json is missing or can't be read"],
+    lose_the_list_of_files: [r"fold=2/seed=111: runs/trial/.*/files\.json is missing, copy it again"],
     other_parameters: [r"fold=2/seed=111: experiment\.json: key \w{12}, the parameters in experiment\.json give \w{12}"],
     other_parameters_and_key: [
         r"DONE: key \w{12}, the parameters in experiment\.json give",
@@ -262,14 +278,15 @@ BROKEN_FOLDS = {
     model_of_another_fold: [r"fold=2/seed=111: model/features\.json: key"],
     lose_a_fold: [rf"{VARIANT}/seed=111: not finished: fold=2; `serkit reproduce`"],
     leave_a_fold_unfinished: [rf"{VARIANT}/seed=111: not finished: fold=2; `serkit reproduce`"],
-    empty_the_history: [r"fold=2/seed=111: No columns to parse from file", r"history\.csv: cut short"],
+    lose_the_mark: [r"fold=2/seed=111: DONE: missing; `serkit reproduce` writes it again"],
+    empty_the_history: [r"history\.csv can't be read \(cut short or edited after", r"history\.csv: cut short"],
+    flip_a_byte: [r"111: predictions\.parquet: cut short", r"predictions\.parquet can't be read \(cut short or edited"],
     lose_predictions: [r"predictions\.parquet is missing"],
     half_a_record: [r"experiment\.json can't be read"],
-    no_list_of_files: [r"files\.json is missing or can't be read"],
+    no_list_of_files: [r"files\.json can't be read \("],
 }  # fmt: skip
 BROKEN_FIGURES = {
     flip_a_prediction: [
-        r"fold=2/seed=111: predictions\.parquet: cut short or edited",
         r"fold=2/seed=111: metrics\.json: wa_pooled=0\.\d+, recomputed 0\.\d+",
         r"confusion_matrix: out of date: made from other predictions",
         r"scores_by_variant: out of date: made from other predictions",
@@ -452,8 +469,8 @@ class TestByHand:
         edit(folder / FILES, lambda record: record["files"].pop("predictions.parquet"))
         assert verify.check_inventory(folder) == [
             "model/README.md: missing",
+            "timing.csv: cut short or edited after the fold was finished, by files.json",
             "predictions.parquet: not listed in files.json",
-            "timing.csv: cut short or edited after the fold was finished",
         ]
 
     def test_weights_can_be_read_by_whoever_reads_the_rest(self, whole):

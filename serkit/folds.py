@@ -155,7 +155,7 @@ def check_folds(folds, manifest, selection="clean"):
         row = unknown.iloc[0]
         raise FoldError(f"fold {row['fold']}: utterance {row['utterance_id']} is not in the manifest")
     check_speakers(table, selection)
-    if "digest" in manifest:
+    if {"digest", "path"} <= {*manifest}:
         _check_sounds(table, manifest)
 
 

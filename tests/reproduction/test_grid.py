@@ -118,7 +118,7 @@ class TestRefused:
             ("[[variants]]", "trial.toml: 'variants' is not a setting, did you mean 'variant'?"),
             ("[common]\ncorpsu = 'demo'", "[common]: 'corpsu' is not a setting, did you mean 'corpus'?"),
             ("[common]\nzzz = 1", "[common]: 'zzz' is not a setting, expected one of corpus, root, run, folds,"),
-            ("[common]\ncorpus = 'timit'\n[[variant]]", "[common]: corpus='timit', expected one of "),
+            ("[common]\ncorpus = '../x'\n[[variant]]", "[common]: corpus='../x', expected one of "),
             ("[common]\nseeds = []\n[[variant]]", "[common]: seed=[], expected a value, or a list of at least one"),
             ("[common]\nseeds = [1.5]\n[[variant]]", "[common]: seed=1.5, expected a whole number"),
             ("[common]\nseeds = [-1]\n[[variant]]", "[common]: seed=-1, expected a"),

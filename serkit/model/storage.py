@@ -207,7 +207,7 @@ def open_model_folder(folder):
         record = json.loads(path.read_text(encoding="utf-8"))
         for name, value in (CONTRACT | {"labels": list(model.config.labels)}).items():
             if record[name] != value:
-                about = f"{show_path(path)}: {name}={record[name]}, expected {value}"
+                about = f"{show_path(path)}: {name}={shown(record[name])}, expected {value}"
                 cure = "install that one, or train it again with notebook 05_train_coattention"
                 raise WeightsError(f"{about}; the model is for another version of serkit: {cure}")
         limits = {name: np.array(record["scaler"][name], np.float32) for name in ("minimum", "maximum")}

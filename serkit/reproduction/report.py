@@ -238,14 +238,9 @@ def _across(run, corpus, others):
     about = {DIGEST: digest_of(pd.concat([runs.load_predictions(name) for name in names], ignore_index=True))}
     caption = f"UA in % by the corpora that were trained on and the one that was tested, mean over folds, {OVER_SPEAKERS}"
 
-    @cache
-    def table():
-        return evaluation.across_corpora(*names)
-
-    items = [
-        Item("across_corpora_table", f"{caption}.", table, about),
-        Item("across_corpora", f"{caption}.", table, about, figures.plot_across, (1, 2.4)),
-    ]
+    table = evaluation.across_corpora(*names)
+    drawing = {"across_corpora_table": None, "across_corpora": lambda ax: figures.plot_across(table, ax)}
+    items = [Item(stem, f"{caption}.", lambda: table, about, plot) for stem, plot in drawing.items()]
     return items, [name for name in others if name not in elsewhere]
 
 

@@ -80,7 +80,8 @@ def write_training(folder, *cells):
 
 def manifest():
     """Ten speakers, every utterance two seconds long."""
-    return tables.manifest().assign(num_samples=32_000, sample_rate=16_000, digest="64044-0badcafe")
+    rows = tables.manifest().assign(num_samples=32_000, sample_rate=16_000)
+    return rows.assign(digest=[f"64044-{number:08x}" for number in range(len(rows))])
 
 
 def separate(parameters):

@@ -309,7 +309,7 @@ class TestInterruption:
         with monkeypatch.context() as patch:
             patch.setattr(RowFile, "write", write)
             with pytest.raises(
-                StoreError, match=r"No space left on device\); make room or choose another.*is kept"
+                StoreError, match=r"No space left on device\); make room and call again.*is kept"
             ):
                 build_store(corpus, CORRECTED, tmp_path, workers=workers)
         count = Extraction(monkeypatch)
@@ -322,7 +322,7 @@ class TestInterruption:
     def test_a_worker_that_dies(self, tmp_path, corpus, monkeypatch):
         """Ended by the system, as for want of memory: named, and nothing that was done is lost."""
         monkeypatch.setattr(store, "utterance_features", lambda *args: os.kill(os.getpid(), signal.SIGKILL))
-        with pytest.raises(StoreError, match=r"ended a worker, probably for want of memory.*workers=1"):
+        with pytest.raises(StoreError, match=r"a worker was ended, perhaps for want of memory.*workers=1"):
             build_store(corpus, CORRECTED, tmp_path, workers=2)
         monkeypatch.undo()
         assert_equal_to_extraction(build_store(corpus, CORRECTED, tmp_path), corpus, CORRECTED)

@@ -342,7 +342,9 @@ class TestCheckpointFile:
     def test_what_is_no_state_dict_is_refused(self, tmp_path):
         path = tmp_path / "checkpoint.pt"
         torch.save({"epoch": 3}, path)
-        with pytest.raises(WeightsError, match=r"it holds something else too.*expected what torch.save"):
+        with pytest.raises(
+            WeightsError, match=r"it holds something else too.*expected a state_dict, names with tensors"
+        ):
             load_published(path)
         for content in ("not a checkpoint", ""):
             path.write_text(content)

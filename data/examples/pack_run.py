@@ -11,9 +11,9 @@ import pandas as pd
 
 from serkit import runs
 from serkit.errors import RunError
-from serkit.evaluation.predictions import PROBABILITIES
 from serkit.experiment import project_home
 from serkit.files import replacing
+from serkit.metrics import PROBABILITY
 
 ORDER = ["variant", "seed", "fold", "split", "utterance_id", "epoch"]
 RECORD = ("folds", "versions", "device", "machine", "commit")  # kept of experiment.json
@@ -57,7 +57,7 @@ def pack(run, path, every_epoch_of=""):
     if not parts:
         raise RunError(f"run {run!r}: no seed has all its folds yet, expected one; call again when it has")
     table = pd.concat(parts, ignore_index=True).sort_values(ORDER)
-    table[list(PROBABILITIES)] = table[list(PROBABILITIES)].round(4)
+    table = table.round({name: 4 for name in table if name.startswith(PROBABILITY)})
     table.attrs = {"records": json.dumps(records)}
     with replacing(path) as partial:
         table.to_parquet(partial, index=False, compression="zstd", compression_level=19)

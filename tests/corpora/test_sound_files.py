@@ -160,7 +160,7 @@ class TestStreams:
     def test_recordings_that_do_not_fit_together(self, tmp_path):
         first, second = (write(tmp_path / f"{rate}.ogg", rate=rate) for rate in (16_000, 48_000))
         first.write_bytes(first.read_bytes() + second.read_bytes())
-        with pytest.raises(AudioError, match="recordings of different rate or channels were joined"):
+        with pytest.raises(AudioError, match="joined recordings differ in rate or channels"):
             audio.read(first)
 
     @pytest.mark.parametrize(

@@ -351,9 +351,7 @@ class TestParameters:
     @pytest.mark.parametrize("compute", [log_spectrogram, mfcc])
     @pytest.mark.parametrize("shape", [(2, 4000), (0,), ()])
     def test_shape(self, compute, shape):
-        with pytest.raises(
-            SerkitError, match=r"waveform: (\(.*\), expected \(num_samples,\)|0.000 s long)"
-        ):
+        with pytest.raises(SerkitError, match=r"waveform: (\(.*\), expected \(num_samples,\)|0.000 s long)"):
             compute(np.zeros(shape, np.float32))
 
 

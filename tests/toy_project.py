@@ -81,7 +81,9 @@ def write_training(folder, *cells):
 def manifest():
     """Ten speakers, every utterance two seconds long."""
     rows = tables.manifest().assign(num_samples=32_000, sample_rate=16_000)
-    return rows.assign(digest=[f"64044-{number:08x}" for number in range(len(rows))])
+    return rows.assign(
+        path=rows["utterance_id"], digest=[f"64044-{number:08x}" for number in range(len(rows))]
+    )
 
 
 def separate(parameters):

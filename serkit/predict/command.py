@@ -23,20 +23,7 @@ from serkit.features.audio import AV_SUFFIXES
 from serkit.metrics import PROBABILITY
 
 PURPOSE = "for research and teaching: it says how acted speech sounds, not what a person feels"
-SOUNDS = (
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".aif",
-    ".aiff",
-    ".au",
-    ".w64",
-    ".caf",
-    *AV_SUFFIXES,
-)
+SOUNDS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".w64", ".caf", *AV_SUFFIXES)  # fmt: skip
 PICTURES = (".png", ".pdf", ".svg")
 TIMELINE_IN = 2.6  # inch, height of the picture
 
@@ -92,7 +79,8 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     _say(f"model {runs.show_path(folder)}, trained on {describe_training(predictor.experiment)}")
     _say(PURPOSE)
     predictions, failed = [], []
-    journal = Path(output).with_name(f".{Path(output).name}.finished") if output else None
+    at_rest = output and (os.path.isfile(output) or not os.path.lexists(output))  # no pipe, nor /dev/stdout
+    journal = Path(output).with_name(f".{Path(output).name[:200]}.finished") if at_rest else None
     kept = _read_kept(journal)
     for path in files:
         try:
@@ -171,9 +159,7 @@ def _sounds(name):
         return [name]
     files = [path for path in visible(name) if path.suffix.lower() in SOUNDS and path.is_file()]
     if not files:
-        raise ParameterError(
-            f"{shown_path(name)}: holds no sound files ({' '.join(SOUNDS)}); give another folder"
-        )
+        raise ParameterError(f"{shown_path(name)}: holds no sounds ({' '.join(SOUNDS)}); give another")
     return files
 
 

@@ -142,7 +142,7 @@ def open_recogniser(run, model="", device="auto"):
     runs.quiet_libraries()
     if not model:
         return Recogniser(newest_model(getattr(run, "name", run)), device)
-    folder = runs.project_home() / os.path.expanduser(model)
+    folder = runs.project_home() / os.path.expanduser(str(model))
     if folder.is_dir() and not (folder / "config.json").is_file():
         inside = [runs.show_path(path.parent) for path in sorted(folder.rglob("model/config.json"))]
         example = (*inside, "runs/<run>/<variant>/fold=<f>/seed=<s>/model")[0]

@@ -312,7 +312,7 @@ class TestCommand:
         ]
         (tmp_path / "empty").mkdir()
         assert run(tmp_path / "empty", "--model", folder) == 2
-        assert "empty: holds no sound files (.wav .flac" in capfd.readouterr().err
+        assert "empty: holds no sounds (.wav .flac" in capfd.readouterr().err
 
     def test_one_side_of_a_call(self, folder, predictor, tmp_path, capfd):
         sides = voice(2), voice(2, pitch=220, seed=1)
@@ -357,7 +357,8 @@ class TestCommand:
             record for record in json.loads(whole)["files"] if "1.wav" not in record["file"]
         ]
         assert not list(tmp_path.glob(".out.json*"))
-        capfd.readouterr()
+        assert run(files[3], *options[:-1], "/dev/stdout") == 0
+        assert json.loads(capfd.readouterr().out) and not Path("/dev/.stdout.finished").exists()
 
     def test_a_name_that_is_not_utf8(self, folder, sounds, tmp_path, capfd):
         path = os.fsencode(tmp_path) + b"/caf\xe9.wav"

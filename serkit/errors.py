@@ -8,6 +8,7 @@ import json
 import re
 import symtable
 import sys
+from collections.abc import Hashable
 from contextlib import suppress
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -72,7 +73,7 @@ def meant(given, known, lead="; "):
 
 def check_choice(name, value, choices):
     """Refuse an argument that is none of its choices, naming them."""
-    if value not in list(choices):
+    if not isinstance(value, Hashable) or value not in list(choices):  # an array can't be looked up
         expected = ", ".join(map(repr if "" in choices else str, choices))
         raise ParameterError(f"{name}={shown(value)}, expected one of {expected}{meant(value, choices)}")
 

@@ -254,7 +254,8 @@ def _ratings(text):
         values = tuple(float(value) for value in (text or "").split(","))
     except ValueError:
         values = ()
-    return values if len(values) == 3 else (math.nan,) * 3
+    possible = len(values) == 3 and all(1 <= value <= 5.5 for value in values)  # 5.5 occurs in the release
+    return values if possible else (math.nan,) * 3
 
 
 def _ratings_of(turn):

@@ -123,7 +123,13 @@ def _openable(path):
                     with suppress(av.FFmpegError):  # what is damaged is left out
                         for part in (part for frame in packet.decode() for part in resampler.resample(frame)):
                             out.write(part.to_ndarray().reshape(-1, sound.channels))
-    except (av.FFmpegError, IndexError, ValueError, TypeError) as error:
+    except (
+        av.FFmpegError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # no decoder, no layout
         raise unreadable from error
     decoded.seek(0)
     return decoded, known

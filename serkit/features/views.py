@@ -227,7 +227,7 @@ def mfcc(
         for power in map(torch.from_numpy, _power_spectra(waveform, window, n_fft, hop_length, edge))
     ]
     level = _decibel(torch.cat(bands).numpy())
-    level = np.maximum(level, level.max() - top_db)
+    level = np.maximum(level, level.max() - float(top_db))
     return (torch.from_numpy(level) @ dct).numpy()
 
 

@@ -81,6 +81,8 @@ def save_model(model, folder, *, whole=False):
     weights = {name: value.contiguous() for name, value in state.items()}
     with replacing(folder / "model.safetensors") as partial:
         partial.write_bytes(to_bytes(weights))
+    if (path := folder / "features.json").is_file():
+        _seal(folder, json.loads(path.read_text(encoding="utf-8")))
 
 
 def load_model(folder):
@@ -175,8 +177,7 @@ def describe_model(folder, *, scaler, experiment, metrics, certainty=None):
         "experiment": asdict(experiment),
         "certainty": certainty or {},
     }
-    features["digests"] = {name: _digest(folder / name) for name in ("config.json", "model.safetensors")}
-    write_json(folder / "features.json", features | {"key": key_of(features)})
+    _seal(folder, features)
     card = model_card(config, experiment=experiment, metrics=metrics)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -207,7 +208,7 @@ def open_model_folder(folder):
         record = json.loads(path.read_text(encoding="utf-8"))
         for name, value in (CONTRACT | {"labels": list(model.config.labels)}).items():
             if record[name] != value:
-                about = f"{show_path(path)}: {name}={shown(record[name])}, expected {value}"
+                about = f"{show_path(path)}: {name}={shown(record[name])}, expected {shown(value)}"
                 cure = "install that one, or train it again with notebook 05_train_coattention"
                 raise WeightsError(f"{about}; the model is for another version of serkit: {cure}")
         limits = {name: np.array(record["scaler"][name], np.float32) for name in ("minimum", "maximum")}
@@ -223,6 +224,13 @@ def open_model_folder(folder):
             if digest != _digest(path):
                 raise ValueError("edited or damaged since training")
     return ModelFolder(folder, model, recipe, SpectrogramScaler(**limits), experiment, certainty)
+
+
+def _seal(folder, features):
+    """Write ``features.json`` with the digests of the files beside it, and of itself."""
+    digests = {name: _digest(folder / name) for name in ("config.json", "model.safetensors")}
+    features = {name: value for name, value in features.items() if name != "key"} | {"digests": digests}
+    write_json(folder / "features.json", features | {"key": key_of(features)})
 
 
 def _digest(path):

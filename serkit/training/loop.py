@@ -415,9 +415,10 @@ def _validate(learner, data, manifest, folder, epoch):
 def _write_result(folder, learner, manifest, progress, scored):
     """Everything a reader needs, ``DONE`` last."""
     experiment, history = learner.experiment, progress.history
-    scoring.vector_table(scored["test"]).to_parquet(folder / runs.VECTORS, index=False)
+    vectors = scoring.vector_table(scored["test"])
+    vectors.to_parquet(folder / runs.VECTORS, index=False, write_page_checksum=True)
     predictions = scoring.prediction_table(scored, manifest, experiment)
-    predictions.to_parquet(folder / "predictions.parquet", index=False)
+    predictions.to_parquet(folder / "predictions.parquet", index=False, write_page_checksum=True)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
     metrics = pooled_and_fold_mean(predictions)

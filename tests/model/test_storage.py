@@ -20,9 +20,11 @@ from serkit.model import speech_encoders
 from serkit.model.coattention import DEMO, create_model
 from serkit.model.storage import (
     from_published_state_dict,
+    load_model,
     load_published,
     model_card,
     open_model_folder,
+    save_model,
 )
 from serkit.recipe import named
 
@@ -166,6 +168,15 @@ def test_what_would_change_an_answer_is_refused(copy, name, old, new):
     (copy / name).write_bytes(changed)
     with pytest.raises(WeightsError, match=rf"{name}: damaged, or not of .*edited or damaged since training"):
         open_model_folder(copy)
+
+
+def test_what_is_saved_once_more_is_whole_again(copy):
+    """As for handing it on: load, and save with all weights."""
+    model = load_model(copy)
+    with torch.no_grad():
+        model.classifier.bias += 1
+    save_model(model, copy, whole=True)
+    assert torch.equal(open_model_folder(copy).model.classifier.bias, model.classifier.bias)
 
 
 def test_a_model_of_an_older_version_has_no_digests(copy):

@@ -171,6 +171,27 @@ def parent_of(pid):
         return int(file.read().split()[3])
 
 
+def test_a_notebook_that_is_killed_after_its_training_draws_its_figures_the_next_time(project):
+    late = "if pathlib.Path('late').exists():\n    os.kill(os.getpid(), 9)"
+    cells = (
+        toy_project.TRAINING,
+        toy_project.WAITING,
+        toy_project.WRITING,
+        late,
+        "(folder / 'figure').touch()",
+    )
+    toy_project.write_training(project, *cells)
+    (project / "late").touch()
+    (step,) = toy_project.training_steps(1)
+    assert reproduce.run_plan([step], "trial")["failed"] == [step.title]
+    folder = step.output.parent
+    assert (folder / "DONE").exists() and not (folder / "figure").exists()
+    (project / "late").unlink()
+    assert reproduce.run_plan([step], "trial")["done"] == [step.title]
+    assert (folder / "figure").exists()
+    assert reproduce.run_plan([step], "trial")["done before"] == [step.title]
+
+
 def test_a_folder_that_can_not_be_made(project):
     steps = toy_project.training_steps(2)
     blocked = steps[0].output.parents[1]

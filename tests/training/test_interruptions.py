@@ -124,6 +124,15 @@ def test_killed_again_and_again(tones, whole, tmp_path):
     lines = []
     train(tones, tmp_path, lines, **THREE)
     assert lines[0].startswith("already done") and not (tmp_path / runs.CHECKPOINT).exists()
+    mark = tmp_path / runs.DONE
+    content = mark.read_bytes()
+    mark.unlink()  # lost: what is finished is not trained again
+    train(tones, tmp_path, lines, **THREE)
+    assert lines[1].startswith("already done") and mark.read_bytes() == content
+    mark.unlink()
+    mark.mkdir()
+    with pytest.raises(RunError, match=r"results can't be written \(.*Is a directory.*DONE"):
+        train(tones, tmp_path, **THREE)
 
 
 def test_the_model_kept_is_of_an_epoch_that_counts(tones, undisturbed, tmp_path):

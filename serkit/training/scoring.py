@@ -21,7 +21,7 @@ def resolve_precision(precision, profile="demo", device=""):
     the CPU multiplies bf16 matrices in hardware (AMX): the demo's layers are too small to gain by it. fp16 is
     refused without a GPU with a ``ParameterError``.
     """
-    if precision == "fp16" and (device == "cpu" or not on_gpu()):
+    if precision == "fp16" and (device == "cpu" if device else not on_gpu()):
         raise ParameterError("precision='fp16' without a GPU, expected auto, float32 or bf16 on a CPU")
     if precision == "auto":
         if torch.cuda.is_available():

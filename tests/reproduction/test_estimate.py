@@ -165,8 +165,8 @@ class TestLines:
         assert "memory: about 12.0 GB at the peak, 20.0 GB free" in text and "WARNING" not in text
         text = self.lines(Cost(), self.COST, at_once=2, sharing=2)
         assert "memory: about 24.0 GB at the peak of 2 trainings, 20.0 GB free" in text
-        assert "WARNING: batch_size=16 does not fit into the free memory" in text
-        assert "use fewer jobs, set micro_batch=8 (the batch" in text
+        assert "WARNING: batch_size=8 does not fit into the free memory" in text
+        assert "use fewer jobs, set micro_batch=4 (the batch" in text
 
     @pytest.mark.parametrize(
         ("gib", "precision", "line"),

@@ -13,6 +13,7 @@ from serkit.constants import LABELS
 from serkit.errors import ParameterError, RunError
 from serkit.experiment import Experiment
 from serkit.folds import find_fold, make_folds
+from serkit.metrics import at_temperature, certainty
 from serkit.model.coattention import DEMO, CoAttentionModel
 from serkit.recipe import CORRECTED
 from serkit.training import loop, scoring
@@ -212,14 +213,16 @@ def test_is_done_wants_the_same_experiment(trained):
 
 
 def test_model_folder_predicts_what_the_run_recorded(tones, trained):
-    """From the sound files and the model folder alone: the probabilities in predictions.parquet."""
+    """From the sound files and the model folder alone: the probabilities in predictions.parquet, at its temperature."""
     from serkit.predict.predictor import Predictor
 
     predictor = Predictor(trained.folder / "model", device="cpu")
     test = trained.predictions[trained.predictions["split"] == "test"]
     path_of = tones[0].set_index("utterance_id")["path"]
     again = [list(predictor.predict(path_of[name]).utterance.values()) for name in test["utterance_id"]]
-    np.testing.assert_allclose(test[[f"p_{label}" for label in LABELS]].to_numpy(), again, atol=1e-5)
+    recorded = test[[f"p_{label}" for label in LABELS]].to_numpy()
+    assert predictor.temperature == certainty(trained.predictions)["temperature"] != 1
+    np.testing.assert_allclose(at_temperature(recorded, predictor.temperature), again, atol=1e-5)
     assert f"On {len(test)} utterances" in (trained.folder / "model" / "README.md").read_text()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 
 import nbformat
@@ -125,6 +126,30 @@ def test_the_page_runs_and_fetches_nothing(home):
         and "script-src" not in policy
         and "unsafe-eval" not in policy
     )
+
+
+def test_a_browser_runs_and_asks_for_nothing(home):
+    driver = pytest.importorskip("playwright.sync_api", reason="no Playwright here: pip install playwright")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if not program:
+        pytest.skip("no Chromium here")
+    entries = page.read_catalogue("trial", digests=["x"])
+    path = page.write_page("trial", summary=TEXTS, entries=entries, notes={page.MORE: TEXTS})
+    asked, said = [], []
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.add_init_script("window.run = () => console.log('it ran')")
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("dialog", lambda dialog: said.append(dialog.message))
+        tab.goto(path.as_uri())
+        tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+        tab.wait_for_timeout(1000)
+        here = tab.url
+        browser.close()
+    assert (here, said) == (path.as_uri(), [])
+    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
 
 
 def test_the_catalogue_links_to_nothing_but_its_files(home):

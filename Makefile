@@ -14,6 +14,7 @@ SEEDS ?= 111
 PROFILE ?= demo
 GRID ?=
 OPTIONS ?=
+FUZZ ?= 1
 
 SETTINGS = --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE)
 
@@ -71,9 +72,9 @@ test-browser: setup
 test-campaign: setup
 	$(BIN)/python -m pytest -m campaign $(OPTIONS)
 
-# fifty times as many inputs of strangers, disks and typing errors as in make test, in about an hour
+# fifty times as many inputs of strangers, disks and typing errors as in make test; FUZZ=4 tries four times as many
 fuzz: setup
-	FUZZ=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --timeout 0 tests/fuzz $(OPTIONS)
+	FUZZ=$(FUZZ) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --timeout 0 tests/fuzz $(OPTIONS)
 
 # a corpus of IEMOCAP's shape, whole; OPTIONS='--share 0.1' for a quick look
 benchmark: setup

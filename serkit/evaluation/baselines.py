@@ -337,6 +337,8 @@ def people_table(manifest, predictions):
     rows = annotator_rows(manifest, predictions)
     if rows.empty:
         return pd.DataFrame(), None
+    labels = metrics.labels_of(predictions)
+    wrong = rows["truth"].map({label: labels[label == labels[0]] for label in labels})
     parts = {
         "all": rows,
         "all agree": rows[rows["agreement"] == 1],
@@ -345,7 +347,10 @@ def people_table(manifest, predictions):
     records = []
     for name, part in parts.items():
         for who in ("person", "model") if len(part) else ():
-            scored = part.assign(prediction=part[who])
+            said = part[who].where(
+                part[who].isin(labels), wrong
+            )  # frustrated, say, is no class and no right answer
+            scored = part.assign(prediction=said)
             scores = {score: percent(scored, score=score) for score in ("wa", "ua")}
             n = part["utterance_id"].nunique()
             records.append({"who": who, "agreement": name} | scores | {"n_utterances": n})

@@ -68,3 +68,14 @@ def test_ties_and_two_annotators_are_left_out():
     rows = annotator_rows(manifest, predictions)
     # of the second utterance only the one who said angry has others that agree; frustrated is no class
     assert rows[["utterance_id", "person", "truth"]].to_numpy().tolist() == [["u1", "angry", "sad"]]
+
+
+@pytest.mark.parametrize("n_speakers", [2, 10])
+def test_a_choice_outside_of_the_task_is_a_wrong_one(n_speakers):
+    """Of three annotators one always says frustrated: two of three are right; with two speakers no interval is known."""
+    manifest, predictions = simulate(0.0, n_annotators=3, n_each=8)
+    manifest["ratings"] = [";".join([*text.split(";")[:2], "fru"]) for text in manifest["ratings"]]
+    few = predictions[predictions["speaker"].isin(SPEAKERS[:n_speakers])]
+    table, _ = people_table(manifest, few)
+    # for either of the two who agree, the others are split; only the third has a majority against it
+    assert table[table["who"] == "person"]["wa"].iloc[0].value == 0

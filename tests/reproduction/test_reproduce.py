@@ -232,14 +232,14 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsy
         for suffix in ("png", "pdf", "svg", "csv", "json"):
             assert (project / "figures/trial" / f"{stem}.{suffix}").stat().st_size > 50
     matrix = (project / "figures/trial/confusion_matrix.csv").read_text()
-    assert sum(int(n) for line in matrix.splitlines()[1:] for n in line.split(",")[1:]) == 160
+    assert sum(int(n) for line in matrix.splitlines()[1:] for n in line.split(",")[1:]) == 176
     monkeypatch.setattr(report, "run_figures", lambda *_: [])  # drawn in test_verify
     command = tyro.cli(cli.Command, args=["report", "--run", "trial", "--partial"])
     assert command() == 0
     assert "can't speak about the paper" in capsys.readouterr().out
     page = (project / "runs/trial/report.html").read_text()
     assert "scores are of folds 1, 2 only" in page
-    assert json.loads((base / "fold=2/seed=111/metrics.json").read_text())["n_utterances"] == 80
+    assert json.loads((base / "fold=2/seed=111/metrics.json").read_text())["n_utterances"] == 88
 
 
 def wait_for(path, driver, timeout_s=480):

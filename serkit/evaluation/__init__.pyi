@@ -32,7 +32,6 @@ from .comparison import (
 from .intervals import (
     Estimate,
     Interval,
-    bootstrap_interval,
     class_recall,
     expected_calibration_error,
     percent,

@@ -155,9 +155,6 @@ def score_interval(
     return clustered_interval([scored_rows(predictions, folds)], score, average, cluster, over_seeds, level)
 
 
-bootstrap_interval = score_interval  # as serkit.reproduction.report calls it
-
-
 def clustered_interval(tables, score, average, cluster="speaker", over_seeds=True, level=0.95):
     """Interval of the score of one table, or of the difference of two with the same rows.
 

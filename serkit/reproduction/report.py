@@ -142,7 +142,7 @@ def score_intervals(predictions, folds):
                 values = [row[average]]
                 if n_speakers >= MIN_CLUSTERS:
                     about = {"average": average, "folds": folds[variant]}
-                    interval = evaluation.bootstrap_interval(table, row["score"], **about)
+                    interval = evaluation.score_interval(table, row["score"], **about)
                     values = [interval.estimate, interval.low, interval.high]
                 record[average.replace("_", " ")] = Estimate(*(100 * value for value in values))
             spread = {"sd of folds": 100 * row["fold_sd"], "sd of seeds": 100 * row["seed_sd"]}

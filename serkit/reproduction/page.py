@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
+from pathlib import Path
 from urllib.parse import quote
 
 from serkit import runs
@@ -37,16 +38,7 @@ OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")  # end of a stem
 THUMBNAIL = 240  # pixels wide
 # Nothing is fetched, nothing runs, whatever a notebook's output holds
 POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
-STYLE = """
-body { font: 15px/1.45 sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-p, li, figcaption { max-width: 62rem; }
-img { max-width: 100%; height: auto; } figure { margin: 1.5rem 0; } figure img { zoom: 0.45; } figcaption { color: #444; }
-table { border-collapse: collapse; margin: 0.8rem 0; font-size: 13px; display: block; overflow-x: auto; }
-th, td { padding: 0.2rem 0.6rem; border-bottom: 1px solid #ddd; } thead th { border-bottom: 2px solid #444; }
-pre { background: #f5f5f5; padding: 0.5rem; overflow-x: auto; font-size: 12.5px; white-space: pre-wrap; }
-details { margin: 0.6rem 0; border-left: 3px solid #0072b2; padding-left: 0.8rem; }
-summary { cursor: pointer; font-weight: bold; } .fault { color: #a63c00; } .prompt { display: none; }
-"""
+STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -177,7 +169,7 @@ def write_page(run, *, summary, entries, notes=None, predictions=""):
     head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     head += f'<title>Run {escape(run)}</title><meta name="{DIGEST}" content="{escape(predictions)}">'
     body = EMBEDDED.sub(_smaller, _self_contained("\n".join(parts)))
-    html = f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>{body}</body></html>\n'
+    html = f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>\n{STYLE}</style></head>\n<body>{body}</body></html>\n'
     return write_file(home / runs.REPORT, html.encode())
 
 

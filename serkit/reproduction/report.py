@@ -1,9 +1,11 @@
 """The report of a run: checked predictions, tables, figures, verdicts on the paper's claims, one page of it all."""
 
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -20,24 +22,9 @@ from serkit.metrics import calibrated, chance_ua, labels_of
 from serkit.reproduction.page import ABOUT_WEIGHTS, read_catalogue, write_catalogue, write_page
 
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
-OVER_SPEAKERS = "with 95 % intervals over speakers"
-ATTENTION = (
-    "What the co-attention weights of test segments look like, a row for each fold and seed. Correlation with the fold's "
-    "mean; effective number of frames (participation ratio); in %: frames never used, weight on silence (frames 40 dB "
-    "below the loudest) beside the share of silence, weight on padding beside the share of padding, segments without "
-    "weight; then the lengths of the joined vectors"
-)
+CAPTIONS = tomllib.loads(Path(__file__).with_name("captions.toml").read_text(encoding="utf-8"))  # by stem
 MAX_PAIRS = 6  # differences of variants, the first ones by name
-PEOPLE = (
-    "Each annotator against the majority of the others, and the model against the same majority on the same utterances: "
-    "WA and UA in %"
-)
-BASELINES = (
-    "Beside each variant what a linear classifier reaches, in %, mean over folds, with 95 % intervals over speakers. "
-    "Difference: UA of the variant minus that of the baseline, points. Probe: logistic regression on the states of the "
-    "speech encoder that training began with, averaged over each segment. Egemaps: linear SVM on 88 acoustic descriptors "
-    "of each utterance (eGeMAPSv02). Standardised over training utterances, C = 1, nothing tuned"
-)
+COLUMN, TALL, WIDE = (1, 2.4), (1, 2.8), (2, 2.4)  # sizes of figures: columns of a page, and height in inches
 
 
 @dataclass(frozen=True)
@@ -49,8 +36,14 @@ class Item:
     numbers: Callable  # () -> pd.DataFrame: what the CSV holds
     parameters: dict  # of its sidecar
     plot: Callable | None = None  # (ax) -> ax; None: it is a table
-    size: tuple = (1, 2.4)  # of a figure: columns of a page, and height in inches
+    size: tuple = COLUMN
     decimals: int = 1  # of a table
+
+    @classmethod
+    def of(cls, stem, numbers, parameters, protocol="", suffix="", words=None, **drawing):
+        """With the caption of its stem: ``words`` are filled in, and the protocol follows."""
+        caption = CAPTIONS[stem].format(**(words or {})) + f". {protocol}." * bool(protocol)
+        return cls(stem + suffix, caption, numbers, parameters, **drawing)
 
     def save(self, run, root=None):
         """Compute it, draw it and write its files; returns their paths."""
@@ -236,11 +229,9 @@ def _across(run, corpus, others):
         return [], others
     names = run, *elsewhere
     about = {DIGEST: digest_of(pd.concat([runs.load_predictions(name) for name in names], ignore_index=True))}
-    caption = f"UA in % by the corpora that were trained on and the one that was tested, mean over folds, {OVER_SPEAKERS}"
-
     table = evaluation.across_corpora(*names)
-    drawing = {"across_corpora_table": None, "across_corpora": lambda ax: figures.plot_across(table, ax)}
-    items = [Item(stem, f"{caption}.", lambda: table, about, plot) for stem, plot in drawing.items()]
+    plots = {"across_corpora_table": None, "across_corpora": partial(figures.plot_across, table)}
+    items = [Item.of(stem, lambda: table, about, plot=plot) for stem, plot in plots.items()]
     return items, [name for name in others if name not in elsewhere]
 
 
@@ -270,34 +261,31 @@ def run_tables(run, predictions, folds, parameters, others=()):
     corpus = next(iter(parameters.values())).get("corpus")
     about = {"corpus": corpus, DIGEST: digest_of(predictions)} | _leak(parameters.values())
     beside = {"others": {name: digest_of(runs.load_predictions(name)) for name in others}} if others else {}
+    protocol = _protocol(predictions, runs.in_common(parameters.values()), run)
     several = len(parameters) > 1
-    whom = f"{_protocol(predictions, runs.in_common(parameters.values()), run)}."
-    scores = f"Scores in % {OVER_SPEAKERS}, if there are at least {MIN_CLUSTERS}. {whom}"
-    claims = f"The paper's claims on IEMOCAP, and this run ({speakers_of(corpus)}): WA and UA in %, mean over folds, {OVER_SPEAKERS}. {RULE}"
-    pairs = f"Differences of UA between variants (A minus B) in points {OVER_SPEAKERS}, p of the permutation test corrected for all pairs (Holm). {whom}"
-    literature = evaluation.read_literature()[LITERATURE_COLUMNS]
+    hidden = [] if several else ["variant"]  # a column that says the same in every row
     baselines = evaluation.baseline_table(run, predictions, folds)
-    shown = [] if several else ["variant"]  # a column that says the same in every row
-    items = [
-        Item(
-            "scores_by_variant",
-            scores,
-            lambda: score_intervals(predictions, folds).drop(columns=shown),
-            about,
-        ),
-        Item("paper_comparison", claims, lambda: comparison, about | beside, decimals=2),
-        Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2),
-        Item("variant_differences", pairs, lambda: _differences(predictions, folds), about),
-    ]
+
+    def scores():
+        return score_intervals(predictions, folds).drop(columns=hidden)
+
+    items = [Item.of("scores_by_variant", scores, about, protocol, words={"least": MIN_CLUSTERS})]
+    if len(baselines):
+        items.append(Item.of("baselines", lambda: baselines, about, protocol))
     manifest = runs.find_manifest(corpus)
     if manifest is not None and "ratings" in manifest and not several:
         people, distance = evaluation.people_table(manifest, predictions)
-        if len(people):
-            far = f"Jensen-Shannon distance of its probabilities to the annotators' shares: {distance.value:.2f} [{distance.low:.2f}, {distance.high:.2f}] (0 same, 1 apart)."
-            items.insert(1, Item("people", f"{PEOPLE}. {far} {whom}", lambda: people, about))
-    if len(baselines):
-        items.insert(1, Item("baselines", f"{BASELINES}. {whom}", lambda: baselines, about))
-    return items if several else items[:-1]
+        words = {"distance": distance} if len(people) else {}
+        items += [Item.of("people", lambda: people, about, protocol, words=words)] if words else []
+    words = {"speakers": speakers_of(corpus), "rule": RULE}
+    items.append(Item.of("paper_comparison", lambda: comparison, about | beside, words=words, decimals=2))
+    literature = evaluation.read_literature()[LITERATURE_COLUMNS]
+    items.append(Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2))
+    if several:
+        items.append(
+            Item.of("variant_differences", lambda: _differences(predictions, folds), about, protocol)
+        )
+    return items
 
 
 def run_figures(run, predictions, folds, parameters):
@@ -308,89 +296,80 @@ def run_figures(run, predictions, folds, parameters):
     made, tables = [], dict(list(predictions.groupby("variant")))
     for variant, table in tables.items():
         about = parameters[variant] | {"variant": variant, DIGEST: digest_of(table)}
-        protocol = _protocol(table, parameters[variant], run)
-        for stem, caption, *rest in _of_variant(run, variant, table, folds[variant], about):
-            name = f"{stem}_{runs.stem_of(variant)}" if len(tables) > 1 else stem
-            made.append(Item(name, f"{caption}. {protocol}.", rest[0], about, *rest[1:]))
+        suffix = f"_{runs.stem_of(variant)}" if len(tables) > 1 else ""
+        item = partial(Item.of, parameters=about, protocol=_protocol(table, about, run), suffix=suffix)
+        made += _of_variant(run, variant, table, folds[variant], item)
+        made += _of_attention(run, variant, folds[variant], item)
     for a, b in list(combinations(tables, 2))[:MAX_PAIRS]:
         pair = {name: parameters[name] for name in (a, b)}
         made.append(_difference(run, tables[a], tables[b], folds[a], pair, digest_of(predictions)))
     return made
 
 
-def _of_variant(run, variant, table, folds, parameters):
-    """Stem, caption, numbers, plot and size of each figure of a variant."""
+def _of_variant(run, variant, table, folds, item):
+    """Figures of a variant; ``item`` is :meth:`Item.of` with all that they have in common."""
     tested = table[table["split"] == "test"]
-    n_folds = tested["fold"].nunique()
-    manifest = runs.find_manifest(parameters.get("corpus"))
-    vectors = (
-        f"What the classifier sees of the test utterances, on a plane by t-SNE, fold by fold: seed {tested['seed'].min()}, "
-        f"at most {MAX_POINTS // n_folds} utterances a fold; only who is near whom means something. Coloured by "
-    )
+    n_folds, n_speakers = tested["fold"].nunique(), tested["speaker"].nunique()
+    histories = partial(figures.read_histories, run, variant)
+    manifest = runs.find_manifest(item.keywords["parameters"].get("corpus"))
+    tempered = calibrated(table)  # empty without validation speakers
+    grid = 2, figures.speaker_grid(n_speakers)[2]
 
     @cache
     def points():  # both figures share the points, which take seconds to find
         return figures.fold_points(figures.read_vectors(run, table, folds))
 
-    @cache
-    def tempered():
-        return calibrated(table)
+    rows = [  # stem, numbers, plot, size, data of both
+        ("speaker_confusions", figures.speaker_confusions, figures.plot_speaker_confusions, grid, table),
+        ("recall_intervals", evaluation.class_recall, figures.plot_recall_intervals, COLUMN, table),
+        ("reliability", evaluation.reliability_table, figures.plot_reliability, TALL, table),
+        ("reliability_calibrated", evaluation.reliability_table, figures.plot_reliability, TALL, tempered),
+        ("risk_coverage", evaluation.risk_coverage, figures.plot_risk, COLUMN, tempered),
+        (
+            "duration_accuracy",
+            figures.duration_accuracy,
+            figures.plot_duration_accuracy,
+            WIDE,
+            table,
+            manifest,
+        ),
+    ]
+    rows = [row for row in rows if not any(data is None or data.empty for data in row[4:])]
+    made = [
+        item(stem, partial(numbers, *data, folds=folds), plot=partial(plot, *data, folds=folds), size=size)
+        for stem, numbers, plot, size, *data in rows
+    ]
+    curves = partial(figures.plot_history, what="ua", chance=chance_ua(labels_of(table)))
+    made.append(item("fold_curves", histories, plot=lambda ax: curves(histories(), ax)))
+    about = {
+        "words": {"seed": tested["seed"].min(), "most": MAX_POINTS // n_folds},
+        "size": figures.fold_grid(n_folds)[2:],
+    }
+    by_speaker = partial(figures.plot_fold_points, by="speaker")
+    made.append(
+        item("embedding_emotion", points, plot=lambda ax: figures.plot_fold_points(points(), ax), **about)
+    )
+    made.append(item("embedding_speaker", points, plot=lambda ax: by_speaker(points(), ax), **about))
+    return made
 
-    def histories():
-        return figures.read_histories(run, variant)
 
-    items = [
-        ("speaker_confusions", "Confusion matrix of each unseen speaker. Rows: true class; numbers: utterances; colour: "
-         "share of the row",
-         lambda: figures.speaker_confusions(table, folds),
-         lambda ax: figures.plot_speaker_confusions(table, ax, folds=folds),
-         (2, figures.speaker_grid(tested["speaker"].nunique())[2])),
-        ("recall_intervals", f"Recall of each class {OVER_SPEAKERS}",
-         lambda: evaluation.class_recall(table, folds=folds),
-         lambda ax: figures.plot_recall_intervals(table, ax, folds=folds)),
-        ("reliability", "How often predictions of a given probability are right: accuracy by probability of the predicted "
-         "class, and the expected calibration error (ECE)",
-         lambda: evaluation.reliability_table(table, folds=folds),
-         lambda ax: figures.plot_reliability(table, ax, folds=folds), (1, 2.8)),
-        ("reliability_calibrated", "As above, with each fold's probabilities at the temperature that fits its validation speakers",
-         lambda: evaluation.reliability_table(tempered(), folds=folds),
-         lambda ax: figures.plot_reliability(tempered(), ax, folds=folds), (1, 2.8)),
-        ("risk_coverage", f"Accuracy if only the surest share of the answers is given {OVER_SPEAKERS}; probabilities as above",
-         lambda: evaluation.risk_coverage(tempered(), folds=folds),
-         lambda ax: figures.plot_risk(tempered(), ax, folds=folds)),
-        ("fold_curves", "UA by epoch in training and validation, each fold and seed thin, their mean thick", histories,
-         lambda ax: figures.plot_history(histories(), ax, what="ua", chance=chance_ua(labels_of(table)))),
-        ("embedding_emotion", f"{vectors} emotion", points,
-         lambda ax: figures.plot_fold_points(points(), ax), figures.fold_grid(n_folds)[2:]),
-        ("embedding_speaker", f"{vectors} speaker", points,
-         lambda ax: figures.plot_fold_points(points(), ax, by="speaker"), figures.fold_grid(n_folds)[2:]),
-        ("duration_accuracy", f"Accuracy by duration of the utterance {OVER_SPEAKERS}",
-         lambda: figures.duration_accuracy(table, manifest, folds=folds),
-         lambda ax: figures.plot_duration_accuracy(table, manifest, ax, folds=folds), (2, 2.4)),
-    ]  # fmt: skip
-    items = items if manifest is not None else items[:-1]
-    if tempered().empty:  # no validation speakers
-        items = [item for item in items if item[0] not in ("reliability_calibrated", "risk_coverage")]
+def _of_attention(run, variant, folds, item):
+    """As :func:`_of_variant`: what was measured of the co-attention, if it was for all folds."""
     measured = [(folder / runs.ATTENTION).is_file() for folder in runs.find_folds(run, variant)]
-    return [*items, *_of_attention(run, variant, folds)] if measured and all(measured) else items
-
-
-def _of_attention(run, variant, folds):
-    """As :func:`_of_variant`: what was measured of the co-attention."""
-
-    @cache
-    def tables():
-        return evaluation.attention_tables(run, variant, folds)
-
+    if not all(measured or [False]):
+        return []
+    tables = cache(partial(evaluation.attention_tables, run, variant, folds))
+    size = 2, figures.stem_height(len(folds))
     return [
-        ("attention", ATTENTION,
-         lambda: tables()[0], None, None, 2),
-        ("attention_worth", f"UA in % with the weights of each segment and with others in their place, {OVER_SPEAKERS}",
-         lambda: tables()[1]),
-        ("attention_weights", "Co-attention weights, a row and a scale for each fold, lowest seed. From left to right: mean of each fold, "
-         "the segment whose correlation r with it is the median, and the one with the lowest r", lambda: tables()[2],
-         lambda ax: figures.plot_stems(tables()[2], ax), (2, figures.stem_height(len(folds)))),
-    ]  # fmt: skip
+        item("attention", lambda: tables()[0], decimals=2),
+        item("attention_worth", lambda: tables()[1]),
+        item(
+            "attention_weights",
+            lambda: tables()[2],
+            plot=lambda ax: figures.plot_stems(tables()[2], ax),
+            size=size,
+        ),
+    ]
 
 
 def _differences(predictions, folds):
@@ -413,15 +392,15 @@ def _difference(run, a, b, folds, parameters, digest):
 
     origin = {"corpus": about.get("corpus"), "a": first, "b": second, DIGEST: digest}
     shared = a[a["seed"].isin(b["seed"])]
-    return Item(
-        f"confusion_difference_{runs.stem_of(first)}__{runs.stem_of(second)}",
-        "Confusion matrix of A minus that of B, row shares in percentage points. "
-        f"A: {evaluation.settings_in_words(about)}. B: {evaluation.settings_in_words(other)}. "
-        f"{_protocol(shared, runs.in_common(parameters.values()), run)}.",
+    return Item.of(
+        "confusion_difference",
         lambda: figures.confusion_difference(*pair(), folds),
         origin | _leak(parameters.values()),
-        lambda ax: figures.plot_confusion_difference(*pair(), ax, folds=folds),
-        (1, 2.6),
+        _protocol(shared, runs.in_common(parameters.values()), run),
+        f"_{runs.stem_of(first)}__{runs.stem_of(second)}",
+        {"a": evaluation.settings_in_words(about), "b": evaluation.settings_in_words(other)},
+        plot=lambda ax: figures.plot_confusion_difference(*pair(), ax, folds=folds),
+        size=(1, 2.6),
     )
 
 

@@ -184,8 +184,10 @@ def _preparation(shared, bases, about_corpus):
         steps.append(_step(PREPARATION[0], parameters, suffix, needs=needs, label=label))
     steps += [_step(name, shared | {"profile": bases[0].profile}, needs=needs) for name in PREPARATION[1:]]
     hearing = [base for base in bases if "speech" in VIEW_SETS[base.views]] or bases
-    pretrained = {name: getattr(hearing[0], name) for name in ("speech_encoder", "cnn_weights")}
-    steps[-1].parameters.update({name: value for name, value in pretrained.items() if value})
+    for step in steps[-2:]:  # the first shows AlexNet, both know its weights
+        known = {"speech_encoder", "cnn_weights"} & {*step.known_parameters()}
+        pretrained = {name: getattr(hearing[0], name) for name in known}
+        step.parameters.update({name: value for name, value in pretrained.items() if value})
     return steps
 
 

@@ -118,6 +118,9 @@ class Experiment:
         "what a fold tests and leaves out of training; split: as the corpus says",
         choices=GROUPINGS,
     )
+    unseen_text: bool = setting(
+        False, "no sentence that is tested is trained on; half of the shared ones are each"
+    )
     fold: str = setting("1", "the session or speaker that is tested")
     seed: int = setting(111, "of every random draw", between=(0, 2**31))
 
@@ -168,6 +171,11 @@ class Experiment:
         return self.encoder_training == "frozen" and self.encoder_cache
 
     @property
+    def protocol(self):
+        """Who trains, chooses and is tested, as :func:`serkit.folds.make_folds` takes it."""
+        return self.by, self.selection, self.unseen_text
+
+    @property
     def variant(self):
         """Short name of what is compared with what: recipe, selection, grouping, profile, encoder, views."""
         named = [self.recipe, self.selection, self.by, self.profile]
@@ -177,7 +185,7 @@ class Experiment:
         layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
         named += [layers] * (layers != "last")
         named += [self.views] * (self.views != "all") + [self.fusion] * (self.fusion != "coattention")
-        named += [self.checkpoint_rule] * (self.checkpoint_rule != "wa+ua")
+        named += [self.checkpoint_rule] * (self.checkpoint_rule != "wa+ua") + ["unseen"] * self.unseen_text
         return "_".join(named)
 
     @property

@@ -37,7 +37,7 @@ def seconds_of(rows):
     return (rows["num_samples"] / rows["sample_rate"]).astype(float)
 
 
-def make_folds(manifest, by="session", selection="clean"):
+def make_folds(manifest, by="session", selection="clean", unseen_text=False):
     """Split the four-class utterances of a manifest, one fold for each speaker or session.
 
     Parameters
@@ -54,6 +54,9 @@ def make_folds(manifest, by="session", selection="clean"):
         epochs. ``clean9``: by speaker only; as in the published code all nine others train, the tested speaker's
         dialogue partner too, but every eighth of their utterances from other sessions chooses the checkpoint in place
         of the tested speaker.
+    unseen_text : bool
+        Whether no sentence that is tested may be trained on: of those on both sides, every second leaves the training,
+        the others leave the test.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def make_folds(manifest, by="session", selection="clean"):
         raise FoldError(f"selection='clean9' with by={by!r}, expected by='speaker': it is about partners")
     rows = task_rows(manifest)
     if by == "split":
-        return [_own_split(rows, selection)]
+        return [_own_split(rows, selection, unseen_text)]
     names = sorted(rows[by].unique())
     sessions = sorted(rows["session"].unique())
     needed = 3 if by == "session" and selection == "clean" else 2
@@ -90,6 +93,7 @@ def make_folds(manifest, by="session", selection="clean"):
         cure = "use a larger part of the corpus or selection='last'"
         raise FoldError(f"{about}, expected at least {needed} in 2; {cure}")
     folds = [_fold(rows, name, by, selection, sessions) for name in names]
+    folds = [_without_texts(fold, rows, n) for n, fold in enumerate(folds)] if unseen_text else folds
     for fold in folds:
         if selection == "clean" and not len(fold.validation):
             cure = "use by='session' or selection='last'"
@@ -98,7 +102,24 @@ def make_folds(manifest, by="session", selection="clean"):
     return folds
 
 
-def _own_split(rows, selection):
+def _without_texts(fold, rows, number=0):
+    """The fold without training utterances that say what is tested; ``number`` says which half of the sentences is.
+
+    Sentences are compared by their words. Where there is no transcript, the name of the dialogue stands for it: in
+    corpora that are read from scripts it is that of the sentence.
+    """
+    texts = rows["transcript"].fillna(rows["dialogue"]).str.lower().str.replace(r"[^\w ]", "", regex=True)
+    texts = texts.set_axis(rows["utterance_id"])
+    shared = sorted({*texts[fold.train]} & {*texts[fold.test]})
+    tested, trained = shared[number % 2 :: 2], shared[1 - number % 2 :: 2]
+    train, test = fold.train[~texts[fold.train].isin(tested)], fold.test[~texts[fold.test].isin(trained)]
+    if not (len(train) and len(test)):
+        few = f"unseen_text=True with {len(shared)} sentences on both sides"
+        raise FoldError(f"fold {fold.name}: {few} leaves nothing to train on or to test, expected at least 2")
+    return Fold(fold.name, train, test if fold.validation is fold.test else fold.validation, test)
+
+
+def _own_split(rows, selection, unseen_text):
     """The fold that the corpus itself names; utterances without a split are in none of its parts."""
     ids = {name: rows.loc[rows["split"] == name, "utterance_id"].to_numpy(str) for name in SPLITS}
     if selection != "clean":
@@ -106,6 +127,7 @@ def _own_split(rows, selection):
     if selection == "clean" and not len(ids["validation"]):
         raise FoldError("by='split': nothing is in validation; name some, or use selection='last'")
     fold = Fold("test", **ids)
+    fold = _without_texts(fold, rows) if unseen_text else fold
     check_folds([fold], rows, selection)
     return fold
 
@@ -123,9 +145,11 @@ def _fold(rows, name, by, selection, sessions):
         validation = (rows["session"] == rows["session"][test].iloc[0]) & ~test
     else:
         validation = rows["session"] == sessions[(sessions.index(name) + 1) % len(sessions)]
-    train = ~test & ~validation
     ids = rows["utterance_id"].to_numpy(str)
-    return Fold(str(name), ids[train], ids[validation], ids[test])
+    tested = ids[test]
+    return Fold(
+        str(name), ids[~test & ~validation], tested if validation is test else ids[validation], tested
+    )
 
 
 def check_folds(folds, manifest, selection="clean"):

@@ -265,7 +265,7 @@ def test_every_field_changes_the_key():
         "warmup": 0.5, "schedule": "linear", "class_weights": True, "label_smoothing": 0.5, "max_grad_norm": 1.0,
         "speech_encoder": "random", "cnn_weights": "imagenet", "encoder_training": "frozen",
         "encoder_layers": "weighted", "encoder_cache": False, "gradient_checkpointing": True, "compile": True, "checkpoint_rule": "loss",
-        "views": "mfcc", "fusion": "mean", "keep_epochs": False,
+        "views": "mfcc", "fusion": "mean", "keep_epochs": False, "unseen_text": True,
     }  # fmt: skip
     assert set(changes) == {field for field in base.__dataclass_fields__}
     keys = {Experiment(**{name: value}).key for name, value in changes.items()}

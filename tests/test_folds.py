@@ -297,3 +297,42 @@ class TestClean9:
     def test_it_is_about_speakers(self):
         with pytest.raises(FoldError, match="selection='clean9' with by='session', expected by='speaker'"):
             make_folds(self.TABLE, by="session", selection="clean9")
+
+
+class TestUnseenText:
+    """No sentence that is tested is trained on."""
+
+    @staticmethod
+    def manifest(texts):
+        """Two speakers in each of three sessions, each of whom says all texts once."""
+        rows = [
+            (f"{speaker}_{number}", speaker, speaker[0], "sad", text, f"scene {number}")
+            for speaker in ("1F", "1M", "2F", "2M", "3F", "3M")
+            for number, text in enumerate(texts)
+        ]
+        columns = ["utterance_id", "speaker", "session", "label", "transcript", "dialogue"]
+        return pd.DataFrame(rows, columns=columns).astype({"transcript": "string"})
+
+    @pytest.mark.parametrize("selection", SELECTIONS)
+    @pytest.mark.parametrize("by", ["session", "speaker"])
+    def test_sentences_are_shared_out(self, by, selection):
+        manifest = self.manifest(["Kids are talking.", "Dogs are sitting."])
+        text_of = manifest.set_index("utterance_id")["transcript"]
+        for fold, whole in zip(
+            make_folds(manifest, by, selection, unseen_text=True), make_folds(manifest, by, selection), strict=True
+        ):
+            assert not set(text_of[fold.train]) & set(text_of[fold.test])
+            assert len(fold.train) == len(whole.train) / 2 and len(fold.test) == len(whole.test) / 2
+            same = selection == "published"
+            assert fold.validation.tolist() == (fold.test if same else whole.validation).tolist()
+
+    def test_both_halves_are_tested_in_turn(self):
+        manifest = self.manifest(["Kids are talking.", "Dogs are sitting."])
+        folds = make_folds(manifest, "session", "last", unseen_text=True)
+        assert [fold.test[0][-2:] for fold in folds] == ["_1", "_0", "_1"]  # dogs come first by name
+
+    def test_writing_does_not_hide_a_sentence(self):
+        manifest = self.manifest(["Well, yes!"])
+        manifest.loc[manifest["speaker"] == "1F", "transcript"] = "well yes"
+        with pytest.raises(FoldError, match="fold 1F: unseen_text=True with 1 sentences on both sides leaves nothing"):
+            make_folds(manifest, "speaker", "last", unseen_text=True)

@@ -98,7 +98,7 @@ def _make(name, folders):
         experiment = runs.read_experiment(folder)
         if experiment.seed not in values:  # random weights are others for each
             values[experiment.seed] = _values(name, folder, manifest)
-        fold = find_fold(make_folds(manifest, experiment.by, experiment.selection), experiment.fold)
+        fold = find_fold(make_folds(manifest, *experiment.protocol), experiment.fold)
         scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
         table["variant"] = f"{experiment.variant}_{name}"

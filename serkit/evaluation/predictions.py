@@ -280,6 +280,7 @@ def settings_in_words(settings):
         layer != "last" and (f"layer {layer}" if layer.isdigit() else f"{layer} sum of layers"),
         FUSION_IN_WORDS.get(settings.get("fusion")),
         SELECTION_IN_WORDS.get(settings.get("selection")),
+        settings.get("unseen_text") and "no tested sentence trained on",
     ]
     return ", ".join(filter(None, words))
 

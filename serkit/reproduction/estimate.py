@@ -34,8 +34,15 @@ CHECKPOINTS = 2 * 3  # weights and AdamW's two moments of each; the next checkpo
 CARDS = (8, 12, 16, 24)  # GiB of memory that GPUs have
 CUDA, GAPS = 2**30, 0.1  # assumed beside what is predicted: bytes for CUDA and a screen, share that lies idle
 # trainings that differ in nothing else take the same time for a segment, and are measured once
-UNTIMED = {"recipe": "corrected", "selection": "clean", "by": "session", "fold": "1", "seed": 111}
-PART = attrgetter("by", "selection", "fold", "recipe")  # trainings that agree in these have as many segments
+UNTIMED = {
+    "recipe": "corrected",
+    "selection": "clean",
+    "by": "session",
+    "unseen_text": False,
+    "fold": "1",
+    "seed": 111,
+}
+PART = attrgetter("protocol", "fold", "recipe")  # trainings that agree in these have as many segments
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def _array_bytes(folder):
 
 def _count_segments(rows, experiment):
     """Segments in each part of a fold."""
-    fold = folds.find_fold(folds.make_folds(rows, experiment.by, experiment.selection), experiment.fold)
+    fold = folds.find_fold(folds.make_folds(rows, *experiment.protocol), experiment.fold)
     lengths = resampled_length(rows["num_samples"], rows["sample_rate"]).set_axis(rows["utterance_id"])
     n_segments = lengths.map(lambda n: count_segments(int(n), named(experiment.recipe)))
     return {split: int(n_segments[getattr(fold, split)].sum()) for split in folds.SPLITS}

@@ -152,7 +152,7 @@ def make_plan(
     steps = _preparation(shared, list(bases.values()), {"iemocap_check": check, "skip_broken": skip_broken})
     partial, seeds = {}, list(dict.fromkeys(seeds))  # whether folds of the protocol are left out
     for label, base in bases.items():
-        all_folds = folds.make_folds(manifest, base.by, base.selection)
+        all_folds = folds.make_folds(manifest, *base.protocol)
         named = {fold.name: fold for fold in (folds.find_fold(all_folds, name) for name in fold_names)}
         chosen = list(named.values()) or all_folds
         if len(bases) * len(chosen) * len(seeds) > MOST:

@@ -361,7 +361,7 @@ def _claim(folder, experiment, manifest):
     path = folder / "experiment.json"
     if not path.exists():
         # with the names of all folds a run knows what is missing, also where there is no corpus
-        folds = [fold.name for fold in make_folds(manifest, experiment.by, experiment.selection)]
+        folds = [fold.name for fold in make_folds(manifest, *experiment.protocol)]
         record = {"key": experiment.key, "parameters": asdict(experiment), "folds": folds}
         runs.write_json(path, record | runs.provenance())
 

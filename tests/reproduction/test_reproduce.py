@@ -111,6 +111,10 @@ class TestPlan:
         assert make_plan(demo_corpus, variants=variants)[3].parameters["speech_encoder"] == "c/d"
         assert "speech_encoder" not in make_plan(demo_corpus)[3].parameters
 
+    def test_notebooks_03_and_04_begin_with_the_alexnet_that_is_trained(self, project, demo_corpus):
+        steps = make_plan(demo_corpus, profile="paper", cnn_weights="random", speech_encoder="random")
+        assert [step.parameters.get("cnn_weights") for step in steps[:4]] == [None, None, "random", "random"]
+
     def test_unknown_parameter_is_refused_before_anything_runs(self, toy, demo_corpus):
         steps = make_plan(demo_corpus)
         steps[3].parameters["spede"] = 1

@@ -1,4 +1,4 @@
-"""``serkit doctor | fetch | corpus | reproduce | report | verify | predict``: the command line."""
+"""``serkit doctor | fetch | corpus | reproduce | report | verify | predict | export``: the command line."""
 
 import importlib.util
 import os
@@ -140,6 +140,23 @@ class Predict:
 
 
 @dataclass
+class Export:
+    """Write a trained model as one file, for programs that have neither serkit nor torch; takes a minute or two."""
+
+    # model folder, such as runs/RUN/VARIANT/fold=1/seed=111/model
+    onnx: Annotated[str, tyro.conf.arg(metavar="MODEL_FOLDER")]
+    out: Annotated[str, tyro.conf.Positional] = "model.onnx"  # the file; not in the model folder
+
+    def __call__(self):
+        from serkit.model import export_onnx
+
+        runs.quiet_libraries()
+        error = export_onnx(self.onnx, self.out)
+        print(f"{self.out}: on noise, its logits differ from the model's by at most {error:.0e}")
+        return 0
+
+
+@dataclass
 class Corpus:
     """Look at the table of a corpus of your own: what is understood, what is doubtful, the folds that follow."""
 
@@ -215,7 +232,7 @@ def _findings():
     yield float(free) >= 20, "disk", f"{free} GB free", f"{free} GB free; {needed}"
 
 
-Command = Reproduce | Report | Verify | Predict | Corpus | Fetch | Doctor
+Command = Reproduce | Report | Verify | Predict | Export | Corpus | Fetch | Doctor
 
 
 def main():

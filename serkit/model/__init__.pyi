@@ -35,6 +35,7 @@ from .speech_encoders import (
 from .storage import (
     ModelFolder,
     describe_model,
+    export_onnx,
     from_published_state_dict,
     load_model,
     load_published,

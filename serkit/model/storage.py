@@ -2,12 +2,13 @@
 
 ``config.json`` and ``model.safetensors`` are the network, ``features.json`` says how sound becomes
 its input, ``README.md`` is the model card (its text: ``model_card.md``). All are text or plain
-tensors: opening a folder runs no code from it.
+tensors: opening a folder runs no code from it. ``export_onnx`` makes one file of them that needs no torch.
 """
 
 import json
 import math
 import os
+import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,10 +21,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
-from serkit.errors import WeightsError, shown
+from serkit.errors import ParameterError, WeightsError, shown
 from serkit.experiment import SETTINGS, convert, key_of, show_path
 from serkit.features.store import FEATURE_VERSION
-from serkit.features.views import SpectrogramScaler
+from serkit.features.views import SpectrogramScaler, segment_features, spectrogram_image
 from serkit.files import replacing
 from serkit.metrics import chance_ua
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
@@ -38,6 +39,8 @@ CONTRACT = {  # what this version of serkit takes for granted about any model
     "segment_samples": SEGMENT_SAMPLES,
     "feature_version": FEATURE_VERSION,
 }
+
+ONNX_ERROR = 1e-4  # of a logit, at most: that of another order of sums, and far below what changes an answer
 
 CARD = Path(__file__).with_name("model_card.md")
 
@@ -256,6 +259,69 @@ def _reading(folder, name):
         reason = f"{last} is missing" if isinstance(error, KeyError) else last
         about = f"{show_path(path)}: damaged, or not of the files beside it"
         raise WeightsError(f"{about} ({reason}); {CURE}") from error
+
+
+def export_onnx(folder, target):
+    """Write a model as one ONNX file for programs that have neither serkit nor torch; compare the two on noise.
+
+    The inputs are those of ``CoAttentionModel.forward``, for any number of segments; without ``num_samples`` where
+    the recipe gives padding a weight. ``features.json`` is in the file's metadata under its name.
+
+    Parameters
+    ----------
+    folder : path
+        Model folder.
+    target : path
+        Outside of that folder, which holds what training left and no more; ends in ``.onnx``.
+
+    Returns
+    -------
+    float
+        Largest difference of a logit.
+
+    Raises
+    ------
+    ParameterError
+        If there is no such place, or a package is missing.
+    WeightsError
+        As `open_model_folder`; if the model is too large for one file, or the two differ by more than 1e-4.
+    """
+    folder, target = (Path(os.path.expanduser(path)).resolve() for path in (folder, target))
+    if target.suffix != ".onnx" or target.is_dir() or not target.parent.is_dir() or target.parent == folder:
+        wanted = "expected a name that ends in .onnx, in a folder that exists and isn't the model's"
+        raise ParameterError(f"out={show_path(target)}: {wanted}; choose another")
+    try:
+        import onnx  # noqa: F401, torch needs these two
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ParameterError(f"{error.name} is not installed; pip install 'serkit[onnx]'") from error
+    opened = open_model_folder(folder)
+    model = opened.model.requires_grad_(False)
+    if sum(value.nbytes for value in model.state_dict().values()) >= 2**31:
+        raise WeightsError(f"{show_path(folder)}: over 2 GB is too large for ONNX; take a smaller encoder")
+    noise = np.random.default_rng(0).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32)
+    views = segment_features(noise, opened.recipe)  # two segments
+    names = ["waveform" if view == "speech" else view for view in opened.model.views]
+    inputs = {name: torch.from_numpy(getattr(views, name)) for name in names}
+    if "spectrogram" in inputs:
+        inputs["spectrogram"] = spectrogram_image(inputs["spectrogram"], opened.scaler)
+    if "waveform" in inputs and opened.recipe.mask_padding:
+        inputs["num_samples"] = torch.tensor([SEGMENT_SAMPLES, SAMPLE_RATE])
+    expected, batch = model(**inputs), {0: torch.export.Dim("batch")}
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(
+            model, (), kwargs=inputs, dynamic_shapes=dict.fromkeys(inputs, batch), output_names=list(expected), verbose=False
+        )  # fmt: skip
+    program.model.metadata_props["features.json"] = (folder / "features.json").read_text(encoding="utf-8")
+    with replacing(target) as partial:
+        program.save(partial)
+        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+        [logits] = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
+        if not (error := abs(logits - expected.logits.numpy()).max()) <= ONNX_ERROR:
+            about = f"{show_path(folder)}: as ONNX its logits are {error:.0e} off"
+            raise WeightsError(f"{about}, expected {ONNX_ERROR:.0e} at most; use the folder itself")
+    return float(error)
 
 
 def model_card(config, *, experiment, metrics):

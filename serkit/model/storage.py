@@ -22,7 +22,7 @@ from safetensors.torch import save as to_bytes
 
 from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
 from serkit.errors import ParameterError, WeightsError, shown
-from serkit.experiment import SETTINGS, convert, key_of, show_path
+from serkit.experiment import ACROSS, SETTINGS, convert, key_of, show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler, segment_features, spectrogram_image
 from serkit.files import replacing
@@ -43,6 +43,16 @@ CONTRACT = {  # what this version of serkit takes for granted about any model
 ONNX_ERROR = 1e-4  # of a logit, at most: that of another order of sums, and far below what changes an answer
 
 CARD = Path(__file__).with_name("model_card.md")
+LICENCES = {  # of a corpus, which passes on to a model made with it; as the hub wants it: license, name, link
+    "cremad": ("odbl", None, None),
+    "demo": ("other", "synthetic-speech-of-espeak-ng", "https://github.com/espeak-ng/espeak-ng"),
+    "emodb": ("cc0-1.0", None, None),
+    "iemocap": ("other", "iemocap-by-agreement-with-usc", "https://sail.usc.edu/iemocap/"),
+    "ravdess": ("cc-by-nc-sa-4.0", None, None),
+    "savee": ("other", "savee-for-research-after-registration", "http://kahlan.eps.surrey.ac.uk/savee/"),
+    "tess": ("cc-by-nc-nd-4.0", None, None),
+}
+GENDERS = {"F": "female voices", "M": "male voices"}
 
 PUBLISHED_NAMES = {  # part of the published model -> ours
     "alexnet_model": "spectrogram_encoder",
@@ -333,7 +343,8 @@ def model_card(config, *, experiment, metrics):
         Fields of a ModelConfig, as ``config.json`` has them.
     experiment : Experiment
     metrics : dict
-        ``wa_pooled`` and ``ua_pooled`` (fractions) and ``n_utterances`` of the test set.
+        ``wa_pooled`` and ``ua_pooled`` (fractions) and ``n_utterances`` of the test set; optionally ``by_gender``,
+        rows of `serkit.metrics.score_table`.
 
     Returns
     -------
@@ -342,23 +353,33 @@ def model_card(config, *, experiment, metrics):
     """
     name = f"serkit-{experiment.corpus}-{experiment.variant}-fold{experiment.fold}-seed{experiment.seed}"
     percent = {key: 100 * metrics[f"{key}_pooled"] for key in ("wa", "ua")}
-    test_set = f"{experiment.corpus}, {experiment.by} {experiment.fold}"
-    tested = ("audio-classification", experiment.corpus, test_set)
+    train, _, test = experiment.corpus.partition(ACROSS)
+    trained, test = train.split("+"), test or train
+    tested = ("audio-classification", test, f"{test}, {experiment.by} {experiment.fold}")
     encoder, views = config["speech_encoder"], VIEW_SETS[experiment.views]
     absent = "speech" not in views or encoder == RANDOM or Path(encoder).is_dir()  # from the hub
+    genders = [row | {"heard": GENDERS[row["gender"]]} for row in metrics.get("by_gender", ())]
+    recalls = {"UA (%)": percent["ua"]} | {f"UA, {row['heard']} (%)": 100 * row["ua"] for row in genders}
+    scores = [("accuracy", "WA (%)", percent["wa"], None)]
+    scores += [("recall", about, value, {"average": "macro"}) for about, value in recalls.items()]
     results = [
-        EvalResult(*tested, kind, round(percent[key], 2), metric_name=f"{key.upper()} (%)")
-        for key, kind in (("wa", "accuracy"), ("ua", "recall"))
-        if math.isfinite(percent[key])
+        EvalResult(*tested, kind, round(value, 2), metric_name=about, metric_args=given)
+        for kind, about, value, given in scores
+        if math.isfinite(value)
     ]
+    licences = {LICENCES.get(name, ("unknown", None, None)) for name in trained}
+    mixed = ("other", f"those-of-{'-and-'.join(trained)}", None)
+    licence, licence_name, link = licences.pop() if len(licences) == 1 else mixed
+    known = LICENCES.keys() & trained
     header = ModelCardData(
-        language="de" if experiment.corpus == "emodb" else "en", library_name="serkit", pipeline_tag=tested[0],
+        language=sorted({"de" if name == "emodb" else "en" for name in known}) or None, library_name="serkit",
+        license=licence, license_name=licence_name, license_link=link, datasets=trained, pipeline_tag=tested[0],
         tags=["speech-emotion-recognition", "co-attention"], base_model=None if absent else encoder, model_name=name,
-        eval_results=results,
+        metrics=["accuracy", "recall"], eval_results=results,
     )  # fmt: skip
     card = ModelCard.from_template(
         header, CARD, name=name, labels=config["labels"], chance=chance_ua(config["labels"]), percent=percent, views=views,
-        config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics,
+        config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics, trained=trained, genders=genders,
         leak=leak_notice({"selection": experiment.selection}),
     )  # fmt: skip
     return f"{card}\n"

@@ -40,6 +40,7 @@ from serkit.metrics import (
     classes_of,
     hardly_learned,
     pooled_and_fold_mean,
+    score_table,
     unweighted_accuracy,
     weighted_accuracy,
 )
@@ -425,6 +426,10 @@ def _write_result(folder, learner, manifest, progress, scored):
     best = checkpoints.best_epoch(history, experiment.checkpoint_rule)
     metrics |= {"best_epoch": best, "epochs": len(history)}
     runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
+    genders = manifest[["utterance_id", "gender"]].dropna()
+    metrics["by_gender"] = score_table(predictions.merge(genders, on="utterance_id"), "gender").to_dict(
+        "records"
+    )
     about = {"scaler": learner.scaler, "experiment": experiment, "metrics": metrics}
     storage.describe_model(folder / "model", **about, certainty=certainty(predictions))
     runs.write_inventory(folder)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from voices import write_model_folder
 
-from serkit.constants import LABELS
+from serkit.constants import CORPORA, LABELS
 from serkit.corpora import REGISTRY
 from serkit.errors import WeightsError
 from serkit.experiment import Experiment
@@ -19,6 +20,7 @@ from serkit.features.views import SpectrogramScaler
 from serkit.model import speech_encoders
 from serkit.model.coattention import DEMO, create_model
 from serkit.model.storage import (
+    LICENCES,
     from_published_state_dict,
     load_model,
     load_published,
@@ -206,10 +208,51 @@ class TestCard:
     def test_header_is_yaml_with_the_scores(self):
         _, header, body = self.card().split("---\n", 2)
         record = yaml.safe_load(header)
-        assert record["language"] == "en" and record["pipeline_tag"] == "audio-classification"
+        assert record["language"] == ["en"] and record["pipeline_tag"] == "audio-classification"
         values = {m["name"]: m["value"] for m in record["model-index"][0]["results"][0]["metrics"]}
         assert values == {"WA (%)": 50.0, "UA (%)": 45.67}
         assert "45.7 %" in body and "88 utterances" in body and "25 %" in body
+
+    def header(self, **settings):
+        return yaml.safe_load(self.card(**settings).split("---\n")[1])
+
+    def test_the_header_is_one_that_the_hub_knows(self):
+        """Read as the hub's own library reads it; its names of licences are on hf.co/docs/hub/repositories-licenses."""
+        rows = [
+            {"gender": "F", "n": 44, "wa": 0.5, "ua": 0.5},
+            {"gender": "M", "n": 44, "wa": 0.5, "ua": float("nan")},
+        ]
+        text = self.card(corpus="ravdess", metrics=METRICS | {"by_gender": rows})
+        data = ModelCard(text, ignore_metadata_errors=False).data
+        found = {
+            (r.metric_type, r.metric_name): (r.metric_value, r.dataset_type, r.metric_args)
+            for r in data.eval_results
+        }
+        assert found == {
+            ("accuracy", "WA (%)"): (50.0, "ravdess", None),
+            ("recall", "UA (%)"): (45.67, "ravdess", {"average": "macro"}),
+            ("recall", "UA, female voices (%)"): (50.0, "ravdess", {"average": "macro"}),
+        }
+        assert data.metrics == ["accuracy", "recall"] and data.datasets == ["ravdess"]
+        assert "| UA, female voices (44 utterances) | 50.0 % | 25 % |" in text
+        assert "| UA, male voices (44 utterances) | – % | 25 % |" in text
+
+    def test_licences_of_corpora_pass_on(self):
+        assert self.header(corpus="ravdess")["license"] == "cc-by-nc-sa-4.0"
+        iemocap = self.header(corpus="iemocap")
+        assert iemocap["license"] == "other" and iemocap["license_name"] == "iemocap-by-agreement-with-usc"
+        assert iemocap["license_link"].startswith("https://sail.usc.edu/")
+        assert self.header(corpus="mine")["license"] == "unknown" and "language" not in self.header(
+            corpus="mine"
+        )
+        assert set(LICENCES) == set(CORPORA)
+
+    def test_across_corpora_those_that_were_learned_from_count(self):
+        record = self.header(corpus="ravdess+emodb-to-tess", fold="test")
+        assert record["datasets"] == ["ravdess", "emodb"] and record["language"] == ["de", "en"]
+        assert (record["license"], record["license_name"]) == ("other", "those-of-ravdess-and-emodb")
+        assert record["model-index"][0]["results"][0]["dataset"]["type"] == "tess"
+        assert self.header(corpus="ravdess-to-tess", fold="test")["license"] == "cc-by-nc-sa-4.0"
 
     def test_random_weights_are_visible(self):
         assert self.card().count("**random** weights") == 2

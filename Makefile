@@ -4,6 +4,10 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# CPU=1: PyTorch without what only NVIDIA's GPUs need, 3 GB less, on Linux; what an environment was made with is kept
+CPU ?= $(shell cat $(STAMP) 2>/dev/null)
 
 # what `make reproduce` runs; each can be set on the command line
 CORPUS ?= demo
@@ -30,11 +34,11 @@ setup: $(STAMP) tidy
 
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; install Python 3.11 or later and call make PYTHON=python3"; exit 1; }
-	@echo "installing 5 GB of packages into $(VENV), once: about three minutes on a fast line"
+	@echo "installing $(if $(CPU),2,5) GB of packages into $(VENV), once: about three minutes on a fast line"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-	touch $(STAMP)
+	$(if $(CPU),PATH="$(abspath $(BIN)):$$PATH" .binder/postBuild,$(INSTALL) --requirement requirements.lock)
+	$(if $(CPU),,$(INSTALL) --no-deps --editable .)
+	echo $(CPU) > $(STAMP)
 
 # Git sees notebooks without what stepping through them adds (notebooks/.gitattributes). It takes a file of another
 # size for changed without asking the filter, so notebooks that differ in nothing else are added again, as they are.
@@ -64,7 +68,7 @@ test: setup
 
 # every notebook in JupyterLab and the Chromium of this machine; OPTIONS=--screenshots keeps pictures of them
 test-browser: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/browser/requirements.txt
+	$(INSTALL) --requirement tests/browser/requirements.txt
 	$(BIN)/python -m pytest -m browser tests/browser $(OPTIONS)
 
 # a kernel, a worker or the driver is killed in the middle of its jobs, a step between any two of its files; every file
@@ -100,6 +104,7 @@ lint: setup
 
 # exact versions of what is installed; packages that only Linux has get a marker, the browser tests' stay out
 lock: setup
+	@test -z "$(CPU)" || { echo "make lock needs all packages, and this environment was made with CPU=1; call make lock CPU= VENV=.venv-all"; exit 1; }
 	{ echo "# Exact versions for every way of installing; made by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable \
 	  | grep -ivxFf tests/browser/requirements.txt \

@@ -87,9 +87,8 @@ def test_nothing_for_nvidia_is_installed_on_macos():
 def test_what_is_installed_is_what_the_lock_says():
     for requirement in LOCK:
         if requirement.marker is None:
-            assert version(requirement.name) == str(requirement.specifier).removeprefix("=="), (
-                requirement.name
-            )
+            installed = version(requirement.name).removesuffix("+cpu")  # by make setup CPU=1
+            assert installed == str(requirement.specifier).removeprefix("=="), requirement.name
 
 
 def test_what_is_installed_runs_on_the_first_release_of_the_python_it_is_for():
@@ -163,6 +162,49 @@ class TestBinder:
         _, lines = installed
         other = [str(r) for r in LOCK if not re.match(r"nvidia|cuda|triton|torch", r.name)]
         assert [str(r) for r in lines if not r.name.startswith("torch")] == other
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
+class TestMake:
+    """With a python that only writes down what it is called with."""
+
+    @pytest.fixture
+    def make(self, tmp_path, monkeypatch):
+        for name in ("Makefile", "requirements.lock", "pyproject.toml", ".binder/postBuild"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(HOME / name, tmp_path / name)
+        fake = tmp_path / "venv/bin/python"
+        fake.parent.mkdir(parents=True)
+        fake.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+        fake.chmod(0o755)
+        for variable in ("MAKEFLAGS", "CPU"):
+            monkeypatch.delenv(variable, raising=False)
+
+        def make(*arguments):
+            (tmp_path / "calls").write_text("")
+            subprocess.run(
+                ["make", "VENV=venv", f"PYTHON={sys.executable}", "setup", *arguments],
+                cwd=tmp_path,
+                check=True,
+            )
+            return (tmp_path / "calls").read_text().splitlines()
+
+        return make
+
+    def test_the_lock_and_then_only_the_project(self, make):
+        locked, project = make()
+        assert locked.endswith("--requirement requirements.lock") and project.endswith(
+            "--no-deps --editable ."
+        )
+        assert not make()
+
+    def test_cpu_builds_once_and_ever_after(self, make, tmp_path):
+        """What was asked for is remembered when the lock changes."""
+        for arguments in (["CPU=1"], []):
+            locked, project = make(*arguments)
+            assert "--extra-index-url https://download.pytorch.org/whl/cpu" in locked
+            assert project.endswith("--no-deps --editable .")
+            os.utime(tmp_path / "requirements.lock", (2**32, 2**32))
 
 
 class TestBrowser:

@@ -49,9 +49,11 @@ tidy:
 	  git ls-files --modified 'notebooks/*.ipynb' | while read -r file; do \
 	    [ "$$(git hash-object "$$file")" != "$$(git rev-parse ":$$file")" ] || git add "$$file"; done; }
 
-# a kernel named python3 in somebody's home must not be taken instead of the project's own
+# A kernel named python3 in somebody's home must not be taken instead of the project's own. notebooks/labconfig shows
+# pages as they are read, and not their source.
 lab: setup
-	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter lab --config=notebooks/jupyter_config.py notebooks/01_prepare_corpus.ipynb
+	JUPYTER_PREFER_ENV_PATH=1 JUPYTER_CONFIG_PATH="$(CURDIR)/notebooks$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	  $(BIN)/jupyter lab --config=notebooks/jupyter_config.py notebooks/README.md
 
 reproduce: setup
 	$(BIN)/serkit reproduce $(if $(GRID),--grid $(GRID) --root "$(ROOT)",$(SETTINGS)) $(OPTIONS)

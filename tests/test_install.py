@@ -191,6 +191,19 @@ class TestMake:
 
         return make
 
+    def test_the_lab_opens_the_start_page_as_it_is_read(self):
+        """JupyterLab takes labconfig of every folder of configuration, of which notebooks/ is one there."""
+        lab = subprocess.run(
+            ["make", "--dry-run", "lab"], cwd=HOME, check=True, capture_output=True, text=True
+        )
+        assert (
+            f'JUPYTER_CONFIG_PATH="{HOME}/notebooks' in lab.stdout and "notebooks/README.md\n" in lab.stdout
+        )
+        overrides = json.loads((HOME / "notebooks/labconfig/default_setting_overrides.json").read_text())
+        assert overrides["@jupyterlab/docmanager-extension:plugin"]["defaultViewers"] == {
+            "markdown": "Markdown Preview"
+        }
+
     def test_the_lock_and_then_only_the_project(self, make):
         locked, project = make()
         assert locked.endswith("--requirement requirements.lock") and project.endswith(

@@ -106,10 +106,9 @@ def serve(project, state):
     command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={project}", "--expose-app-in-browser"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
+    env = _environment(state, token) | {"JUPYTER_CONFIG_PATH": str(project / "notebooks")}  # so too
     with log.open("w") as output:
-        process = subprocess.Popen(
-            command, cwd=project, env=_environment(state, token), stdout=output, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, cwd=project, env=env, stdout=output, stderr=subprocess.STDOUT)
     server = Server(f"http://127.0.0.1:{port}", token, project, log, process)
     try:
         _wait_until_it_answers(server)

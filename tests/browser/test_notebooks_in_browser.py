@@ -57,6 +57,18 @@ def write_noise(path, seconds):
     soundfile.write(path, noise, 16_000)
 
 
+def test_the_lab_begins_with_a_page_to_read(chromium, lab):
+    """As `make lab` opens it: no source, and its links open notebooks beside it."""
+    page = chromium.new_page()
+    page.goto(f"{lab.url}/lab/tree/notebooks/README.md?token={lab.token}")
+    start = page.locator(".jp-MarkdownViewer")
+    start.locator("h1", has_text="Start here").wait_for(timeout=120_000)
+    start.get_by_role("link", name="05 Training").click()
+    page.locator(".jp-NotebookPanel").wait_for(timeout=60_000)
+    page.close()
+    lab.stop_kernels()
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_run_all(name, prepared, open_notebook, save_views, lab, record):
     notebook = open_notebook(prepared(name))

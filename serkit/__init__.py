@@ -1,5 +1,7 @@
 """Speech emotion recognition with co-attention (Zou et al., ICASSP 2022), rebuilt from raw audio.
 
+::
+
     from serkit import corpora, features, folds, model, training, evaluation, figures
     from serkit import PUBLISHED, CORRECTED, start_run
 

@@ -1,14 +1,14 @@
 """The three views of a segment: log spectrogram (and the picture AlexNet sees of it), MFCC, normalised waveform.
 
 Arrays in, arrays out, no files. torch and torchaudio compute; librosa, in the tests, is the
-independent reference. An utterance is analysed as a whole, then cut: what is computed once
+independent reference; the published results [1]_ were made with an older version of it [2]_. An utterance is analysed as a whole, then cut: what is computed once
 (`utterance_features`) serves every recipe that cuts it in another way (`cut_segments`).
 
 References
 ----------
 .. [1] Zou et al., ICASSP 2022, arXiv:2203.15326.
-.. [2] librosa 0.8.1, ``librosa.stft(center=True, pad_mode="reflect")``: the version that the
-       published results were made with. Since 0.10 librosa pads with zeros.
+.. [2] librosa 0.8.1, ``librosa.stft(center=True, pad_mode="reflect")``. Since 0.10 librosa pads
+       with zeros.
 """
 
 from dataclasses import dataclass
@@ -153,7 +153,7 @@ def log_spectrogram(
 ):  # fmt: skip
     """Log-magnitude spectrogram in decibels below the loudest bin.
 
-    Frame ``t`` is centred on sample ``t * hop_length``; edges are reflected [2]_ unless
+    Frame ``t`` is centred on sample ``t * hop_length``; edges are reflected, as librosa 0.8.1 does, unless
     ``edge="zero"``. The window is a periodic Hamming window.
 
     Parameters

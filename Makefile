@@ -19,6 +19,8 @@ PROFILE ?= demo
 GRID ?=
 OPTIONS ?=
 FUZZ ?= 1
+# address of your repository, for `make book`: https://github.com/YOU/REPO; without it, the book has no links to it
+REPOSITORY ?=
 
 SETTINGS = --corpus $(CORPUS) --root "$(ROOT)" --run $(RUN) --folds $(FOLDS) --seeds $(SEEDS) --profile $(PROFILE)
 
@@ -28,7 +30,7 @@ STRIP = $(BIN)/nbstripout --keep-id --unix-newlines --drop-empty-cells --extra-k
   "$(EDITORS:%=metadata.language_info.%) $(addprefix cell.metadata.,execution editable slideshow vscode)"
 KERNEL = sed -E "s/^(   \"display_name\": \")[^\"]*/\1Python 3 (ipykernel)/"
 
-.PHONY: setup tidy lab reproduce report doctor test test-browser test-campaign fuzz benchmark gpu-check notebooks system lint lock clean
+.PHONY: setup tidy lab reproduce report book doctor test test-browser test-campaign fuzz benchmark gpu-check notebooks system lint lock clean
 
 setup: $(STAMP) tidy
 
@@ -60,6 +62,26 @@ reproduce: setup
 
 report: setup
 	$(BIN)/serkit report $(RUN) $(OPTIONS)
+
+# a site of all pages, the executed notebooks of a run and the package's functions; it needs no network. Two notebooks
+# that belong to no run are executed for it. A link that leads nowhere is a warning, and a warning ends it.
+BOOK = runs/$(RUN)/book
+ALONE = $(addprefix runs/$(RUN)/notebooks/,08_predict.ipynb 09_own_corpus.ipynb)
+
+book: runs/$(RUN)/report.html setup $(ALONE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement book/requirements.txt
+	rm -rf $(BOOK)
+	RUN=$(RUN) REPOSITORY=$(REPOSITORY) $(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --keep-going \
+	  --conf-dir book --doctree-dir book/doctrees . $(BOOK)
+	cp $(BOOK)/README.html $(BOOK)/index.html
+	@echo "the book of the run $(RUN): $(BOOK)/index.html"
+
+runs/$(RUN)/report.html:
+	@echo "the run $(RUN) has no report yet, so there is nothing to make a book of: call make reproduce report RUN=$(RUN)"; exit 1
+
+.DELETE_ON_ERROR:
+$(ALONE): runs/$(RUN)/notebooks/%.ipynb: notebooks/%.ipynb runs/$(RUN)/report.html | setup
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/papermill --no-progress-bar $< $@ -p run $(if $(findstring predict,$@),$(RUN),mine)
 
 doctor: setup
 	$(BIN)/serkit doctor
@@ -104,12 +126,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# exact versions of what is installed; packages that only Linux has get a marker, the browser tests' stay out
+# exact versions of what is installed; packages that only Linux has get a marker, those of book and browser tests stay out
 lock: setup
 	@test -z "$(CPU)" || { echo "make lock needs all packages, and this environment was made with CPU=1; call make lock CPU= VENV=.venv-all"; exit 1; }
 	{ echo "# Exact versions for every way of installing; made by 'make lock'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable \
-	  | grep -ivxFf tests/browser/requirements.txt \
+	  | grep -ivxF -f tests/browser/requirements.txt -f book/requirements.txt \
 	  | sed -E "s/^((nvidia|cuda)-.*|triton==.*)$$/\1 ; sys_platform == 'linux' and platform_machine == 'x86_64'/; s/^((pexpect|ptyprocess)==.*)$$/\1 ; sys_platform != 'win32'/"; \
 	  echo "appnope==0.1.4 ; sys_platform == 'darwin'"; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock

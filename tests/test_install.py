@@ -220,22 +220,29 @@ class TestMake:
             os.utime(tmp_path / "requirements.lock", (2**32, 2**32))
 
 
-class TestBrowser:
-    """What only the browser tests need."""
+@pytest.mark.parametrize(
+    ("target", "path", "name"),
+    [
+        ("make test-browser", "tests/browser/requirements.txt", "playwright"),
+        ("make book", "book/requirements.txt", "sphinx"),
+    ],
+)
+class TestOneTarget:
+    """What only one target of the Makefile needs, and installs."""
 
-    EXTRA = read_requirements(HOME / "tests/browser/requirements.txt")
-
-    def test_each_is_one_exact_version_and_not_in_the_lock(self):
-        assert {r.name for r in self.EXTRA} >= {"playwright"}
-        for requirement in self.EXTRA:
+    def test_each_is_one_exact_version_and_not_in_the_lock(self, target, path, name):
+        extra = read_requirements(HOME / path)
+        assert name in {canonicalize_name(r.name) for r in extra}
+        for requirement in extra:
             assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
         locked = {canonicalize_name(r.name) for r in LOCK}
-        assert not locked & {canonicalize_name(r.name) for r in self.EXTRA}
+        assert not locked & {canonicalize_name(r.name) for r in extra}
 
-    def test_they_need_nothing_that_is_in_neither_list(self):
-        pytest.importorskip("playwright", reason="only make test-browser installs it")
-        known = {canonicalize_name(r.name): r for r in [*LOCK, *self.EXTRA]}
-        for requirement in self.EXTRA:
+    def test_they_need_nothing_that_is_in_neither_list(self, target, path, name):
+        pytest.importorskip(name, reason=f"only {target} installs it")
+        extra = read_requirements(HOME / path)
+        known = {canonicalize_name(r.name): r for r in [*LOCK, *extra]}
+        for requirement in extra:
             for line in requires(requirement.name) or ():
                 needed = Requirement(line)
                 if needed.marker is None or needed.marker.evaluate({"extra": ""}):

@@ -319,7 +319,9 @@ class TestUnseenText:
         manifest = self.manifest(["Kids are talking.", "Dogs are sitting."])
         text_of = manifest.set_index("utterance_id")["transcript"]
         for fold, whole in zip(
-            make_folds(manifest, by, selection, unseen_text=True), make_folds(manifest, by, selection), strict=True
+            make_folds(manifest, by, selection, unseen_text=True),
+            make_folds(manifest, by, selection),
+            strict=True,
         ):
             assert not set(text_of[fold.train]) & set(text_of[fold.test])
             assert len(fold.train) == len(whole.train) / 2 and len(fold.test) == len(whole.test) / 2
@@ -334,5 +336,7 @@ class TestUnseenText:
     def test_writing_does_not_hide_a_sentence(self):
         manifest = self.manifest(["Well, yes!"])
         manifest.loc[manifest["speaker"] == "1F", "transcript"] = "well yes"
-        with pytest.raises(FoldError, match="fold 1F: unseen_text=True with 1 sentences on both sides leaves nothing"):
+        with pytest.raises(
+            FoldError, match="fold 1F: unseen_text=True with 1 sentences on both sides leaves nothing"
+        ):
             make_folds(manifest, "speaker", "last", unseen_text=True)

@@ -1,5 +1,6 @@
 """Corpora behind one call: ``load(name, root)`` gives the manifest of any of them, one row for each utterance."""
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +11,9 @@ from serkit.errors import CorpusError, ParameterError, check_choice, meant
 from serkit.experiment import ACROSS, convert
 from serkit.runs import corpus_root, processed_folder
 
-REGISTRY = {
-    "cremad": acted.load_cremad, "demo": demo.load, "emodb": acted.load_emodb, "iemocap": iemocap.load,
-    "ravdess": acted.load_ravdess, "savee": acted.load_savee, "tess": acted.load_tess,
-}  # fmt: skip
+REGISTRY = {"demo": demo.load, "iemocap": iemocap.load} | {
+    name: partial(acted.load, name) for name in acted.CORPORA
+}
 CHECKED = ("iemocap",)  # corpora whose full release has been counted
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +13,9 @@ from serkit.errors import AudioError, CorpusError
 
 SOUND_SUFFIXES = (".wav", ".flac")
 LEAST_UNKNOWN = 0x7FFFF000  # bytes; streaming writers put this or more where the size of the sound belongs
-CHUNKS = {  # first four bytes: where blocks begin, the head of one, and the name of the one that holds the sound
-    b"RIFF": (12, "<4sI", (b"data",)), b"RIFX": (12, ">4sI", (b"data",)), b"RF64": (12, "<4sI", (b"data",)),
-    b"FORM": (12, ">4sI", (b"SSND",)), b"riff": (40, "<16sQ", (b"data",)),
-}  # fmt: skip
+CUT_SHORT = re.compile(
+    r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)"
+)  # of libsndfile's log
 MP3_TAG = 4096  # bytes; what lies behind the last frame (ID3v1, lyrics) is shorter
 DIGESTED = 4096  # bytes
 UNKNOWN_LENGTH = 2**62  # samples; libsndfile says this or more of a FLAC file without a length
@@ -141,8 +139,8 @@ def read_header(path):
     """
     try:
         info = soundfile.info(os.fsencode(path))
-        frames, (announced, held) = info.frames, sound_bytes(path)
-        missing = f"{announced - held} of {announced} bytes of sound" if announced > held else ""
+        frames, (announced, held) = info.frames, cut_short(info)
+        missing = f"{announced - held} of {announced} bytes of sound" if announced else ""
         if info.format == "FLAC":
             frames, missing = _flac_length(path, frames)
         digest = _digest(path)
@@ -184,43 +182,22 @@ def _digest(path):
         return f"{size}-{zlib.crc32(stream.read(DIGESTED)):08x}"
 
 
-def sound_bytes(path):
-    """Bytes of sound that a WAV, RF64, W64, AIFF or AU file announces, and bytes it holds.
+def cut_short(sound):
+    """Bytes that the header of a WAV, RF64, W64, AIFF or AU file announces, and bytes it holds, where these are fewer.
+
+    Parameters
+    ----------
+    sound : soundfile.SoundFile, or what soundfile.info returns
 
     Returns
     -------
     announced, held : int
-        The same if the file was written through a pipe, which leaves a placeholder: its sound goes on to the end.
-        0 for other formats.
+        0 if all is there, also if the file was written through a pipe, which leaves a placeholder: its sound goes on
+        to the end. W64 and RF64 are counted with their header.
     """
-    announced, held = _announced_bytes(path)
-    return (held if announced >= LEAST_UNKNOWN and announced > held else announced), held
-
-
-def _announced_bytes(path):
-    """What stands in the header, whatever it is, and what is there."""
-    with open(path, "rb", buffering=512) as stream:  # the header is 44 bytes in most files
-        size = os.fstat(stream.fileno()).st_size
-        magic = stream.read(4)
-        if magic == b".snd":
-            start, announced = struct.unpack(">II", stream.read(8).ljust(8, b"\0"))
-            return announced, size - start
-        if magic not in CHUNKS:
-            return 0, 0
-        first, head, names = CHUNKS[magic]
-        stream.seek(first)
-        # W64 counts its own head, and its blocks start at multiples of 8
-        own, step = (24, 8) if magic == b"riff" else (0, 2)
-        wide = 0  # 64 bits of size, which RF64 keeps in a chunk of its own
-        while len(block := stream.read(struct.calcsize(head))) == struct.calcsize(head):
-            name, length = struct.unpack(head, block)
-            start = stream.tell()
-            if name[:4] in names:
-                return (wide or length) - own, size - start
-            if name == b"ds64":
-                wide = struct.unpack("<QQ", stream.read(16).ljust(16, b"\0"))[1]
-            stream.seek(min(max(-(-(start + length - own) // step) * step, start), size))
-    return 1, 0
+    match = CUT_SHORT.search(sound.extra_info)
+    announced, held = map(int, match.groups()) if match else (0, 0)
+    return (announced, held) if held < announced < LEAST_UNKNOWN else (0, 0)
 
 
 def joined_parts(path):
@@ -284,25 +261,16 @@ class Stream(soundfile.SoundFile):
         return False
 
 
-def count_samples(path):
-    """Samples of each channel that can be decoded."""
-    count = 0
-    with suppress(soundfile.LibsndfileError), Stream(os.fsencode(path)) as sound:
-        while n := len(sound.read(CHUNK)):
-            count += n
-    return count
-
-
 def _flac_length(path, announced):
-    """Samples of a FLAC file, whose header may hold no length: its last one is asked for."""
-    try:
+    """Samples of a FLAC file, whose header may hold no length, and what is missing; its last one is asked for."""
+    with suppress(RuntimeError):
         if len(soundfile.read(os.fsencode(path), start=-1)[0]):
             return announced, ""
-    except RuntimeError:
-        pass
-    held = count_samples(path)
-    missing = f"{announced - held} of {announced} samples" if held < announced < UNKNOWN_LENGTH else ""
-    return held, missing
+    held = 0
+    with suppress(soundfile.LibsndfileError), Stream(os.fsencode(path)) as sound:
+        while n := len(sound.read(CHUNK)):
+            held += n
+    return held, f"{announced - held} of {announced} samples" if held < announced < UNKNOWN_LENGTH else ""
 
 
 def read_headers(paths):
@@ -326,6 +294,12 @@ def read_headers(paths):
         except AudioError as error:
             broken.append(str(error))
     return headers, broken
+
+
+def note_left_out(broken):
+    """Print which sound files are done without, if there are any."""
+    if broken:
+        print(f"note: left out, as they can't be used ({len(broken)}): {name_some(broken)}")
 
 
 def name_some(items, limit=5):

@@ -13,23 +13,14 @@ import soundfile
 import soxr
 
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
-from serkit.corpora.sound_files import Stream, check_rate, joined_parts, shown_path
+from serkit.corpora.sound_files import Stream, check_rate, cut_short, joined_parts, shown_path
 from serkit.errors import AudioError, ParameterError, check_range
 
 PCM16 = 2**15  # int16 sample = amplitude x this
 MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is infinite
 BLOCK = 2**20  # samples of all channels read at once: no header decides how much memory is taken
-AV_SUFFIXES = (
-    ".m4a",
-    ".aac",
-    ".mp4",
-    ".mov",
-    ".3gp",
-    ".amr",
-    ".webm",
-    ".mkv",
-    ".mka",
-)  # of phones and browsers
+# of phones and browsers
+AV_SUFFIXES = (".m4a", ".aac", ".mp4", ".mov", ".3gp", ".amr", ".webm", ".mkv", ".mka")
 AV_FORMATS = "mov,aac,amr,matroska,ac3,caf"
 SOXR_QUALITY = "HQ"  # band-limited, 20 bits: finer than the sound that comes in
 
@@ -93,7 +84,9 @@ def open_sounds(path):
                 kinds.add((sound.samplerate, sound.channels))
                 if len(kinds) > 1:
                     raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
-                sound.promised = max(sound.frames, round(announced_s * sound.samplerate))
+                announced, held = cut_short(sound)
+                promised = sound.frames * announced / held if held else announced_s * sound.samplerate
+                sound.promised = max(sound.frames, round(promised))
                 yield sound
     except (OSError, soundfile.SoundFileError, RuntimeError) as error:
         raise _unreadable(path, error) from error
@@ -123,14 +116,8 @@ def _openable(path):
                     with suppress(av.FFmpegError):  # what is damaged is left out
                         for part in (part for frame in packet.decode() for part in resampler.resample(frame)):
                             out.write(part.to_ndarray().reshape(-1, sound.channels))
-    except (
-        av.FFmpegError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # no decoder, no layout
-        raise unreadable from error
+    except (av.FFmpegError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise unreadable from error  # no decoder, no layout
     decoded.seek(0)
     return decoded, known
 

@@ -80,10 +80,8 @@ class Predictor:
         self.precision = _find_precision(precision, self.device)
         opened = open_model_folder(folder)
         self.folder, self.recipe, self.scaler = opened.folder, opened.recipe, opened.scaler
-        self.experiment, self.certainty = (
-            opened.experiment,
-            opened.certainty,
-        )  # of its training; how sure it may be
+        self.experiment = opened.experiment  # of its training
+        self.certainty = opened.certainty  # how sure it may be
         self.temperature = opened.certainty.get("temperature", 1.0)
         self.model = opened.model.to(self.device)
 
@@ -115,18 +113,18 @@ class Predictor:
             If the file is missing, is no audio, or holds no usable waveform.
         """
         recording, tables, scores = Recording(path, channel), [], []
-        total_s = round(recording.announced_s)
+        total_s, labels = round(recording.announced_s), self.model.config.labels
         with tqdm(desc=recording.path.name, total=total_s, delay=BAR_AFTER_S, leave=False, disable=not progress,
                   bar_format="{desc} {bar} {n_fmt} of {total_fmt} s of sound") as bar:  # fmt: skip
             for start, waveform in recording.windows(self.recipe):
                 segments, plan = _analyse(waveform, self.recipe)
                 scores.append(self._forward(segments)[0])
-                tables.append(_segment_table(start, waveform, plan, scores[-1], self.model.config.labels))
+                tables.append(_segment_table(start, waveform, plan, scores[-1], labels))
                 bar.update(round(recording.duration_s) - bar.n)
             bar.total = bar.n  # a bar that stops short turns red, and a file may hold less than it announced
         return Prediction(
-            shown_path(path), _pooled(np.concatenate(scores), self.model.config.labels), pd.concat(tables, ignore_index=True), recording.notices(),
-            recording.duration_s, recording.sample_rate, recording.channels,
+            shown_path(path), _pooled(np.concatenate(scores), labels), pd.concat(tables, ignore_index=True),
+            recording.notices(), recording.duration_s, recording.sample_rate, recording.channels,
         )  # fmt: skip
 
     def attend(self, waveform):
@@ -255,9 +253,8 @@ def _find_device(name):
         AssertionError,
         TypeError,
     ) as error:  # an assertion where torch was built without it
-        raise ParameterError(
-            f"device={shown(name)}, expected auto, cpu, or a device of this machine"
-        ) from error
+        expected = "expected auto, cpu, or a device of this machine"
+        raise ParameterError(f"device={shown(name)}, {expected}") from error
 
 
 def _find_precision(name, device):

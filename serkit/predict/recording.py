@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
-from serkit.corpora.sound_files import UNKNOWN_LENGTH, joined_parts, sound_bytes
+from serkit.corpora.sound_files import UNKNOWN_LENGTH, joined_parts
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.features.segments import count_segments
@@ -76,11 +76,7 @@ class Recording:
                     f"{path}: has channels 1 to {self.channels}, expected channel {channel}; give another"
                 )
             self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
-        _, whole = joined_parts(self.path)
-        self._has_end = whole
-        promised, held = sound_bytes(self.path)
-        if promised > held > 0:
-            self.announced *= promised / held
+        _, self._has_end = joined_parts(self.path)
         self.num_samples = self.n_windows = self.full = self.clipped = 0
         self.peak, self.silent_windows = 0.0, []  # where those windows begin, in s
 

@@ -1,11 +1,15 @@
 """EmoDB parser on small trees."""
 
+from functools import partial
+
 import pandas as pd
 import pytest
 from trees import RESOURCE_FORK, cut, noise, wav_bytes
 
-from serkit.corpora.acted import load_emodb
+from serkit.corpora import acted
 from serkit.errors import CorpusError
+
+load_emodb = partial(acted.load, "emodb")
 
 SPEAKERS = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from serkit.corpora.sound_files import joined_parts, read_header, shown_path, sound_bytes
+from serkit.corpora.sound_files import cut_short, joined_parts, read_header, shown_path
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.predict.recording import Recording
@@ -79,8 +79,7 @@ class TestSizes:
 
     @pytest.mark.parametrize("name", CONTAINERS)
     def test_whole(self, tmp_path, name):
-        announced, held = sound_bytes(write(tmp_path / name, **CONTAINERS[name]))
-        assert 0 < announced <= held
+        assert cut_short(soundfile.info(write(tmp_path / name, **CONTAINERS[name]))) == (0, 0)
         assert heard(tmp_path / name)[1] == []
 
     @pytest.mark.parametrize("name", CONTAINERS)

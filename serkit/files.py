@@ -1,8 +1,11 @@
 """Files that are whole or not there, whatever happens: a kill, a full disk, a power cut."""
 
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 
 def sync(path):
@@ -55,3 +58,29 @@ def replacing(path):
         with suppress(OSError):  # a folder that can't be written to holds none
             partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+@contextmanager
+def filling(folder):
+    """Fill a folder beside ``folder``; it takes that name when all of it is there. Other processes wait meanwhile.
+
+    Parameters
+    ----------
+    folder : Path
+        Missing or empty.
+
+    Yields
+    ------
+    Path
+        Where to make the folder; what a killed process left there is gone. If it isn't made, nothing changes.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            yield partial
+            if partial.exists():
+                os.replace(partial, folder)  # an empty folder gives way
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

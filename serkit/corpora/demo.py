@@ -5,67 +5,42 @@ same libraries to the same byte every time. Emotion is in the prosody alone; the
 for all emotions and know nothing of the label. Results on it show that the kit works, and nothing
 about people.
 
-What may be changed stands in capitals at the top: speakers, counts and seed here, how an emotion sounds and
-how much it varies in `serkit.corpora.voices`. The sentences stand in ``demo_sentences.txt``.
+What may be changed: ``demo.toml`` says who speaks, which emotions, and how they sound, ``demo_sentences.txt`` what is
+said; counts and seed stand in capitals below, how much an emotion varies in `serkit.corpora.voices`.
 """
 
 import hashlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from serkit.constants import SAMPLE_RATE
 from serkit.corpora.iemocap import read_tree
 from serkit.corpora.sound_files import name_some
-from serkit.corpora.voices import ROOM_DB, Delivery, Speaker, draw_delivery, finish, speak, to_request
+from serkit.corpora.voices import DEMO, ROOM_DB, Delivery, draw_delivery, finish, speak, to_request
 from serkit.errors import CorpusError
+from serkit.files import filling
 
 SEED = 20220523  # of every draw; another one gives another corpus
 
-# most timbres (f1, m6, ...) recur in another session, and pitches lie close together: only six voices train, and
-# one unlike all of them would decide the score of its fold
-SPEAKERS = {
-    "1F": Speaker("en-us+f2", 165, 2.0, 1.00), "1M": Speaker("en-us+m3", 150, 2.0, 1.10),
-    "2F": Speaker("en+f1", 170, 3.5, 0.90), "2M": Speaker("en-gb-scotland+m6", 155, 2.0, 1.10),
-    "3F": Speaker("en-gb-x-rp+f2", 152, 2.0, 0.95), "3M": Speaker("en-us+m1", 168, 4.5, 0.95),
-    "4F": Speaker("en-us+f1", 158, 3.5, 1.05), "4M": Speaker("en+m6", 170, 2.0, 1.15),
-    "5F": Speaker("en-gb-scotland+f2", 166, 3.5, 0.95), "5M": Speaker("en-gb-x-gbclan+m3", 160, 2.5, 1.05),
-}  # fmt: skip
-TAGS_PER_SPEAKER = {"neu": 13, "ang": 8, "sad": 8, "exc": 7, "hap": 4, "fru": 2, "sur": 1, "xxx": 1}
-
-DIALOGUES = (  # in every session
-    "F_impro01", "F_impro02", "F_script01_1", "F_script01_2",
-    "M_impro01", "M_impro02", "M_script01_1", "M_script01_2",
-)  # fmt: skip
+SPEAKERS, EMOTIONS = DEMO["speakers"], DEMO["emotions"]
+SCENES = ("impro01", "impro02", "script01_1", "script01_2")
+DIALOGUES = tuple(f"{first}_{scene}" for first, scene in product("FM", SCENES))  # in every session
 TURNS = 11  # per dialogue; the speaker in the dialogue's name begins, so each says all lines of a script
-# a ninth: both speakers say this sentence once with each of these tags, from the same random draws
+# a ninth dialogue: both speakers say this sentence once with each of these tags, from the same random draws
 PARALLEL_DIALOGUE, PARALLEL_SENTENCE = "F_script02_1", "The last train has gone."
 PARALLEL_TAGS = ("neu", "ang", "sad", "exc")
 # a comma is a pause; the first 11 are script01_1, the next 11 script01_2, improvised scenes draw from all
 SENTENCES = tuple(Path(__file__).with_name("demo_sentences.txt").read_text(encoding="utf-8").splitlines())
 
 ANNOTATORS = 3
-WORDS = {  # what annotators choose from
-    "neu": "Neutral", "ang": "Anger", "sad": "Sadness", "hap": "Happiness", "exc": "Excited",
-    "fru": "Frustration", "sur": "Surprise",
-}  # fmt: skip
-MISTAKEN_FOR = {  # by the one annotator who disagrees
-    "neu": ("fru", "sad", "hap"), "ang": ("fru", "neu"), "sad": ("neu", "fru"), "hap": ("exc", "neu"),
-    "exc": ("hap", "sur"), "fru": ("ang", "neu"), "sur": ("exc", "hap"),
-}  # fmt: skip
-RATINGS = {  # valence, activation, dominance from 1 to 5, mean over annotators
-    "neu": (3.0, 2.6, 2.8), "ang": (1.8, 3.9, 4.0), "sad": (2.0, 2.0, 2.3), "hap": (4.0, 3.2, 3.2),
-    "exc": (4.2, 4.0, 3.5), "fru": (2.2, 3.2, 3.3), "sur": (3.3, 3.7, 2.9), "xxx": (2.8, 3.0, 3.0),
-}  # fmt: skip
-RATING_SD = 0.6  # between annotators
+RATING_SD = 0.6  # between annotators; ratings go from 1 to 5
 
 
 def load(root, *, skip_broken=False):
@@ -94,7 +69,9 @@ def load(root, *, skip_broken=False):
     turns = plan()
     try:
         if not _is_there(root, turns):
-            _fill(root, turns)
+            with filling(root) as partial:
+                if not _is_there(root, turns):  # another process may have been faster
+                    write_tree(partial, turns)
     except (OSError, soundfile.SoundFileError) as error:  # libsndfile's too on a full disk
         raise CorpusError(
             f"demo corpus at {root}: can't be written ({error}), expected a writable disk with 100 MB "
@@ -128,21 +105,6 @@ def _marker(turns):
     digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
     marker = {"corpus": "demo", "utterances": len(turns), "settings": digest}
     return (json.dumps(marker, indent=2) + "\n").encode()
-
-
-def _fill(root, turns):
-    """Speak the whole tree beside ``root``, then give it that name."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = root.with_name(f".{root.name}.partial")
-    with FileLock(root.with_name(f".{root.name}.lock")):  # a second process waits, then finds it there
-        if _is_there(root, turns):
-            return
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        try:
-            write_tree(partial, turns)
-            os.replace(partial, root)  # an empty folder gives way
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_tree(folder, turns):
@@ -189,7 +151,7 @@ def _write_dialogue(folder, dialogue, lengths_s):
         end = start + length_s
         means = ", ".join(f"{np.mean(values):.4f}" for values in zip(*turn.ratings, strict=True))
         lines = [f"[{start:.4f} - {end:.4f}]\t{turn.utterance_id}\t{turn.emotion}\t[{means}]"]
-        lines += [f"C-E{k}:\t{WORDS[vote]};\t()" for k, vote in enumerate(turn.votes, start=1)]
+        lines += [f"C-E{k}:\t{EMOTIONS[vote]['word']};\t()" for k, vote in enumerate(turn.votes, start=1)]
         lines += [
             f"A-E{k}:\tval {v}; act {a}; dom  {d};\t()" for k, (v, a, d) in enumerate(turn.ratings, start=1)
         ]
@@ -231,7 +193,7 @@ def plan():
     rng = np.random.default_rng(SEED)
     emotions, improvised = {}, {}
     for speaker in SPEAKERS:
-        tags = [tag for tag, count in TAGS_PER_SPEAKER.items() for _ in range(count)]
+        tags = [tag for tag, emotion in EMOTIONS.items() for _ in range(emotion["turns"])]
         emotions[speaker] = iter(rng.permutation(tags).tolist())
         improvised[speaker] = iter(rng.permutation(SENTENCES).tolist())
     sessions = sorted({speaker[0] for speaker in SPEAKERS})
@@ -264,12 +226,12 @@ def _draw_turn(speaker, dialogue, position, text, emotion, number):
     rng = np.random.default_rng([SEED, number])
     delivery = draw_delivery(emotion, SPEAKERS[speaker], rng)
     if emotion == "xxx":
-        votes = rng.choice(sorted(WORDS), size=ANNOTATORS, replace=False).tolist()
+        votes = rng.choice(sorted(EMOTIONS.keys() - {"xxx"}), size=ANNOTATORS, replace=False).tolist()
     else:
         votes = [emotion] * ANNOTATORS
         if rng.random() > delivery.strength - 0.2:  # the weaker it is acted, the less they agree
-            votes[rng.integers(ANNOTATORS)] = str(rng.choice(MISTAKEN_FOR[emotion]))
-    ratings = rng.normal(RATINGS[emotion], RATING_SD, size=(ANNOTATORS, 3))
+            votes[rng.integers(ANNOTATORS)] = str(rng.choice(EMOTIONS[emotion]["mistaken_for"]))
+    ratings = rng.normal(EMOTIONS[emotion]["ratings"], RATING_SD, size=(ANNOTATORS, 3))
     ratings = np.clip(np.rint(ratings), 1, 5).astype(int).tolist()
     return Turn(
         number, utterance_id, dialogue, speaker, text, emotion, delivery, tuple(votes), tuple(ratings)

@@ -1,16 +1,15 @@
 """``serkit fetch NAME``: a free corpus from where its owners keep it, checked and unpacked."""
 
-import shutil
 import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import pooch
 import requests
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from serkit.errors import CorpusError, check_choice
+from serkit.files import filling
 from serkit.runs import corpus_root, show_path
 
 ARCHIVES = tomllib.loads(Path(__file__).with_name("archives.toml").read_text(encoding="utf-8"))
@@ -49,24 +48,17 @@ def fetch(name, *, root=None):
     by_hand = f"fetch {about.get('by_hand', 'the archive')} from {about['page']} and unpack it in {show_path(folder)}"
     if "url" not in about:
         raise CorpusError(f"corpus {name} can't be fetched without you: {by_hand}")
-    partial = folder.with_name(f".{folder.name}.partial")
     archive = folder.with_name(f".{folder.name}.zip")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
+        with filling(folder) as partial:
             _download(about, archive)
-            shutil.rmtree(partial, ignore_errors=True)  # of a call that was killed
             _unpack(archive, partial)
             (partial / LICENCE).write_text(text, encoding="utf-8")
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-            partial.rename(folder)
-            archive.unlink()
+        archive.unlink()
     except requests.RequestException as error:
         reason = f"{about['url']} can't be reached or broke off ({type(error).__name__})"
         raise CorpusError(f"corpus {name}: {reason}; call again to go on, or {by_hand}") from error
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
         reason = f"can't be written to {folder.parent} ({error.strerror or error})"
         cure = f"it takes {3 * about['size_mb']} MB for a while; make room and call again"
         raise CorpusError(f"corpus {name}: {reason}; {cure}") from error

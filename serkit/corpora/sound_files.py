@@ -13,9 +13,7 @@ from serkit.errors import AudioError, CorpusError
 
 SOUND_SUFFIXES = (".wav", ".flac")
 LEAST_UNKNOWN = 0x7FFFF000  # bytes; streaming writers put this or more where the size of the sound belongs
-CUT_SHORT = re.compile(
-    r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)"
-)  # of libsndfile's log
+LOG = 2047  # characters that libsndfile keeps of what it noticed in a header
 MP3_TAG = 4096  # bytes; what lies behind the last frame (ID3v1, lyrics) is shorter
 DIGESTED = 4096  # bytes
 UNKNOWN_LENGTH = 2**62  # samples; libsndfile says this or more of a FLAC file without a length
@@ -195,7 +193,9 @@ def cut_short(sound):
         0 if all is there, also if the file was written through a pipe, which leaves a placeholder: its sound goes on
         to the end. W64 and RF64 are counted with their header.
     """
-    match = CUT_SHORT.search(sound.extra_info)
+    log = sound.extra_info  # behind long texts, the size of the whole file is all that is in it
+    part = "data|SSND|Data Size|riff|Riff size" if len(log) < LOG else "RIFF|FORM|riff|Riff size"
+    match = re.search(rf"(?:{part}) *: (\d+) \(should be (\d+)\)", log)
     announced, held = map(int, match.groups()) if match else (0, 0)
     return (announced, held) if held < announced < LEAST_UNKNOWN else (0, 0)
 

@@ -26,6 +26,7 @@ import io
 import json
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from scipy.signal import lfilter
 from serkit.constants import SAMPLE_RATE
 from serkit.errors import CorpusError
 
+DEMO = tomllib.loads(Path(__file__).with_name("demo.toml").read_text(encoding="utf-8"))
 ESPEAK_RATE = 22_050  # Hz, of everything eSpeak NG synthesises
 SPEECH_DB = -26.0  # dB re full scale, RMS of neutral speech
 ROOM_DB = (-64.0, -61.0)  # dB re full scale, RMS of the room noise; each session has its own
@@ -148,43 +150,10 @@ def _synthesise(library, request):
     library.espeak_Synchronize()
 
 
-@dataclass(frozen=True)
-class Profile:
-    """An emotion acted at full strength, against the speaker's own neutral voice."""
-
-    rate: float  # factor on the speaker's words per minute
-    pitch_st: float  # semitones above the speaker's own pitch
-    pitch_range: float  # factor on the speaker's own range
-    level_db: float  # dB above neutral speech
-    tilt_db: float  # gain at 8 kHz against 0 Hz: positive is tense, negative is soft
-    pause_s: float  # s, pause between phrases
-    gap: float  # extra pause between words, in 10 ms
-
-
-PROFILES = {
-    "ang": Profile(1.22, 2.5, 1.00, 8.0, 15.0, 0.08, 0.0),
-    "sad": Profile(0.75, -3.0, 0.35, -7.0, -11.0, 0.55, 5.0),
-    "hap": Profile(1.12, 6.0, 2.00, 2.0, 0.0, 0.12, 0.0),
-    "exc": Profile(1.22, 8.0, 2.20, 4.0, 0.0, 0.10, 0.0),
-    "neu": Profile(1.00, 0.0, 0.70, 0.0, -1.0, 0.22, 1.0),
-    "fru": Profile(1.05, 1.0, 1.00, 3.0, 5.0, 0.20, 0.5),
-    "sur": Profile(1.05, 6.5, 1.80, 3.0, 1.0, 0.20, 0.0),
-    "xxx": Profile(1.03, 1.5, 1.00, 1.0, 1.0, 0.20, 0.5),
-}
 STRENGTH = (0.60, 1.20)  # how much of its profile an utterance shows, drawn evenly
 # standard deviations of what wanders from utterance to utterance, whatever the emotion
 RATE_SD, PITCH_SD_ST, RANGE_SD, LEVEL_SD_DB, TILT_SD_DB, PAUSE_SD = 0.05, 0.8, 0.12, 2.0, 1.5, 0.3
 EDGE_S = (0.10, 0.35)  # s, silence before and after the turn
-
-
-@dataclass(frozen=True)
-class Speaker:
-    """A voice: eSpeak NG's accent and variant, and where its pitch and rate lie."""
-
-    voice: str  # for example en-us+f2
-    rate: float  # words per minute
-    pitch_st: float  # semitones above the variant's own pitch
-    pitch_range: float  # factor on the variant's own range
 
 
 @dataclass(frozen=True)
@@ -208,23 +177,24 @@ def draw_delivery(emotion, speaker, rng):
     Parameters
     ----------
     emotion : str
-        Tag, a key of ``PROFILES``.
-    speaker : Speaker
+        Tag; its profile stands in ``demo.toml``.
+    speaker : dict
+        As in ``demo.toml``.
     rng : np.random.Generator
 
     Returns
     -------
     Delivery
     """
-    full, rest = PROFILES[emotion], PROFILES["neu"]
+    full, rest = (DEMO["emotions"][tag]["profile"] for tag in (emotion, "neu"))
     strength = rng.uniform(*STRENGTH)
     noise = rng.standard_normal(6)
-    mixed = {name: (1 - strength) * value + strength * vars(full)[name] for name, value in vars(rest).items()}
-    pitch_st = speaker.pitch_st + mixed["pitch_st"] + PITCH_SD_ST * noise[1]
-    pitch_range = speaker.pitch_range * mixed["pitch_range"] * np.exp(RANGE_SD * noise[2])
+    mixed = {name: (1 - strength) * value + strength * full[name] for name, value in rest.items()}
+    pitch_st = speaker["pitch_st"] + mixed["pitch_st"] + PITCH_SD_ST * noise[1]
+    pitch_range = speaker["pitch_range"] * mixed["pitch_range"] * np.exp(RANGE_SD * noise[2])
     return Delivery(
         strength=round(strength, 3),
-        rate=_whole(speaker.rate * mixed["rate"] * np.exp(RATE_SD * noise[0]), 90, 300),
+        rate=_whole(speaker["rate"] * mixed["rate"] * np.exp(RATE_SD * noise[0]), 90, 300),
         pitch=_whole(50 + pitch_st * 50 / 12, 0, 100),  # the scale is 12 semitones for 50 steps
         pitch_range=_whole(50 * pitch_range, 5, 99),
         level_db=round(SPEECH_DB + mixed["level_db"] + LEVEL_SD_DB * noise[3], 2),
@@ -242,7 +212,9 @@ def _whole(value, low, high):
 def to_request(text, speaker, delivery):
     """What eSpeak NG is asked to say; every comma gets the delivery's pause."""
     ssml = text.replace(",", f',<break time="{delivery.pause_ms}ms"/>')
-    return Request(ssml, speaker.voice, delivery.rate, delivery.pitch, delivery.pitch_range, gap=delivery.gap)
+    return Request(
+        ssml, speaker["voice"], delivery.rate, delivery.pitch, delivery.pitch_range, gap=delivery.gap
+    )
 
 
 def tilt(waveform, tilt_db):

@@ -92,6 +92,19 @@ class TestSizes:
         # blocks of ADPCM are only whole: 4.1 s
         assert re.fullmatch(rf"incomplete: the file announces 4\.[01] s and holds {seconds:.1f} s", said)
 
+    def test_cut_behind_long_texts(self, tmp_path):
+        path = pcm_wav(tmp_path / "a.wav", 16_000, 32_000)
+        content, texts = (
+            path.read_bytes(),
+            60 * (struct.pack("<4sI", b"ICMT", 100) + bytes(99 * b"x" + b"\0")),
+        )
+        texts = struct.pack("<4sI4s", b"LIST", len(texts) + 4, b"INFO") + texts
+        size = struct.pack("<I", 32_036 + len(texts))
+        path.write_bytes(content[:4] + size + content[8:36] + texts + content[36:])
+        assert read_header(path).num_samples == 16_000
+        with pytest.raises(AudioError, match="bytes of sound are missing"):
+            read_header(cut(path, 0.5))
+
     def test_what_follows_the_sound_is_no_sound(self, tmp_path):
         path = pcm_wav(tmp_path / "a.wav", 16_000, 32_000)
         path.write_bytes(path.read_bytes() + struct.pack("<4sI", b"LIST", 4) + b"INFO")

@@ -8,7 +8,15 @@ import pandas as pd
 
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
 from serkit.corpora.manifest import make_manifest
-from serkit.corpora.sound_files import find_folder, inside, list_sounds, name_some, read_headers, visible
+from serkit.corpora.sound_files import (
+    find_folder,
+    inside,
+    list_sounds,
+    name_some,
+    read_headers,
+    read_text,
+    visible,
+)
 from serkit.errors import CorpusError, check_choice
 from serkit.folds import task_rows
 
@@ -131,10 +139,10 @@ def count_table(manifest):
     task = task_rows(manifest)
     expected = {("emotion", tag): count for tag, count in IEMOCAP_EMOTIONS.items()}
     expected |= {("speaker", name): count for name, count in IEMOCAP_SPEAKERS.items()}
-    found = {(column, value): int((task[column] == value).sum()) for column, value in expected}
-    expected["all", "utterances"], found["all", "utterances"] = IEMOCAP_UTTERANCES, len(task)
-    index = pd.MultiIndex.from_tuples(expected, names=["counted by", "value"])
-    table = pd.DataFrame({"found": found.values(), "expected": expected.values()}, index=index)
+    found = [int((task[column] == value).sum()) for column, value in expected]
+    index = pd.MultiIndex.from_tuples([*expected, ("all", "utterances")], names=["counted by", "value"])
+    counts = {"found": [*found, len(task)], "expected": [*expected.values(), IEMOCAP_UTTERANCES]}
+    table = pd.DataFrame(counts, index)
     return table.assign(difference=table["found"] - table["expected"])
 
 
@@ -164,37 +172,33 @@ def _read_sessions(root, corpus, *, partial=False):
     rows = []
     for session in sorted(set(SESSIONS) - set(faults)):
         sounds = inside(folder, f"Session{session}", "sentences", "wav")
-        wavs = {
-            (dialogue.name, path.stem): path for dialogue in visible(sounds) for path in list_sounds(dialogue)
-        }
-        wavs |= {(path.stem.rpartition("_")[0], path.stem): path for path in list_sounds(sounds)}
+        wavs = {path.stem: path for part in (sounds, *visible(sounds)) for path in list_sounds(part)}
         labelled = {}
         for file in visible(inside(folder, f"Session{session}", "dialog", "EmoEvaluation")):
             if file.suffix.lower() == ".txt" and file.is_file():
-                labelled |= _dialogue_rows(file, session, problems)
-        headers, broken = read_headers(wavs[key] for key in labelled if key in wavs)
+                _read_dialogue(file, session, labelled, problems)
+        headers, broken = read_headers(wavs[name] for name in labelled if name in wavs)
         problems[BROKEN] += broken
-        problems[UNLABELLED] += sorted(utterance for _, utterance in wavs.keys() - labelled)
-        problems[SILENT] += sorted(utterance for _, utterance in labelled.keys() - wavs)
-        for key, row in labelled.items():
-            if header := headers.get(wavs.get(key)):
-                rows.append(row | header._asdict() | {"corpus": corpus, "path": str(wavs[key])})
+        problems[UNLABELLED] += sorted(wavs.keys() - labelled)
+        problems[SILENT] += sorted(labelled.keys() - wavs)
+        for name, row in labelled.items():
+            if header := headers.get(wavs.get(name)):
+                rows.append(row | header._asdict() | {"corpus": corpus, "path": str(wavs[name])})
     if not rows:
         head = f"corpus root {folder}: no utterance has both a label and a whole wav; check the archive"
         raise CorpusError("\n".join([head, *_summary(problems)]))
     return make_manifest(rows), problems
 
 
-def _dialogue_rows(file, session, problems):
-    """{(dialogue, utterance id): manifest row without the sound's part} of an evaluation file."""
+def _read_dialogue(file, session, rows, problems):
+    """Add {utterance id: manifest row without the sound's part} of an evaluation file to ``rows``."""
     dialogue = file.stem
-    turns, unread = parse_evaluation(_read_text(file))
+    turns, unread = parse_evaluation(read_text(file))
     problems[LINE] += [f"{file}: {line!r}" for line in unread]
     transcripts = _read_transcripts(inside(file.parents[1], "transcriptions", file.name))
-    rows = {}
     for turn in turns:
         match = TURN.fullmatch(turn.utterance_id)
-        if not match or match[1] != session or (dialogue, turn.utterance_id) in rows:
+        if not match or match[1] != session or turn.utterance_id in rows:
             problems[LINE].append(
                 f"{file}: utterance {turn.utterance_id}, expected each turn once, named like "
                 f"Ses0{session}F_impro01_M003 in Session{session}"
@@ -204,14 +208,13 @@ def _dialogue_rows(file, session, problems):
             tag = f"has tag {turn.emotion!r}, expected one of {' '.join(sorted(TAGS))}"
             problems[TAG].append(f"{file}: utterance {turn.utterance_id} {tag}")
         valence, activation, dominance = turn.ratings
-        rows[dialogue, turn.utterance_id] = {
+        rows[turn.utterance_id] = {
             "utterance_id": turn.utterance_id, "speaker": match[1] + match[2], "session": session,
             "gender": match[2], "dialogue": dialogue, "scripted": "script" in dialogue,
             "emotion": turn.emotion, "label": LABEL_OF_TAG.get(turn.emotion), "valence": valence,
             "activation": activation, "dominance": dominance, "agreement": _agreement(turn),
             "transcript": transcripts.get(turn.utterance_id), "ratings": _ratings_of(turn),
         }  # fmt: skip
-    return rows
 
 
 def parse_evaluation(text):
@@ -236,7 +239,7 @@ def parse_evaluation(text):
     ('neu', (2.5, 3.0, 2.0), [])
     """
     turns, unread = [], []
-    for line in text.split("\n"):
+    for line in text.splitlines():
         if line.startswith("["):
             if match := SUMMARY_LINE.fullmatch(line):
                 turns.append(Turn(match[1], match[2], _ratings(match[3]), []))
@@ -270,21 +273,11 @@ def _agreement(turn):
     return sum(turn.emotion in chosen for chosen in turn.choices) / len(turn.choices)
 
 
-def _read_text(file):
-    """Text of a file in UTF-8, with or without mark, or else Windows-1252; lines end in ``\\n``."""
-    content = file.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 def _read_transcripts(file):
     """{utterance id: words}; empty if the file is absent. Lines of other turns do no harm."""
     if not file.is_file():
         return {}
-    matches = (TRANSCRIPT_LINE.match(line.strip()) for line in _read_text(file).split("\n"))
+    matches = (TRANSCRIPT_LINE.match(line.strip()) for line in read_text(file).splitlines())
     return {match[1]: match[2] for match in matches if match}
 
 

@@ -1,5 +1,6 @@
-"""Sound files of an unpacked corpus: where they lie, how long they are, whether they are whole."""
+"""Files of an unpacked corpus: where they lie; how long sounds are, and whether they are whole."""
 
+import mmap
 import os
 import re
 import zlib
@@ -14,7 +15,10 @@ from serkit.errors import AudioError, CorpusError
 SOUND_SUFFIXES = (".wav", ".flac")
 LEAST_UNKNOWN = 0x7FFFF000  # bytes; streaming writers put this or more where the size of the sound belongs
 LOG = 2047  # characters that libsndfile keeps of what it noticed in a header
-MP3_TAG = 4096  # bytes; what lies behind the last frame (ID3v1, lyrics) is shorter
+OGG_START = re.compile(rb"OggS\x00\x02")  # the first page of a recording
+MP3_START = re.compile(
+    rb"\xff[\xe0-\xff].{2,4}\x00{9,32}(Xing|Info)", re.DOTALL
+)  # its first frame, silent, with its length
 DIGESTED = 4096  # bytes
 UNKNOWN_LENGTH = 2**62  # samples; libsndfile says this or more of a FLAC file without a length
 CHUNK = 2**16  # samples decoded at once
@@ -51,6 +55,15 @@ def visible(folder):
 def list_sounds(folder):
     """WAV and FLAC files directly inside a folder, as sorted list of Path; hidden ones left out."""
     return [path for path in visible(folder) if path.suffix.lower() in SOUND_SUFFIXES and path.is_file()]
+
+
+def read_text(path):
+    """Text of a file in UTF-8, with or without mark, or else in Windows-1252."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252", errors="replace")
 
 
 def inside(folder, *names):
@@ -214,43 +227,16 @@ def joined_parts(path):
     """
     with open(path, "rb") as stream:
         magic = stream.read(4)
-        if magic == b"OggS":
-            return _ogg_parts(stream)
-        return (_mp3_parts(stream) if magic[:3] == b"ID3" or magic[:1] == b"\xff" else []), True
-
-
-def _ogg_parts(stream):
-    """Pages that begin a stream right after one that does not; and whether the last page ends one."""
-    starts, position, began, ended = [], 0, False, False
-    size = os.fstat(stream.fileno()).st_size
-    while stream.seek(position) < size and len(head := stream.read(27)) == 27 and head[:4] == b"OggS":
-        begins, ended = bool(head[5] & 2), bool(head[5] & 4)
-        if begins and not began:
-            starts.append(position)
-        began, position = begins, position + 27 + head[26] + sum(stream.read(head[26]))
-    return starts, ended and position <= size
-
-
-def _mp3_parts(stream):
-    """Each recording's first frame holds its length in bytes, if the encoder knew it."""
-    starts, start, size = [], 0, os.fstat(stream.fileno()).st_size
-    while start < size - MP3_TAG:
-        starts.append(start)
-        stream.seek(start)
-        head = stream.read(10)
-        if head[:3] == b"ID3":  # its length comes in 7 bits of each byte, and may be that of a picture
-            start += 10 + sum(byte << 7 * place for place, byte in enumerate(head[:5:-1]))
-        stream.seek(start)
-        head = stream.read(MP3_TAG)
-        tag = next((at for at in (head.find(b"Xing"), head.find(b"Info")) if at >= 0), None)
-        if tag is None or not head[tag + 7] & 2:
-            break
-        at = tag + 8 + 4 * (head[tag + 7] & 1)
-        length = int.from_bytes(head[at : at + 4])
-        if length < MP3_TAG:
-            break
-        start += length
-    return starts
+        is_ogg = magic == b"OggS"
+        if not is_ogg and magic[:3] != b"ID3" and magic[:1] != b"\xff":
+            return [], True
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            later = [match.start() for match in (OGG_START if is_ogg else MP3_START).finditer(content)][1:]
+            page = content[content.rfind(b"OggS") :]
+    # an Ogg page: 4 is the flag of a recording's last one, byte 26 counts the bytes behind that hold the lengths
+    return [0, *later], not is_ogg or (
+        len(page) > 26 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+    )
 
 
 class Stream(soundfile.SoundFile):

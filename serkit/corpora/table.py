@@ -18,9 +18,8 @@ import io
 import json
 import os
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import soundfile
@@ -29,7 +28,7 @@ from tabulate import tabulate
 from serkit import folds
 from serkit.constants import LABELS
 from serkit.corpora.manifest import group_speakers, make_manifest
-from serkit.corpora.sound_files import name_some, read_header
+from serkit.corpora.sound_files import name_some, note_left_out, read_header, read_text
 from serkit.errors import AudioError, CorpusError, SerkitError, check_choice
 from serkit.experiment import FALSE, TRUE, check_names, shown
 from serkit.files import replacing
@@ -47,15 +46,6 @@ PROTOCOLS = (
     ("split", "last"),
 )  # shown by check
 SPELLINGS = tomllib.loads(Path(__file__).with_name("spellings.toml").read_text(encoding="utf-8"))
-
-
-class Understood(NamedTuple):
-    """What a table says, before any sound is opened."""
-
-    rows: list  # of the manifest, without what the sounds say; ``line`` where each stands
-    columns: dict  # ours -> the table's
-    doubts: list  # what a reader should know
-    faults: list  # what can't be understood, with its line
 
 
 def load(path, *, name="table", cut_folder=None, skip_broken=False):
@@ -86,9 +76,10 @@ def load(path, *, name="table", cut_folder=None, skip_broken=False):
     path = find_table(path)
     rows, _, _, faults = understand(path, name)
     rows, broken = read_sounds(rows, Path(cut_folder or path.parent / "turns"))
-    if broken and skip_broken:
-        print(f"note: left out, as they can't be used ({len(broken)}): {name_some(broken)}")
-    faults += [] if skip_broken else broken
+    if skip_broken:
+        note_left_out(broken)
+    else:
+        faults += broken
     if faults:
         raise CorpusError(f"table {path}, {len(faults)} faults: {name_some(faults, 12)}")
     return make_manifest(rows)
@@ -113,7 +104,6 @@ def check(path):
     """
     path = find_table(path)
     rows, columns, doubts, faults = understand(path)
-    line_of = {row["utterance_id"]: row["line"] for row in rows}
     rows, broken = read_sounds(rows, path.parent / "turns")
     faults += broken
     print(tabulate(columns.items(), ["understood", f"in {path.name}"], tablefmt="plain"))
@@ -127,14 +117,13 @@ def check(path):
                 print(f"by={by}, selection={selection}: {len(names)}, tested {name_some(names)}")
             except SerkitError as error:
                 print(f"by={by}, selection={selection}: none, {error}")
-        for _, same in manifest[manifest["digest"].duplicated(keep=False)].groupby("digest"):
-            where = name_some(f"{name} (line {line_of[name]})" for name in same["utterance_id"])
-            doubts.append(f"perhaps the same sound {len(same)} times: {where}")
+        for _, same in pd.DataFrame(rows).sort_values("utterance_id").groupby("digest"):
+            if len(same) > 1:
+                where = name_some(same["utterance_id"] + same["line"].map(" (line {})".format))
+                doubts.append(f"perhaps the same sound {len(same)} times: {where}")
     for head, items in (("doubtful", doubts), ("wrong", faults)):
-        print(
-            "".join([f"\n{head} ({len(items)}):\n", *(f"  {item}\n" for item in items)]) if items else "",
-            end="",
-        )
+        if items:
+            print(f"\n{head} ({len(items)}):", *items, sep="\n  ")
     return not faults
 
 
@@ -159,7 +148,14 @@ def understand(path, name="table"):
 
     Returns
     -------
-    Understood
+    rows : list of dict
+        Of the manifest, without what the sounds say; ``line`` where each stands.
+    columns : dict
+        Ours -> the table's.
+    doubts : list of str
+        What a reader should know.
+    faults : list of str
+        What can't be understood, with its line.
 
     Raises
     ------
@@ -187,7 +183,7 @@ def understand(path, name="table"):
     ]  # fmt: skip
     if "session" not in columns:
         group_speakers(rows, settings["task"].get("groups", GROUPS))
-    return Understood(rows, columns, doubts + _doubts(rows, classes), faults)
+    return rows, columns, doubts + _doubts(rows, classes), faults
 
 
 def read_records(path):
@@ -208,19 +204,12 @@ def read_records(path):
             records = list(enumerate(pd.read_parquet(path).reset_index().to_dict("records"), start=1))
         else:
             lines = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _separated_lines
-            records = list(lines(_decoded(path.read_bytes())))
+            records = list(lines(read_text(path)))
     except (OSError, ValueError, csv.Error) as error:  # pyarrow's own are ValueErrors
         raise CorpusError(f"table {path}: can't be read ({str(error).strip()[:200]})") from error
     if not records:
         raise CorpusError(f"table {path}: holds no rows, expected one for each utterance")
     return list(dict.fromkeys(name for _, record in records for name in record)), records
-
-
-def _decoded(content):
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
 
 
 def _separated_lines(text):
@@ -356,16 +345,16 @@ def _one_of(name, text):
 
 def _doubts(rows, classes):
     """What a reader should know of a table that can be read."""
-    doubts, counts = [], Counter(row["label"] for row in rows if row["label"])
-    sessions = {row["speaker"]: set() for row in rows}
+    counts = Counter(row["label"] for row in rows if row["label"])
+    sessions = defaultdict(set)
     for row in rows:
-        sessions[row["speaker"]].add(row["session"])
-    if len(sessions) < 2:
-        doubts.append(f"one speaker, {''.join(sessions)}: nobody can be held out for a test")
-    doubts += [
-        f"speaker {speaker} is in sessions {name_some(sorted(map(str, names)))}: no session can be held out"
+        sessions[row["speaker"]].add(str(row["session"]))
+    doubts = [
+        f"speaker {speaker} is in sessions {name_some(sorted(names))}: no session can be held out"
         for speaker, names in sessions.items() if len(names) > 1
     ]  # fmt: skip
+    if len(sessions) < 2:
+        doubts.insert(0, f"one speaker, {''.join(sessions)}: nobody can be held out for a test")
     expected = sorted(counts) if classes == "all" else classes
     doubts += [f"class {name} has {counts[name]} utterances" for name in expected if counts[name] < FEW]
     if not CLASSES[0] <= len(counts) <= CLASSES[1]:
@@ -386,22 +375,21 @@ def read_sounds(rows, folder):
     """
     usable, broken = [], []
     for row in rows:
-        start, end, line = row.pop("start_s"), row.pop("end_s"), row.pop("line")
         try:
             if not Path(row["path"]).is_file():
                 raise AudioError(f"{row['path']}: no such file; a path begins in the table's folder")
-            if start is not None or end is not None:
-                row["path"] = str(
-                    _cut(Path(row["path"]), start or 0, end, folder / f"{row['utterance_id']}.wav")
-                )
+            if row["start_s"] is not None or row["end_s"] is not None:
+                row["path"] = str(_cut(row, folder))
             usable.append(row | read_header(row["path"])._asdict())
         except AudioError as error:
-            broken.append(f"line {line}: {error}")
+            broken.append(f"line {row['line']}: {error}")
     return usable, broken
 
 
-def _cut(path, start, end, target):
+def _cut(row, folder):
     """Write a stretch of a recording as WAV, unless that was done since the recording last changed."""
+    path, target = Path(row["path"]), folder / f"{row['utterance_id']}.wav"
+    start, end = row["start_s"] or 0, row["end_s"]
     if target.is_file() and target.stat().st_mtime >= path.stat().st_mtime:
         return target
     try:

@@ -14,7 +14,6 @@ from serkit.runs import corpus_root, processed_folder
 REGISTRY = {"demo": demo.load, "iemocap": iemocap.load} | {
     name: partial(acted.load, name) for name in acted.CORPORA
 }
-CHECKED = ("iemocap",)  # corpora whose full release has been counted
 
 
 def load(name, root=None, *, check="strict", skip_broken=False):
@@ -50,7 +49,7 @@ def load(name, root=None, *, check="strict", skip_broken=False):
     check_choice("check", check, ("strict", "report"))
     if ACROSS in name:
         return _across(name, str(root or ""), check=check, skip_broken=skip_broken)
-    options = {"skip_broken": skip_broken} | ({"check": check} if name in CHECKED else {})
+    options = {"skip_broken": skip_broken} | ({"check": check} if name == "iemocap" else {})
     root = Path(root) if root else corpus_root(name)
     if name in REGISTRY:
         return REGISTRY[name](root, **options)

@@ -144,23 +144,20 @@ def write_tree(folder, turns):
 
 def _write_dialogue(folder, dialogue, lengths_s):
     """Evaluation file and transcription of [(turn, length)]; turns follow each other half a second apart."""
-    labels = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n"]
-    texts = []
-    start = 5.0
+    evaluation, transcription, start = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n", "", 5.0
     for turn, length_s in lengths_s:
         end = start + length_s
         means = ", ".join(f"{np.mean(values):.4f}" for values in zip(*turn.ratings, strict=True))
-        lines = [f"[{start:.4f} - {end:.4f}]\t{turn.utterance_id}\t{turn.emotion}\t[{means}]"]
-        lines += [f"C-E{k}:\t{EMOTIONS[vote]['word']};\t()" for k, vote in enumerate(turn.votes, start=1)]
-        lines += [
-            f"A-E{k}:\tval {v}; act {a}; dom  {d};\t()" for k, (v, a, d) in enumerate(turn.ratings, start=1)
-        ]
-        labels.append("\n".join(lines) + "\n")
-        texts.append(f"{turn.utterance_id} [{start:08.4f}-{end:08.4f}]: {turn.text}\n")
+        evaluation += f"\n[{start:.4f} - {end:.4f}]\t{turn.utterance_id}\t{turn.emotion}\t[{means}]\n"
+        for number, vote in enumerate(turn.votes, start=1):
+            evaluation += f"C-E{number}:\t{EMOTIONS[vote]['word']};\t()\n"
+        for number, (valence, activation, dominance) in enumerate(turn.ratings, start=1):
+            evaluation += f"A-E{number}:\tval {valence}; act {activation}; dom  {dominance};\t()\n"
+        transcription += f"{turn.utterance_id} [{start:08.4f}-{end:08.4f}]: {turn.text}\n"
         start = end + 0.5
-    for part, lines in {"EmoEvaluation": "\n".join(labels), "transcriptions": "".join(texts)}.items():
+    for part, text in {"EmoEvaluation": evaluation, "transcriptions": transcription}.items():
         (folder / part).mkdir(parents=True, exist_ok=True)
-        (folder / part / f"{dialogue}.txt").write_text(lines, encoding="utf-8", newline="\n")
+        (folder / part / f"{dialogue}.txt").write_text(text, encoding="utf-8", newline="\n")
 
 
 @dataclass(frozen=True)
@@ -209,8 +206,8 @@ def plan():
     numbers = {speaker: number for number, speaker in enumerate(SPEAKERS, start=len(turns))}
     for session, position in product(sessions, range(2 * len(PARALLEL_TAGS))):
         speaker = _speaker(session, PARALLEL_DIALOGUE, position)
-        about = PARALLEL_DIALOGUE, position, PARALLEL_SENTENCE, PARALLEL_TAGS[position // 2]
-        turns.append(_draw_turn(speaker, *about, numbers[speaker]))
+        said = PARALLEL_SENTENCE, PARALLEL_TAGS[position // 2]
+        turns.append(_draw_turn(speaker, PARALLEL_DIALOGUE, position, *said, numbers[speaker]))
     return turns
 
 

@@ -17,7 +17,7 @@ from serkit.corpora.sound_files import (
     read_text,
     visible,
 )
-from serkit.errors import CorpusError, check_choice
+from serkit.errors import CorpusError
 from serkit.folds import task_rows
 
 SESSIONS = ("1", "2", "3", "4", "5")
@@ -34,9 +34,9 @@ BROKEN, TAG, LINE = "broken sound files", "unknown tags", "unreadable evaluation
 LEFT_OUT, UNLABELLED, SILENT = "sessions left out", "wavs without a label", "labels without a wav"
 FATAL = (BROKEN, TAG, LINE)
 
-SUMMARY_LINE = re.compile(r"\[[\d.\s]+-[\d.\s]+\]\s+(\S+)\s+(\S+)(?:\s+\[([^\]]*)\])?\s*")
-ANNOTATOR_LINE = re.compile(r"C-E\d+:([^(]*)")  # evaluators only: C-F and C-M are the actors' own
-TRANSCRIPT_LINE = re.compile(r"(\S+)\s*\[[^\]]*\]\s*:\s*(.*)")
+SUMMARY = re.compile(r"\[[\d.\s]+-[\d.\s]+\]\s+(\S+)\s+(\S+)(?:\s+\[([^\]]*)\])?\s*")
+ANNOTATOR = re.compile(r"^C-E\d+:([^(\n]*)", re.MULTILINE)  # evaluators only: C-F and C-M are the actors' own
+TRANSCRIPT = re.compile(r"^[ \t]*(\S+)[ \t]*\[[^\]\n]*\][ \t]*:[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 TURN = re.compile(r"Ses0(\d)[FM]_\w+_([FM])\d+")
 
 
@@ -72,12 +72,9 @@ def load(root, *, check="strict", skip_broken=False):
 
     Raises
     ------
-    ParameterError
-        If ``check`` is neither.
     CorpusError
         If there is no session at ``root``; with ``strict`` also on anything named above.
     """
-    check_choice("check", check, ("strict", "report"))
     manifest, problems = _read_sessions(root, "iemocap", partial=check == "report")
     counts = count_table(manifest)
     if check == "report":
@@ -146,24 +143,20 @@ def count_table(manifest):
     return table.assign(difference=table["found"] - table["expected"])
 
 
-def _session_faults(folder):
-    """{session: what is wrong} for those that can't be read."""
-    faults = {}
-    for session in SESSIONS:
-        parts = ("sentences/wav", "dialog/EmoEvaluation")
-        there = inside(folder, f"Session{session}")
-        empty = [part for part in parts if not visible(inside(there, *part.split("/")))]
-        if not there.is_dir():
-            faults[session] = f"Session{session} is missing"
-        elif empty:
-            faults[session] = f"Session{session} has nothing in {' and '.join(empty)}"
-    return faults
+def _session_fault(folder, session):
+    """Why a session can't be read; empty if it can."""
+    there = inside(folder, f"Session{session}")
+    parts = ("sentences/wav", "dialog/EmoEvaluation")
+    empty = [part for part in parts if not visible(inside(there, *part.split("/")))]
+    if not there.is_dir():
+        return f"Session{session} is missing"
+    return f"Session{session} has nothing in {' and '.join(empty)}" if empty else ""
 
 
 def _read_sessions(root, corpus, *, partial=False):
     """Manifest and {kind: problems}; ``partial`` does without sessions that can't be read."""
     folder = find_folder(root, "session[1-5]", corpus, "Session1")
-    faults = _session_faults(folder)
+    faults = {session: fault for session in SESSIONS if (fault := _session_fault(folder, session))}
     if faults and not (partial and len(faults) < len(SESSIONS)):
         n, lost = len(SESSIONS), ", ".join(faults.values())
         there = f"found {n - len(faults)} of {n} sessions ({lost})"
@@ -195,7 +188,8 @@ def _read_dialogue(file, session, rows, problems):
     dialogue = file.stem
     turns, unread = parse_evaluation(read_text(file))
     problems[LINE] += [f"{file}: {line!r}" for line in unread]
-    transcripts = _read_transcripts(inside(file.parents[1], "transcriptions", file.name))
+    said = inside(file.parents[1], "transcriptions", file.name)
+    transcripts = dict(TRANSCRIPT.findall(read_text(said))) if said.is_file() else {}
     for turn in turns:
         match = TURN.fullmatch(turn.utterance_id)
         if not match or match[1] != session or turn.utterance_id in rows:
@@ -239,26 +233,22 @@ def parse_evaluation(text):
     ('neu', (2.5, 3.0, 2.0), [])
     """
     turns, unread = [], []
-    for line in text.splitlines():
-        if line.startswith("["):
-            if match := SUMMARY_LINE.fullmatch(line):
-                turns.append(Turn(match[1], match[2], _ratings(match[3]), []))
-            else:
-                unread.append(line)
-        elif turns and (match := ANNOTATOR_LINE.match(line)):
+    for block in re.split(r"^(?=\[)", text, flags=re.MULTILINE)[1:]:
+        line, _, below = block.partition("\n")
+        if match := SUMMARY.fullmatch(line):
             # "Neutral state" stands for Neutral in places: the first word tells
-            words = [choice.split()[0].lower() for choice in match[1].split(";") if choice.strip()]
-            turns[-1].choices.append([TAG_OF_WORD.get(word, word) for word in words])
+            words = [re.findall(r"(\w+)[^;]*", chosen.lower()) for chosen in ANNOTATOR.findall(below)]
+            choices = [[TAG_OF_WORD.get(word, word) for word in chosen] for chosen in words]
+            turns.append(Turn(match[1], match[2], _ratings(match[3]), choices))
+        else:
+            unread.append(line)
     return turns, unread
 
 
 def _ratings(text):
-    try:
-        values = tuple(float(value) for value in (text or "").split(","))
-    except ValueError:
-        values = ()
-    possible = len(values) == 3 and all(1 <= value <= 5.5 for value in values)  # 5.5 occurs in the release
-    return values if possible else (math.nan,) * 3
+    """Valence, activation and dominance; NaN unless there are three, each from 1 to 5.5, which occurs in the release."""
+    values = tuple(float(number) for number in re.findall(r"\d+\.?\d*", text or ""))
+    return values if len(values) == 3 and min(values) >= 1 and max(values) <= 5.5 else (math.nan,) * 3
 
 
 def _ratings_of(turn):
@@ -271,14 +261,6 @@ def _agreement(turn):
     if turn.emotion == NO_MAJORITY or not turn.choices:
         return math.nan
     return sum(turn.emotion in chosen for chosen in turn.choices) / len(turn.choices)
-
-
-def _read_transcripts(file):
-    """{utterance id: words}; empty if the file is absent. Lines of other turns do no harm."""
-    if not file.is_file():
-        return {}
-    matches = (TRANSCRIPT_LINE.match(line.strip()) for line in read_text(file).splitlines())
-    return {match[1]: match[2] for match in matches if match}
 
 
 def _summary(problems):

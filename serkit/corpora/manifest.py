@@ -1,5 +1,6 @@
-"""The manifest: one row per utterance, the same columns for every corpus."""
+"""The manifest: one row per utterance, the same columns for every corpus; ``columns.toml`` says what they are."""
 
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -9,32 +10,9 @@ from serkit.constants import CORPORA, LABELS
 from serkit.errors import CorpusError
 from serkit.files import replacing
 
-# column -> pandas dtype; the second group is filled where the corpus releases it
-REQUIRED = {
-    "utterance_id": "string",
-    "path": "string",  # absolute path of the sound file
-    "corpus": "string",
-    "speaker": "string",
-    "session": "string",
-    "gender": "string",  # F or M
-    "dialogue": "string",
-    "scripted": "boolean",  # missing where the corpus has no such thing
-    "emotion": "string",  # tag as released
-    "label": "string",  # one of LABELS, or of a table's own classes; missing outside the task
-    "num_samples": "int64",  # at the file's own rate
-    "sample_rate": "int64",  # Hz, of the file
-    "digest": "string",  # which recording the file is
-}
-OPTIONAL = {
-    "valence": "float64",  # 1 (negative) to 5 (positive)
-    "activation": "float64",  # 1 (calm) to 5 (excited)
-    "dominance": "float64",  # 1 (weak) to 5 (strong)
-    "agreement": "float64",  # share of annotators that agree with the tag
-    "transcript": "string",
-    "ratings": "string",  # what each annotator chose, separated by ;
-    "split": "string",  # train, validation or test, where the corpus says so itself
-}
-COLUMNS = REQUIRED | OPTIONAL
+COLUMNS = tomllib.loads(
+    Path(__file__).with_name("columns.toml").read_text(encoding="utf-8")
+)  # to pandas dtypes
 
 
 def make_manifest(rows):
@@ -97,19 +75,15 @@ def check_manifest(manifest):
     if missing:
         raise CorpusError(f"manifest lacks the columns {missing}; build it with serkit.corpora.load")
     for name in ("utterance_id", "path", "speaker", "session", "emotion"):
-        if manifest[name].isna().any():
-            row = manifest.index[manifest[name].isna()][0]
+        for row in manifest.index[manifest[name].isna()]:
             raise CorpusError(f"manifest row {row}: {name} is missing, expected a value in every row")
-    repeated = manifest["utterance_id"][manifest["utterance_id"].duplicated()]
-    if len(repeated):
-        raise CorpusError(f"utterance {repeated.iloc[0]} stands in the manifest more than once")
+    for name in manifest["utterance_id"][manifest["utterance_id"].duplicated()]:
+        raise CorpusError(f"utterance {name} stands in the manifest more than once")
     released = manifest["corpus"].isin(CORPORA)  # a table has classes of its own
-    unknown = set(manifest["label"][released].dropna()) - set(LABELS)
-    if unknown:
-        raise CorpusError(f"unknown label {sorted(unknown)[0]!r}, expected one of {', '.join(LABELS)}")
-    empty = manifest["utterance_id"][manifest["num_samples"] <= 0]
-    if len(empty):
-        raise CorpusError(f"utterance {empty.iloc[0]} has no samples; its file is broken")
+    for label in sorted(set(manifest["label"][released].dropna()) - set(LABELS)):
+        raise CorpusError(f"unknown label {label!r}, expected one of {', '.join(LABELS)}")
+    for name in manifest["utterance_id"][manifest["num_samples"] <= 0]:
+        raise CorpusError(f"utterance {name} has no samples; its file is broken")
 
 
 def save_manifest(manifest, path):

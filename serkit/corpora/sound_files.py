@@ -59,11 +59,10 @@ def list_sounds(folder):
 
 def read_text(path):
     """Text of a file in UTF-8, with or without mark, or else in Windows-1252."""
-    content = path.read_bytes()
     try:
-        return content.decode("utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        return content.decode("cp1252", errors="replace")
+        return path.read_text(encoding="cp1252", errors="replace")
 
 
 def inside(folder, *names):
@@ -106,28 +105,22 @@ def find_folder(root, part, corpus, example):
         raise CorpusError(f"corpus root {given} is a file, expected the folder it unpacks to; {get_it}")
     if not root.is_dir():
         raise CorpusError(f"corpus root {given}: no such folder, expected the unpacked {corpus}; {get_it}")
-    level, name = [root], re.compile(part, re.IGNORECASE)
-
-    def is_part(path):
-        return name.fullmatch(path.name)
-
+    is_part = re.compile(part, re.IGNORECASE).fullmatch
+    level = [root]
     for _ in range(SEARCH_DEPTH + 1):
-        children = {folder: visible(folder) for folder in level}
-        holders = [f for f in level if any(is_part(child) for child in children[f])]
+        children = [child for folder in level for child in visible(folder)]
+        holders = sorted({child.parent for child in children if is_part(child.name)})
         if len(holders) > 1:
-            raise CorpusError(
-                f"corpus root {given}: {name_some(holders)} could each be {corpus}, expected one; "
-                "give the folder that is meant"
-            )
+            either = f"{name_some(holders)} could each be {corpus}, expected one"
+            raise CorpusError(f"corpus root {given}: {either}; give the folder that is meant")
         if holders:
-            return holders[0].parent if is_part(holders[0]) else holders[0]
-        level = [child for folder in level for child in children[folder] if child.is_dir()]
-    if is_part(root):
+            return holders[0].parent if is_part(holders[0].name) else holders[0]
+        level = [child for child in children if child.is_dir()]
+    if is_part(root.name):
         return root.parent
     there = name_some(shown_path(path.name) for path in visible(root)) or "nothing"
-    raise CorpusError(
-        f"corpus root {given}: holds {there}, expected folders of {corpus} such as {example}; {get_it}"
-    )
+    expected = f"expected folders of {corpus} such as {example}"
+    raise CorpusError(f"corpus root {given}: holds {there}, {expected}; {get_it}")
 
 
 def read_header(path):

@@ -20,6 +20,7 @@ import os
 import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
+from statistics import multimode
 
 import pandas as pd
 import soundfile
@@ -298,12 +299,12 @@ def _row(given, words, classes, folder):
         raise CorpusError(f"start_s={start} and end_s={end}, expected 0 <= start_s < end_s")
     ratings = [_plain(word) for word in given["ratings"].replace("|", ";").split(";") if word.strip()]
     ratings = [words.get(word, word) for word in ratings]
-    emotion = given["emotion"] if given["emotion"] != given["ratings"] else _majority(ratings)
+    emotion, commonest = given["emotion"], multimode(ratings)
+    if emotion == given["ratings"]:  # there is no other column for it
+        emotion = commonest[0] if len(commonest) == 1 else ""
     if emotion and _plain(emotion) not in words:
-        cure = (
-            f'say in the TOML file what it is: [emotions] "{emotion[:40]}" = "angry", or "" to leave it out'
-        )
-        raise CorpusError(f"emotion {shown(emotion)} is not known; {cure}")
+        cure = f'[emotions] "{emotion[:40]}" = "angry", or "" to leave it out'
+        raise CorpusError(f"emotion {shown(emotion)} is not known; say in the TOML file what it is: {cure}")
     label, path = words.get(_plain(emotion), ""), folder / os.path.expanduser(given["path"])
     stretch = "" if start is None and end is None else f"_{round(1000 * (start or 0))}"
     scripted = given["scripted"].lower()
@@ -316,12 +317,6 @@ def _row(given, words, classes, folder):
         "ratings": ";".join(ratings) or None,
         "agreement": ratings.count(label) / len(ratings) if ratings and label else None,
     }  # fmt: skip
-
-
-def _majority(ratings):
-    """What most annotators chose; empty where two words have as many."""
-    counts = Counter(ratings).most_common(2)
-    return counts[0][0] if len(counts) == 1 or counts[0][1] > counts[1][1] else ""
 
 
 def _number(name, text):

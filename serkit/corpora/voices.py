@@ -27,7 +27,7 @@ import json
 import subprocess
 import sys
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -56,24 +56,13 @@ _SYNTH_CALLBACK = ctypes.CFUNCTYPE(
 _WORKER = "import runpy, sys; sys.path.insert(0, {!r}); runpy.run_path({!r}, run_name='__main__')"
 
 
-@dataclass(frozen=True)
-class Request:
-    """One utterance as eSpeak NG wants it."""
-
-    ssml: str  # text with SSML marks, without the <speak> around it
-    voice: str  # language and variant, for example en-us+f2
-    rate: int = 175  # words per minute, 80 to 450
-    pitch: int = 50  # 0 to 100, two octaves; 50 is the voice's own
-    pitch_range: int = 50  # 0 (monotone) to 99; 50 is the voice's own
-    gap: int = 0  # extra pause between words, in 10 ms at the default rate
-
-
 def speak(requests):
     """Speak requests one after the other.
 
     Parameters
     ----------
-    requests : list of Request
+    requests : list of dict
+        As `to_request` makes them.
 
     Returns
     -------
@@ -87,7 +76,7 @@ def speak(requests):
         If eSpeak NG can't be loaded, lacks a voice, or ends before the last request.
     """
     command = [sys.executable, "-c", _WORKER.format(str(Path(__file__).parents[2]), __file__)]
-    content = json.dumps([asdict(request) for request in requests]).encode()
+    content = json.dumps(requests).encode()
     worker = subprocess.run(command, input=content, capture_output=True)
     if worker.returncode:
         complaint = worker.stderr.decode(errors="replace").strip().splitlines()
@@ -102,7 +91,6 @@ def speak(requests):
 
 def _serve():
     """Worker: requests as JSON on stdin, their samples as an archive of int16 arrays on stdout."""
-    requests = [Request(**fields) for fields in json.load(sys.stdin)]
     library = _load_library()
     chunks = []
 
@@ -114,9 +102,9 @@ def _serve():
 
     library.espeak_SetSynthCallback(collect)  # `collect` lives as long as this function runs
     spoken = []
-    for request in requests:
+    for request in json.load(sys.stdin):
         chunks.clear()
-        _synthesise(library, request)
+        _synthesise(library, **request)
         spoken.append(np.frombuffer(b"".join(chunks), np.int16))
     np.savez(sys.stdout.buffer, *spoken)
 
@@ -133,20 +121,19 @@ def _load_library():
     return library
 
 
-def _synthesise(library, request):
+def _synthesise(library, ssml, voice, rate=175, pitch=50, pitch_range=50, gap=0):
     """All that can be reset is reset: voice, every parameter, the seed of the breath noise."""
-    if library.espeak_SetVoiceByName(request.voice.encode()) != 0:
-        sys.exit(f"there is no voice {request.voice!r}")
+    if library.espeak_SetVoiceByName(voice.encode()) != 0:
+        sys.exit(f"there is no voice {voice!r}")
     values = {
-        _RATE: request.rate, _PITCH: request.pitch, _PITCH_RANGE: request.pitch_range, _GAP: request.gap,
-        _VOLUME: 100, _PUNCTUATION: 0, _CAPITALS: 0,
+        _RATE: rate, _PITCH: pitch, _PITCH_RANGE: pitch_range, _GAP: gap, _VOLUME: 100, _PUNCTUATION: 0, _CAPITALS: 0,
     }  # fmt: skip
     for parameter, value in values.items():
         library.espeak_SetParameter(parameter, value, 0)
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-    text = f"<speak>{request.ssml}</speak>".encode()
+    text = f"<speak>{ssml}</speak>".encode()
     if library.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, 1, 0, _CHARS_UTF8_SSML, None, None) != 0:
-        sys.exit(f"it refused {request.ssml!r}")
+        sys.exit(f"it refused {ssml!r}")
     library.espeak_Synchronize()
 
 
@@ -210,11 +197,13 @@ def _whole(value, low, high):
 
 
 def to_request(text, speaker, delivery):
-    """What eSpeak NG is asked to say; every comma gets the delivery's pause."""
+    """What eSpeak NG is asked to say, as JSON takes it; every comma gets the delivery's pause.
+
+    ``ssml`` is the text with SSML marks, without the <speak> around it; the others are as in `Delivery`.
+    """
+    request = {name: getattr(delivery, name) for name in ("rate", "pitch", "pitch_range", "gap")}
     ssml = text.replace(",", f',<break time="{delivery.pause_ms}ms"/>')
-    return Request(
-        ssml, speaker["voice"], delivery.rate, delivery.pitch, delivery.pitch_range, gap=delivery.gap
-    )
+    return request | {"ssml": ssml, "voice": speaker["voice"]}
 
 
 def tilt(waveform, tilt_db):

@@ -170,12 +170,12 @@ class FeatureStore:
 
     def _utterance(self, name, views):
         """What was extracted of one utterance, as far as it is wanted."""
-        row, spectrogram, mfcc, samples = self._row_of[name], None, None, None
+        row = self._row_of[name]
+        frames, spectrogram, mfcc, samples = (row["first_frame"], row["n_frames"]), None, None, None
         if "spectrogram" in views:
-            codes = self._read("spectrogram", row["first_frame"], row["n_frames"])
-            spectrogram = level_of_code(self.recipe.top_db)[codes]
+            spectrogram = level_of_code(self.recipe.top_db)[self._read("spectrogram", *frames)]
         if "mfcc" in views:
-            mfcc = self._read("mfcc", row["first_frame"], row["n_frames"])
+            mfcc = self._read("mfcc", *frames)
         if "waveform" in views:
             samples = self._read("audio", row["first_sample"], row["num_samples"])
             if samples.dtype == np.int16:
@@ -309,13 +309,12 @@ def _layout(rows):
     """Where each utterance lies in the arrays; known from the manifest, before any file is read."""
     num_samples = audio.resampled_length(rows["num_samples"], rows["sample_rate"]).to_numpy(np.int64)
     n_frames = 1 + num_samples // HOP_LENGTH
-    return pd.DataFrame({
-        "utterance_id": rows["utterance_id"],
-        "first_frame": np.cumsum(n_frames) - n_frames,
-        "n_frames": n_frames,
-        "first_sample": np.cumsum(num_samples) - num_samples,
-        "num_samples": num_samples,
-    })  # fmt: skip
+    return rows[["utterance_id"]].assign(
+        first_frame=np.cumsum(n_frames) - n_frames,
+        n_frames=n_frames,
+        first_sample=np.cumsum(num_samples) - num_samples,
+        num_samples=num_samples,
+    )
 
 
 def _audio_type(rows):

@@ -294,11 +294,7 @@ def _power_spectra(waveform, window, n_fft, hop_length, edge):
 
 def _decibel(power, reference=1.0):
     """Level re ``reference``; powers below the floor count as the floor."""
-    level = np.maximum(power, POWER_FLOOR)
-    level /= np.float32(reference)
-    np.log10(level, out=level)
-    level *= 10.0
-    return level
+    return 10.0 * np.log10(np.maximum(power, POWER_FLOOR) / np.float32(reference))
 
 
 @lru_cache(maxsize=8)

@@ -9,6 +9,7 @@ import math
 import os
 import stat
 import sys
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -85,13 +86,13 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     for path in files:
         try:
             prediction = _predict(predictor, path, channel, kept, journal)
-            predictions.append(replace(prediction, is_sure=max(prediction.utterance.values()) >= least))
         except AudioError as error:
             failed.append({"file": shown_path(path), "error": str(error)})
             _say(error)
-        else:
-            for notice in predictions[-1].notices:
-                _say(f"{shown_path(path)}: {notice.text}")
+            continue
+        predictions.append(replace(prediction, is_sure=max(prediction.utterance.values()) >= least))
+        for notice in prediction.notices:
+            _say(f"{shown_path(path)}: {notice.text}")
     if form == "json":
         files = [_record(prediction, segments) for prediction in predictions]
         record = {"model": str(folder), "files": files, "failed": failed}
@@ -177,26 +178,15 @@ def save_timeline(prediction, path):
     """Draw the emotions of a recording over time, as wide as a page; the suffix says the format."""
     from matplotlib.figure import Figure
 
-    with figures.paper_style(columns=2, height=TIMELINE_IN):
+    with figures.paper_style(columns=2, height=TIMELINE_IN), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no font has all characters that a name may have
         fig = Figure()
         figures.plot_timeline(prediction.segments, ax=fig.subplots())
-        title = in_font(Path(prediction.path).name[:90])
+        title = Path(prediction.path).name[:90]
         fig.suptitle(title, fontsize=8, parse_math=False)  # dollars in a name are no formula
         picture = io.BytesIO()
         fig.savefig(picture, dpi=300, format=Path(path).suffix[1:].lower())
         figures.write_file(Path(os.path.realpath(path)), picture.getvalue())
-
-
-def in_font(text):
-    """Text whose characters the figures' font has; others as their numbers, for they would be empty boxes.
-
-    >>> in_font("Grüße 你")
-    'Grüße \\\\u4f60'
-    """
-    from matplotlib.font_manager import findfont, get_font
-
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    return "".join(char if ord(char) in known else char.encode("unicode_escape").decode() for char in text)
 
 
 def describe_training(experiment):

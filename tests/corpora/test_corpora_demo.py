@@ -380,4 +380,4 @@ def test_missing_espeak_is_named_with_the_cure(small, monkeypatch, tmp_path):
 
 def test_unknown_voice_is_named():
     with pytest.raises(CorpusError, match=r"no voice 'en-xx\+f9'"):
-        list(voices.speak([voices.Request("Hello.", "en-xx+f9")]))
+        list(voices.speak([{"ssml": "Hello.", "voice": "en-xx+f9"}]))

@@ -6,7 +6,6 @@ What tells them apart stands in ``acted.toml``: patterns of names, emotions, spe
 
 import re
 import tomllib
-from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -69,7 +68,9 @@ def load(name, root, *, skip_broken=False):
         row |= speakers.get(row["speaker"], {"gender": None})
     if name == "cremad":
         group_speakers(rows.values(), CREMAD_GROUPS)
-        _add_ratings(rows, folder)
+        ratings = _ratings(folder)
+        for path, row in rows.items():
+            row["ratings"] = ratings.get(path.stem)
     there = {row["speaker"] for row in rows.values()}
     if len(there) < 2:  # nobody could be held out for testing
         few = f"{len(there)} of {len(speakers)} {title} speakers found"
@@ -110,9 +111,8 @@ def _row(name, path):
 def _speakers(name, folder):
     """{speaker: session and sex}; of CREMA-D the sex alone."""
     if name == "cremad":
-        return {
-            row["ActorID"]: {"gender": row["Sex"][:1]} for row in _records(folder / "VideoDemographics.csv")
-        }
+        table = _csv(folder / "VideoDemographics.csv", "ActorID", "Sex")
+        return {actor: {"gender": sex[0]} for actor, sex in table.itertuples(index=False)}
     return {
         speaker: {"session": str(number), "gender": sex}
         for number, session in enumerate(CORPORA[name]["sessions"], start=1)
@@ -121,17 +121,15 @@ def _speakers(name, folder):
     }
 
 
-def _add_ratings(rows, folder):
-    """What those heard who only heard a clip of CREMA-D."""
+def _ratings(folder):
+    """{clip of CREMA-D: what each of those heard who only heard it}."""
+    table = _csv(folder / "finishedResponses.csv", "clipName", "queryType", "respEmo")
     letters = {code[0].upper(): emotion for code, emotion in CORPORA["cremad"]["emotions"].items()}
-    heard = defaultdict(list)
-    for row in _records(folder / "finishedResponses.csv"):
-        if row["queryType"] == VOICE_ONLY:
-            heard[row["clipName"]].append(letters[row["respEmo"]])
-    for path, row in rows.items():
-        row["ratings"] = ";".join(heard[path.stem]) or None
+    heard = table[table["queryType"] == VOICE_ONLY].replace({"respEmo": letters})
+    return heard.groupby("clipName")["respEmo"].agg(";".join)
 
 
-def _records(path):
-    """Rows of a CSV file; none where it is missing."""
-    return pd.read_csv(path, dtype=str).to_dict("records") if path.is_file() else []
+def _csv(path, *columns):
+    """Columns of a CSV file; no rows where it is missing."""
+    empty = pd.DataFrame(columns=list(columns), dtype=str)
+    return pd.read_csv(path, dtype=str, usecols=columns)[empty.columns] if path.is_file() else empty

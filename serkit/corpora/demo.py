@@ -131,11 +131,11 @@ def write_tree(folder, turns):
     )
     for turn, samples in progress:
         rng = np.random.default_rng([SEED, turn.number, 1])  # [SEED, number] drew the delivery
-        waveform = finish(samples, turn.delivery, rooms[int(turn.session)], rng)
-        wavs = folder / f"Session{turn.session}/sentences/wav/{turn.dialogue}"
+        waveform = finish(samples, turn.delivery, rooms[int(turn.speaker[0])], rng)
+        wavs = folder / f"Session{turn.speaker[0]}/sentences/wav/{turn.dialogue}"
         wavs.mkdir(parents=True, exist_ok=True)
         soundfile.write(wavs / f"{turn.utterance_id}.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
-        lengths = dialogues.setdefault((turn.session, turn.dialogue), [])
+        lengths = dialogues.setdefault((turn.speaker[0], turn.dialogue), [])
         lengths.append((turn, len(waveform) / SAMPLE_RATE))
     for (session, dialogue), lengths in dialogues.items():
         _write_dialogue(folder / f"Session{session}/dialog", dialogue, lengths)
@@ -173,10 +173,6 @@ class Turn:
     delivery: Delivery
     votes: tuple  # tags, one for each annotator
     ratings: tuple  # (valence, activation, dominance), one for each annotator
-
-    @property
-    def session(self):
-        return self.speaker[0]
 
 
 def plan():

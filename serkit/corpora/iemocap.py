@@ -4,6 +4,7 @@ import math
 import re
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
@@ -202,12 +203,14 @@ def _read_dialogue(file, session, rows, problems):
             tag = f"has tag {turn.emotion!r}, expected one of {' '.join(sorted(TAGS))}"
             problems[TAG].append(f"{file}: utterance {turn.utterance_id} {tag}")
         valence, activation, dominance = turn.ratings
+        agreed = [turn.emotion in tags for tags in turn.choices if turn.emotion != NO_MAJORITY]
+        heard = [LABEL_OF_TAG.get(tags[0], tags[0]) for tags in turn.choices if tags]  # first choices only
         rows[turn.utterance_id] = {
             "utterance_id": turn.utterance_id, "speaker": match[1] + match[2], "session": session,
             "gender": match[2], "dialogue": dialogue, "scripted": "script" in dialogue,
             "emotion": turn.emotion, "label": LABEL_OF_TAG.get(turn.emotion), "valence": valence,
-            "activation": activation, "dominance": dominance, "agreement": _agreement(turn),
-            "transcript": transcripts.get(turn.utterance_id), "ratings": _ratings_of(turn),
+            "activation": activation, "dominance": dominance, "agreement": np.mean(agreed) if agreed else math.nan,
+            "transcript": transcripts.get(turn.utterance_id), "ratings": ";".join(heard) or None,
         }  # fmt: skip
 
 
@@ -249,18 +252,6 @@ def _ratings(text):
     """Valence, activation and dominance; NaN unless there are three, each from 1 to 5.5, which occurs in the release."""
     values = tuple(float(number) for number in re.findall(r"\d+\.?\d*", text or ""))
     return values if len(values) == 3 and min(values) >= 1 and max(values) <= 5.5 else (math.nan,) * 3
-
-
-def _ratings_of(turn):
-    """What each annotator chose, first choices only where they named several; None without any."""
-    first = [LABEL_OF_TAG.get(chosen[0], chosen[0]) for chosen in turn.choices if chosen]
-    return ";".join(first) or None
-
-
-def _agreement(turn):
-    if turn.emotion == NO_MAJORITY or not turn.choices:
-        return math.nan
-    return sum(turn.emotion in chosen for chosen in turn.choices) / len(turn.choices)
 
 
 def _summary(problems):

@@ -1,6 +1,5 @@
 """Files of an unpacked corpus: where they lie; how long sounds are, and whether they are whole."""
 
-import mmap
 import os
 import re
 import zlib
@@ -15,10 +14,7 @@ from serkit.errors import AudioError, CorpusError
 SOUND_SUFFIXES = (".wav", ".flac")
 LEAST_UNKNOWN = 0x7FFFF000  # bytes; streaming writers put this or more where the size of the sound belongs
 LOG = 2047  # characters that libsndfile keeps of what it noticed in a header
-OGG_START = re.compile(rb"OggS\x00\x02")  # the first page of a recording
-MP3_START = re.compile(
-    rb"\xff[\xe0-\xff].{2,4}\x00{9,32}(Xing|Info)", re.DOTALL
-)  # its first frame, silent, with its length
+OGG_PAGE = 2**16  # bytes; none is longer
 DIGESTED = 4096  # bytes
 UNKNOWN_LENGTH = 2**62  # samples; libsndfile says this or more of a FLAC file without a length
 CHUNK = 2**16  # samples decoded at once
@@ -206,30 +202,17 @@ def cut_short(sound):
     return (announced, held) if held < announced < LEAST_UNKNOWN else (0, 0)
 
 
-def joined_parts(path):
-    """Where recordings begin that were put one behind the other into one Ogg or MP3 file.
-
-    libsndfile stops at the end of the first. Recorders, streams and ``cat`` make such files.
-
-    Returns
-    -------
-    starts : list of int
-        Bytes; empty for other formats.
-    is_whole : bool
-        Whether the last of an Ogg file's recordings has its end.
-    """
+def is_finished(path):
+    """Whether an Ogg file's last page is all there, and marked as the last; of other formats, nothing says so: true."""
     with open(path, "rb") as stream:
-        magic = stream.read(4)
-        is_ogg = magic == b"OggS"
-        if not is_ogg and magic[:3] != b"ID3" and magic[:1] != b"\xff":
-            return [], True
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            later = [match.start() for match in (OGG_START if is_ogg else MP3_START).finditer(content)][1:]
-            page = content[content.rfind(b"OggS") :]
-    # an Ogg page: 4 is the flag of a recording's last one, byte 26 counts the bytes behind that hold the lengths
-    return [0, *later], not is_ogg or (
-        len(page) > 26 and bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-    )
+        if stream.read(4) != b"OggS":
+            return True
+        stream.seek(max(0, os.path.getsize(path) - OGG_PAGE))
+        page = b"OggS" + stream.read().rpartition(b"OggS")[2]
+    if len(page) < 27 or not page[5] & 4:  # its flags
+        return False
+    lengths = page[27 : 27 + page[26]]
+    return len(page) >= 27 + page[26] + sum(lengths)
 
 
 class Stream(soundfile.SoundFile):

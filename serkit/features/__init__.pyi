@@ -2,7 +2,7 @@ from . import audio, rows, segments, store, views
 from .audio import (
     check_waveform,
     downmix,
-    open_sounds,
+    open_sound,
     preemphasise,
     read,
     read_channels,

@@ -1,11 +1,9 @@
 """From a sound file to a 16 kHz mono waveform, and the pre-emphasis that the paper's code applies."""
 
-import io
 import os
 import shlex
 import tempfile
-from contextlib import suppress
-from itertools import pairwise
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import soundfile
 import soxr
 
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
-from serkit.corpora.sound_files import Stream, check_rate, cut_short, joined_parts, shown_path
+from serkit.corpora.sound_files import Stream, check_rate, cut_short, shown_path
 from serkit.errors import AudioError, ParameterError, check_range
 
 PCM16 = 2**15  # int16 sample = amplitude x this
@@ -45,7 +43,7 @@ def read(path):
         If the file is missing, is no audio, or holds no usable waveform.
     """
     pieces, num_samples = [np.zeros(0, np.float32)], 0
-    for sound in open_sounds(path):
+    with open_sound(path) as sound:
         rate = sound.samplerate
         longest = MAX_SAMPLES * rate // SAMPLE_RATE  # beyond, it is refused anyway
         while num_samples <= longest and len(channels := read_channels(sound, BLOCK // sound.channels)):
@@ -54,41 +52,34 @@ def read(path):
     return check_waveform(resample(np.concatenate(pieces), rate), subject=shown_path(path))
 
 
-def open_sounds(path):
-    """The recordings of a sound file, each open for reading; more than one only if some were joined.
+@contextmanager
+def open_sound(path):
+    """A sound file, open for reading.
 
     What soundfile doesn't know (m4a, AAC, webm, video) is decoded by PyAV into a temporary file, where it is installed.
 
     Yields
     ------
     serkit.corpora.sound_files.Stream
-        All of one rate and number of channels. ``promised`` is the number of samples that the file announces, if it
-        is more than can be decoded.
+        ``promised`` is the number of samples that the file announces, if it is more than can be decoded.
 
     Raises
     ------
     AudioError
         If the file is missing, is no audio, has a rate that no sound has, or can't be decoded.
     """
-    path, shown = Path(path), shown_path(path)
+    path = Path(path)
     if not os.path.isfile(path):  # False too for a name that is too long
-        raise AudioError(f"{shown}: no such file; check the path")
-    kinds = set()
+        raise AudioError(f"{shown_path(path)}: no such file; check the path")
     try:
         source, announced_s = _openable(path)
-        starts, _ = joined_parts(path)
-        content = path.read_bytes() if len(starts) > 1 else None
-        for start, end in pairwise([*(starts or [0]), None]):
-            with Stream(source if content is None else io.BytesIO(content[start:end])) as sound:
-                check_rate(sound.samplerate, path)
-                kinds.add((sound.samplerate, sound.channels))
-                if len(kinds) > 1:
-                    raise AudioError(f"{shown}: joined recordings differ in rate or channels; split it")
-                announced, held = cut_short(sound)
-                promised = sound.frames * announced / held if held else announced_s * sound.samplerate
-                sound.promised = max(sound.frames, round(promised))
-                yield sound
-    except (OSError, soundfile.SoundFileError, RuntimeError) as error:
+        with Stream(source) as sound:
+            check_rate(sound.samplerate, path)
+            announced, held = cut_short(sound)
+            promised = sound.frames * announced / held if held else announced_s * sound.samplerate
+            sound.promised = max(sound.frames, round(promised))
+            yield sound
+    except (OSError, RuntimeError) as error:  # LibsndfileError is a RuntimeError
         raise _unreadable(path, error) from error
 
 

@@ -89,13 +89,9 @@ class FeatureStore:
         for file in self._files.values():
             if not file.is_whole():
                 raise _damage(file.path, f"expected {file.dtype} {file.shape}")
-        path = self.folder / "utterances.parquet"
-        try:
-            if checksum(path) != record["checksums"].get(path.name):
-                raise ValueError("checksum mismatch")
-            self.utterances = pd.read_parquet(path)
-        except (OSError, ValueError) as error:  # pyarrow's own error is a ValueError
-            raise _damage(path, error) from error
+        table = self.folder / "utterances.parquet"
+        _compare(table, record["checksums"].get(table.name))
+        self.utterances = pd.read_parquet(table)
         self._row_of = self.utterances.set_index("utterance_id").to_dict("index")
         self.segments = _plan_all(self.utterances, recipe)
 
@@ -201,8 +197,7 @@ def check_store(folder):
     if not (record := _read_record(folder)):
         raise _damage(folder / "store.json", "no record of a complete store")
     for name, expected in record["checksums"].items():
-        if not (folder / name).is_file() or checksum(folder / name) != expected:
-            raise _damage(folder / name, "checksum mismatch")
+        _compare(folder / name, expected)
 
 
 def store_key(manifest, recipe):
@@ -271,6 +266,11 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
 
 def _damage(path, reason):
     return StoreError(f"{path}: damaged or missing ({reason}); delete its folder and run notebook 01")
+
+
+def _compare(path, expected):
+    if not path.is_file() or checksum(path) != expected:
+        raise _damage(path, "checksum mismatch")
 
 
 def usable_cores():

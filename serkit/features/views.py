@@ -134,11 +134,10 @@ def cut_segments(utterance, plan, recipe):
     if waveform is not None:
         if recipe.preemphasis_waveform:
             waveform = preemphasise(waveform, recipe.preemphasis)
-        real = None
-        if not recipe.statistics_over_padding:
-            real = interval_mask(plan.sample_offset, plan.num_samples, constants.SEGMENT_SAMPLES)
         waveform = cut_samples(waveform, plan)
-        waveform = normalise_waveform(waveform, real) if recipe.unit_variance else waveform
+        if recipe.unit_variance:
+            real = interval_mask(plan.sample_offset, plan.num_samples, constants.SEGMENT_SAMPLES)
+            waveform = normalise_waveform(waveform, None if recipe.statistics_over_padding else real)
     return SegmentFeatures(spectrogram, mfcc, waveform, plan.n_frames, plan.num_samples, plan.sample_offset)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
-from serkit.corpora.sound_files import UNKNOWN_LENGTH, joined_parts
+from serkit.corpora.sound_files import UNKNOWN_LENGTH, is_finished
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.features.segments import count_segments
@@ -67,16 +67,13 @@ class Recording:
 
     def __init__(self, path, channel=0):
         self.path = Path(path)
-        self.announced, self.channel = 0, channel
-        for sound in audio.open_sounds(self.path):
-            self.sample_rate, self.channels = sound.samplerate, sound.channels
-            self.announced += sound.promised
-            if channel > self.channels:
-                raise AudioError(
-                    f"{path}: has channels 1 to {self.channels}, expected channel {channel}; give another"
-                )
+        self.channel = channel
+        with audio.open_sound(self.path) as sound:
+            self.sample_rate, self.channels, self.announced = sound.samplerate, sound.channels, sound.promised
             self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
-        _, self._has_end = joined_parts(self.path)
+        if channel > self.channels:
+            has = f"has channels 1 to {self.channels}, expected channel {channel}"
+            raise AudioError(f"{path}: {has}; give another")
         self.num_samples = self.n_windows = self.full = self.clipped = 0
         self.peak, self.silent_windows = 0.0, []  # where those windows begin, in s
 
@@ -140,7 +137,7 @@ class Recording:
             ("incomplete", self.announced_s - self.duration_s > MISSING_S,
              f"the file announces {self.announced_s:.1f} s and holds {self.duration_s:.1f} s",
              "Was it cut short? Copy or record the file again."),
-            ("incomplete", not self._has_end, f"the file breaks off after {self.duration_s:.1f} s",
+            ("incomplete", not is_finished(self.path), f"the file breaks off after {self.duration_s:.1f} s",
              "Was it cut short? Copy or record the file again."),
             ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance",
              "Read the timeline and not the single answer for the whole."),
@@ -165,7 +162,7 @@ class Recording:
 
     def _mono_seconds(self):
         """The file as mono at its own rate, a second at a time; levels are measured on the way."""
-        for sound in audio.open_sounds(self.path):
+        with audio.open_sound(self.path) as sound:
             while len(channels := self._next_second(sound)):
                 mono = audio.downmix(channels)
                 full = np.abs(channels) >= self._full_scale

@@ -322,7 +322,7 @@ def _draw(analysis):
 def _listen(path):
     """The sound for a player, and the outline for a picture; what is held does not grow like the recording."""
     head, lowest, highest = [], [], []
-    for sound in audio.open_sounds(path):
+    with audio.open_sound(path) as sound:
         rate = sound.samplerate
         while len(channels := audio.read_channels(sound, -(-rate // STRETCHES_PER_S))):
             mono = audio.downmix(channels)

@@ -63,14 +63,11 @@ def load(name, root, *, skip_broken=False):
     parts = [path for path in visible(folder) if re.fullmatch(about["part"], path.name, re.IGNORECASE)]
     sounds = [sound for part in parts for sound in ([part] if part.is_file() else list_sounds(part))]
     rows = {path: row for path in sounds if (row := _row(name, path))}
-    speakers = _speakers(name, folder)
-    for row in rows.values():
-        row |= speakers.get(row["speaker"], {"gender": None})
+    speakers, ratings = _speakers(name, folder), _ratings(folder)
+    for path, row in rows.items():
+        row |= speakers.get(row["speaker"], {"gender": None}) | {"ratings": ratings.get(path.stem)}
     if name == "cremad":
         group_speakers(rows.values(), CREMAD_GROUPS)
-        ratings = _ratings(folder)
-        for path, row in rows.items():
-            row["ratings"] = ratings.get(path.stem)
     there = {row["speaker"] for row in rows.values()}
     if len(there) < 2:  # nobody could be held out for testing
         few = f"{len(there)} of {len(speakers)} {title} speakers found"
@@ -122,7 +119,7 @@ def _speakers(name, folder):
 
 
 def _ratings(folder):
-    """{clip of CREMA-D: what each of those heard who only heard it}."""
+    """{clip of CREMA-D: what each of those heard who only heard it}; the other corpora have no such table."""
     table = _csv(folder / "finishedResponses.csv", "clipName", "queryType", "respEmo")
     letters = {code[0].upper(): emotion for code, emotion in CORPORA["cremad"]["emotions"].items()}
     heard = table[table["queryType"] == VOICE_ONLY].replace({"respEmo": letters})
@@ -132,4 +129,4 @@ def _ratings(folder):
 def _csv(path, *columns):
     """Columns of a CSV file; no rows where it is missing."""
     empty = pd.DataFrame(columns=list(columns), dtype=str)
-    return pd.read_csv(path, dtype=str, usecols=columns)[empty.columns] if path.is_file() else empty
+    return pd.read_csv(path, dtype=str)[empty.columns].dropna() if path.is_file() else empty

@@ -126,10 +126,8 @@ def write_tree(folder, turns):
     rooms = np.random.default_rng([SEED, 0, 2]).uniform(*ROOM_DB, size=10)  # [session]
     spoken = speak([to_request(turn.text, SPEAKERS[turn.speaker], turn.delivery) for turn in turns])
     dialogues = {}  # (session, dialogue) -> [(turn, length in s)]
-    progress = tqdm(
-        zip(turns, spoken, strict=True), "the demo corpus", len(turns), unit="utt", mininterval=2.0
-    )
-    for turn, samples in progress:
+    pairs = zip(turns, spoken, strict=True)
+    for turn, samples in tqdm(pairs, "the demo corpus", len(turns), unit="utt", mininterval=2):
         rng = np.random.default_rng([SEED, turn.number, 1])  # [SEED, number] drew the delivery
         waveform = finish(samples, turn.delivery, rooms[int(turn.speaker[0])], rng)
         wavs = folder / f"Session{turn.speaker[0]}/sentences/wav/{turn.dialogue}"
@@ -171,8 +169,8 @@ class Turn:
     text: str
     emotion: str
     delivery: Delivery
-    votes: tuple  # tags, one for each annotator
-    ratings: tuple  # (valence, activation, dominance), one for each annotator
+    votes: list  # tags, one for each annotator
+    ratings: list  # [valence, activation, dominance], one for each annotator
 
 
 def plan():
@@ -226,6 +224,4 @@ def _draw_turn(speaker, dialogue, position, text, emotion, number):
             votes[rng.integers(ANNOTATORS)] = str(rng.choice(EMOTIONS[emotion]["mistaken_for"]))
     ratings = rng.normal(EMOTIONS[emotion]["ratings"], RATING_SD, size=(ANNOTATORS, 3))
     ratings = np.clip(np.rint(ratings), 1, 5).astype(int).tolist()
-    return Turn(
-        number, utterance_id, dialogue, speaker, text, emotion, delivery, tuple(votes), tuple(ratings)
-    )
+    return Turn(number, utterance_id, dialogue, speaker, text, emotion, delivery, votes, ratings)

@@ -1,7 +1,7 @@
 """``serkit fetch NAME``: a free corpus from where its owners keep it, checked and unpacked."""
 
+import shutil
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pooch
@@ -52,7 +52,7 @@ def fetch(name, *, root=None):
     try:
         with filling(folder) as partial:
             _download(about, archive)
-            _unpack(archive, partial)
+            shutil.unpack_archive(archive, partial, "zip")  # leaves out names that point outside
             (partial / LICENCE).write_text(text, encoding="utf-8")
         archive.unlink()
     except requests.RequestException as error:
@@ -88,18 +88,7 @@ def _append(url, archive):
         total = held + int(answer.headers.get("Content-Length", 0))
         with (
             open(archive, "ab" if held else "wb") as file,
-            tqdm(desc=archive.stem[1:], total=total or None, initial=held, unit="B", unit_scale=True) as bar,
+            tqdm.wrapattr(file, "write", total or None, desc=archive.stem[1:], initial=held) as counted,
         ):
             for chunk in answer.iter_content(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-
-
-def _unpack(archive, folder):
-    """Unpack an archive; zipfile lets no name in it point out of the folder."""
-    try:
-        with zipfile.ZipFile(archive) as content:
-            content.extractall(folder)
-    except zipfile.BadZipFile as error:
-        about = f"archive {archive.name}: can't be unpacked ({error})"
-        raise CorpusError(f"{about}; delete it and call again") from error
+                counted.write(chunk)

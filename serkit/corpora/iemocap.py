@@ -24,11 +24,7 @@ from serkit.folds import task_rows
 SESSIONS = ("1", "2", "3", "4", "5")
 LABEL_OF_TAG = {"ang": "angry", "sad": "sad", "neu": "neutral", "hap": "happy", "exc": "happy"}
 NO_MAJORITY = "xxx"  # tag of an utterance on which the annotators did not agree
-TAG_OF_WORD = {  # what annotators chose from -> tag
-    "anger": "ang", "sadness": "sad", "neutral": "neu", "happiness": "hap", "excited": "exc",
-    "frustration": "fru", "surprise": "sur", "fear": "fea", "disgust": "dis", "other": "oth",
-}  # fmt: skip
-TAGS = {*TAG_OF_WORD.values(), NO_MAJORITY}
+TAGS = {"ang", "sad", "neu", "hap", "exc", "fru", "sur", "fea", "dis", "oth", NO_MAJORITY}
 
 # kinds of problem; the first three must be mended, the others are only worth knowing
 BROKEN, TAG, LINE = "broken sound files", "unknown tags", "unreadable evaluation lines"
@@ -239,9 +235,8 @@ def parse_evaluation(text):
     for block in re.split(r"^(?=\[)", text, flags=re.MULTILINE)[1:]:
         line, _, below = block.partition("\n")
         if match := SUMMARY.fullmatch(line):
-            # "Neutral state" stands for Neutral in places: the first word tells
-            words = [re.findall(r"(\w+)[^;]*", chosen.lower()) for chosen in ANNOTATOR.findall(below)]
-            choices = [[TAG_OF_WORD.get(word, word) for word in chosen] for chosen in words]
+            # Neutral, in places "Neutral state", is neu: the first three letters tell
+            choices = [re.findall(r"(\w{1,3})[^;]*", chosen.lower()) for chosen in ANNOTATOR.findall(below)]
             turns.append(Turn(match[1], match[2], _ratings(match[3]), choices))
         else:
             unread.append(line)

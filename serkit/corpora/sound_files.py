@@ -41,11 +41,7 @@ def visible(folder):
     list of Path
         Empty if the folder does not exist or may not be read.
     """
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return []
-    return [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+    return sorted(Path(folder).glob("[!.]*"))
 
 
 def list_sounds(folder):

@@ -131,8 +131,9 @@ def check(path):
 def find_table(path):
     """The table itself, where a folder that holds it was given."""
     path = Path(os.path.expanduser(path))
-    tables = [file for file in path.iterdir() if file.suffix.lower() in SUFFIXES] if path.is_dir() else [path]
-    if len(tables) != 1 or not tables[0].is_file() or tables[0].suffix.lower() not in SUFFIXES:
+    files = path.iterdir() if path.is_dir() else [path]
+    tables = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+    if len(tables) != 1:
         there = f"{len(tables)} tables there" if path.is_dir() else "no such table"
         raise CorpusError(f"table {path}: {there}, expected one file that ends in {' '.join(SUFFIXES)}")
     return tables[0].absolute()

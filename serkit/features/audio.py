@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
-from serkit.corpora.sound_files import Stream, check_rate, cut_short, shown_path
+from serkit.corpora.sound_files import UNKNOWN_LENGTH, Stream, check_rate, cut_short, shown_path
 from serkit.errors import AudioError, ParameterError, check_range
 
 PCM16 = 2**15  # int16 sample = amplitude x this
@@ -61,7 +61,7 @@ def open_sound(path):
     Yields
     ------
     serkit.corpora.sound_files.Stream
-        ``promised`` is the number of samples that the file announces, if it is more than can be decoded.
+        ``promised_s`` is how long it is by what the file announces, in s; 0 if it does not say.
 
     Raises
     ------
@@ -76,8 +76,9 @@ def open_sound(path):
         with Stream(source) as sound:
             check_rate(sound.samplerate, path)
             announced, held = cut_short(sound)
-            promised = sound.frames * announced / held if held else announced_s * sound.samplerate
-            sound.promised = max(sound.frames, round(promised))
+            known_s = sound.frames / sound.samplerate if sound.frames < UNKNOWN_LENGTH else 0.0
+            sound.path = path
+            sound.promised_s = known_s * announced / held if held else max(known_s, announced_s)
             yield sound
     except (OSError, RuntimeError) as error:  # LibsndfileError is a RuntimeError
         raise _unreadable(path, error) from error
@@ -113,14 +114,13 @@ def _openable(path):
     return decoded, known
 
 
-def _unreadable(source, error):
-    name = shown_path(source) if isinstance(source, str | bytes | os.PathLike) else "a joined recording"
+def _unreadable(path, error):
     reason = str(error).rpartition(": ")[2]  # libsndfile repeats the path
-    return AudioError(f"{name}: not readable as audio ({reason}); convert it to WAV or FLAC")
+    return AudioError(f"{shown_path(path)}: not readable as audio ({reason}); convert it to WAV or FLAC")
 
 
 def read_channels(sound, frames):
-    """The next ``frames`` samples of an open sound file.
+    """The next ``frames`` samples of a sound file that `open_sound` has opened.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def read_channels(sound, frames):
     try:
         return sound.read(frames, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise _unreadable(sound.name, error) from error
+        raise _unreadable(sound.path, error) from error
 
 
 def downmix(channels):

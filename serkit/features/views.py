@@ -374,14 +374,14 @@ def spectrogram_pixels(spectrogram, scaler, *, size=constants.IMAGE_SIZE):
     return interpolate(wide, size, mode="bilinear", antialias=True).add(0.5).floor()[:, 0]
 
 
-def spectrogram_image(spectrogram, scaler, *, size=constants.IMAGE_SIZE):
+def spectrogram_image(spectrogram, scaler):
     """Input of the spectrogram CNN: three equal channels in ImageNet's mean and deviation.
 
     Returns
     -------
     torch.Tensor, shape (B, 3, height, width), float32
     """
-    pixels = spectrogram_pixels(spectrogram, scaler, size=size) / 255.0
+    pixels = spectrogram_pixels(spectrogram, scaler) / 255.0
     mean = torch.tensor(constants.IMAGENET_MEAN, device=pixels.device)[:, None, None]
     std = torch.tensor(constants.IMAGENET_STD, device=pixels.device)[:, None, None]
     return (pixels[:, None] - mean) / std

@@ -77,7 +77,9 @@ class Predictor:
 
     def __init__(self, folder, device="auto", precision="auto"):
         self.device = _find_device(device)
-        self.precision = _find_precision(precision, self.device)
+        check_choice("precision", precision, ("auto", "float32", *AUTOCAST))
+        without_gpu = precision == "auto" and self.device.type != "cuda"
+        self.precision = "no" if without_gpu else resolve_precision(precision, device=self.device.type)
         opened = open_model_folder(folder)
         self.folder, self.recipe, self.scaler = opened.folder, opened.recipe, opened.scaler
         self.experiment = opened.experiment  # of its training
@@ -255,8 +257,3 @@ def _find_device(name):
     ) as error:  # an assertion where torch was built without it
         expected = "expected auto, cpu, or a device of this machine"
         raise ParameterError(f"device={shown(name)}, {expected}") from error
-
-
-def _find_precision(name, device):
-    check_choice("precision", name, ("auto", "float32", *AUTOCAST))
-    return "no" if name == "auto" and device.type != "cuda" else resolve_precision(name, device=device.type)

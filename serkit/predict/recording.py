@@ -16,7 +16,7 @@ import numpy as np
 import soxr
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES, SILENCE_DBFS
-from serkit.corpora.sound_files import UNKNOWN_LENGTH, is_finished
+from serkit.corpora.sound_files import is_finished
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.features.segments import count_segments
@@ -57,8 +57,8 @@ class Recording:
     channels : int
     num_samples : int
         Read so far, of each channel, at the file's rate.
-    announced : int
-        Samples that the file's header promises.
+    announced_s : float
+        Seconds that the file's header promises; 0 if it does not say.
     peak : float
         Largest amplitude so far of the average of all channels.
     full, clipped : int
@@ -66,22 +66,16 @@ class Recording:
     """
 
     def __init__(self, path, channel=0):
-        self.path = Path(path)
-        self.channel = channel
+        self.path, self.channel = Path(path), channel
         with audio.open_sound(self.path) as sound:
-            self.sample_rate, self.channels, self.announced = sound.samplerate, sound.channels, sound.promised
+            self.sample_rate, self.channels = sound.samplerate, sound.channels
+            self.announced_s = sound.promised_s
             self._full_scale = FULL_SCALE.get(sound.subtype, 32767 / 32768)
         if channel > self.channels:
             has = f"has channels 1 to {self.channels}, expected channel {channel}"
             raise AudioError(f"{path}: {has}; give another")
         self.num_samples = self.n_windows = self.full = self.clipped = 0
         self.peak, self.silent_windows = 0.0, []  # where those windows begin, in s
-
-    @property
-    def announced_s(self):
-        """Seconds that the header promises; as far as read, if it does not say."""
-        known = self.announced < UNKNOWN_LENGTH
-        return (self.announced if known else self.num_samples) / self.sample_rate
 
     @property
     def duration_s(self):

@@ -105,7 +105,7 @@ def test_a_full_disk_is_named(server, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "_unpack", full)
+    monkeypatch.setattr(module.shutil, "unpack_archive", full)
     with pytest.raises(
         CorpusError, match=r"No space left on device.* it takes 624 MB for a while; make room"
     ):

@@ -128,5 +128,6 @@ def _ratings(folder):
 
 def _csv(path, *columns):
     """Columns of a CSV file; no rows where it is missing."""
-    empty = pd.DataFrame(columns=list(columns), dtype=str)
-    return pd.read_csv(path, dtype=str)[empty.columns].dropna() if path.is_file() else empty
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
+    return pd.read_csv(path, dtype=str)[list(columns)].dropna()

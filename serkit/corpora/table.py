@@ -40,12 +40,8 @@ NUMBERS = ("start_s", "end_s", "valence", "activation", "dominance")
 CLASSES = (2, 12)  # how many a task may have
 GROUPS = 5  # of speakers, unless the TOML file has another number
 FEW = 5  # utterances; a class with fewer is doubtful
-PROTOCOLS = (
-    ("session", "clean"),
-    ("speaker", "clean"),
-    ("split", "clean"),
-    ("split", "last"),
-)  # shown by check
+# shown by check
+PROTOCOLS = (("session", "clean"), ("speaker", "clean"), ("split", "clean"), ("split", "last"))
 SPELLINGS = tomllib.loads(Path(__file__).with_name("spellings.toml").read_text(encoding="utf-8"))
 
 

@@ -10,7 +10,6 @@ from .baselines import (
 )
 from .claims import paper_comparison, read_literature, verdict
 from .comparison import (
-    Comparison,
     ablation_table,
     across_corpora,
     apply_rule,
@@ -31,7 +30,6 @@ from .comparison import (
 )
 from .intervals import (
     Estimate,
-    Interval,
     class_recall,
     expected_calibration_error,
     percent,
@@ -39,7 +37,6 @@ from .intervals import (
     risk_coverage,
     score_interval,
     subset_accuracy,
-    summary_table,
 )
 from .predictions import (
     check_predictions,

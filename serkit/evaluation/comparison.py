@@ -6,19 +6,17 @@ All is compared on the same folds, seeds and test utterances. Tests exchange who
 differ in the epoch they choose and in nothing else.
 """
 
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from serkit import runs
 from serkit.constants import FUSIONS, SEED, VIEW_SETS
-from serkit.errors import ParameterError, RunError, SerkitError, check_choice, check_range
-from serkit.evaluation.intervals import Tally, clustered_interval, percent, score_of, tally
+from serkit.errors import ParameterError, RunError, SerkitError, check_choice
+from serkit.evaluation.intervals import MIN_CLUSTERS, Tally, percent, score_interval, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows, with_selection
 from serkit.experiment import ACROSS
 from serkit.folds import SELECTIONS
@@ -40,89 +38,48 @@ EXCHANGES = 10_000  # at most, of a permutation test: all of up to 13 speakers
 RULE_PAIRS = (*combinations(RULES[::2], 2), *zip(RULES[:4:2], RULES[1:4:2], strict=True))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Variant A against variant B on the same test utterances."""
-
-    variant_a: str
-    variant_b: str
-    score: str
-    average: str
-    difference: float  # score of A minus score of B, a fraction
-    low: float  # of the difference, over speakers (and seeds)
-    high: float
-    p_permutation: float  # A and B exchanged speaker by speaker, two-sided
-    p_mcnemar: float  # utterances taken as independent, two-sided
-    only_a: int  # rows that only A has right
-    only_b: int  # rows that only B has right
-    odds_ratio: float  # only_a / only_b
-    effect_size: float  # d_z: mean over speakers of A - B, over its standard deviation
-    n_speakers: int
-
-
-def compare_variants(
-    predictions_a, predictions_b, score="ua", *, average="pooled", over_seeds=True, level=0.95,
-    n_resamples=EXCHANGES, seed=SEED, folds=None,
-):  # fmt: skip
+def compare_variants(predictions_a, predictions_b, score="ua", *, average="pooled", folds=None):
     """Compare two variants that were tested on the same utterances, folds and seeds.
 
     The permutation test exchanges A and B for any set of speakers: exact, over all 2^n sets, if
-    there are no more of these than ``n_resamples``, else on random ones. Its smallest p is 2/2^n:
-    2/1024 with ten speakers, and 0.0625, never significant, with five. McNemar's exact test takes
-    utterances as independent, which they are not, and tests WA whatever ``score`` is: it is given
-    because papers give it. With several seeds its p is twice the mean of those of the seeds [1]_,
-    valid however they depend on each other. The effect size d_z is too large by about a tenth on
-    average with ten speakers.
+    there are no more of these than 10,000, else on as many random ones. Its smallest p is 2/2^n:
+    2/1024 with ten speakers, and 0.0625, never significant, with five.
 
     Parameters
     ----------
     predictions_a, predictions_b : pd.DataFrame
         Prediction tables of one variant each.
-    score, average, over_seeds, level, folds
-        As in :func:`serkit.evaluation.score_interval`; over speakers.
-    n_resamples : int, 200 to 1,000,000
-        Exchanges of the permutation test.
-    seed : int
-        Of random exchanges.
+    score, average
+        As in :func:`serkit.evaluation.score_interval`.
+    folds : sequence of str, optional
+        See :func:`serkit.evaluation.predictions.check_predictions`.
 
     Returns
     -------
-    Comparison
-        Differences are A - B.
+    dict
+        ``variant_a, variant_b``; ``difference, low, high`` (A - B, fractions); ``p_permutation`` (two-sided).
 
     Raises
     ------
     ParameterError
-        If the two were not tested on the same utterances, folds and seeds, or an argument is out
-        of range.
+        If the two were not tested on the same utterances, folds and seeds, or on fewer than 5 speakers.
     RunError, FoldError
         As :func:`serkit.evaluation.predictions.check_predictions`.
-
-    References
-    ----------
-    .. [1] Vovk, Wang: Combining p-values via averaging, Biometrika 107, 2020.
     """
-    check_range("n_resamples", n_resamples, 200, 1_000_000, whole=True)
-    check_range("seed", seed, 0, 2**32 - 1, whole=True)
     pair = [scored_rows(table, folds) for table in (predictions_a, predictions_b)]
     check_same_utterances(*pair)
     variant_a, variant_b = (rows["variant"].iloc[0] for rows in pair)
-    interval = clustered_interval(pair, score, average, "speaker", over_seeds, level)
-    right = [(rows["truth"] == rows["prediction"]).to_numpy() for rows in pair]
-    only_a, only_b = int(np.sum(right[0] > right[1])), int(np.sum(right[1] > right[0]))
-    by_speaker = [score_table(rows, by="speaker").set_index("speaker")[score] for rows in pair]
-    differences = by_speaker[0] - by_speaker[1]
-    return Comparison(
-        variant_a, variant_b, score, average,
-        interval.estimate, interval.low, interval.high,
-        p_permutation=_p_permutation(pair, score, average, n_resamples, seed),
-        p_mcnemar=_p_mcnemar(*right, pair[0]["seed"].to_numpy()),
-        only_a=only_a, only_b=only_b, odds_ratio=_ratio(only_a, only_b),
-        effect_size=_ratio(differences.mean(), differences.std(ddof=1)), n_speakers=len(differences),
-    )  # fmt: skip
+    if (n := pair[0]["speaker"].nunique()) < MIN_CLUSTERS:
+        few = f"{n} speakers are too few for an interval, expected at least {MIN_CLUSTERS}"
+        raise ParameterError(f"{variant_a}: {few}; finish more folds, or take speakers")
+    difference, low, high = score_interval(*pair, score=score, average=average)
+    return {
+        "variant_a": variant_a, "variant_b": variant_b, "difference": difference, "low": low, "high": high,
+        "p_permutation": _p_permutation(pair, score, average),
+    }  # fmt: skip
 
 
-def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings):
+def compare_many(predictions, pairs=None, score="ua", *, average="pooled", folds=None):
     """Compare several pairs of variants, with Holm's correction for their number.
 
     Parameters
@@ -132,17 +89,13 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
     pairs : sequence of (str, str), optional
         Variants A and B; default every pair. Name beforehand the pairs that matter: the correction
         is for as many as are given.
-    alpha : float
-        Share of families of comparisons in which one false difference is accepted.
-    folds, **settings
+    score, average, folds
         As in :func:`compare_variants`.
 
     Returns
     -------
     pd.DataFrame
-        One row per pair: ``variant_a, variant_b, score, average, difference, low, high, p_permutation,
-        p_permutation_holm, significant`` (corrected permutation test), ``p_mcnemar, p_mcnemar_holm, only_a,
-        only_b, odds_ratio, effect_size, n_speakers``.
+        One row per pair: what :func:`compare_variants` gives, and ``p_holm``, its p corrected.
 
     Raises
     ------
@@ -152,21 +105,17 @@ def compare_many(predictions, pairs=None, *, alpha=0.05, folds=None, **settings)
         As :func:`serkit.evaluation.predictions.check_predictions`.
     """
     check_predictions(predictions, folds)
-    check_range("alpha", alpha, 0.0001, 0.5)
     tables = dict(list(predictions.groupby("variant")))
-    pairs = list(combinations(tables, 2)) if pairs is None else [tuple(pair) for pair in pairs]
+    pairs = list(combinations(tables, 2) if pairs is None else pairs)
     unknown = [name for pair in pairs for name in pair if name not in tables]
     if unknown or not pairs:
         raise ParameterError(
             f"pairs={pairs}: expected at least one pair of the variants {', '.join(tables)}"
             + (f"; there are no predictions of {unknown[0]!r}" if unknown else "")
         )
-    table = pd.DataFrame([compare_variants(tables[a], tables[b], folds=folds, **settings) for a, b in pairs])
-    for name in ("p_mcnemar", "p_permutation"):
-        corrected = multipletests(table[name], alpha=alpha, method="holm")[1]
-        table.insert(table.columns.get_loc(name) + 1, f"{name}_holm", corrected)
-    table.insert(table.columns.get_loc("p_mcnemar"), "significant", table["p_permutation_holm"] <= alpha)
-    return table
+    rows = [compare_variants(tables[a], tables[b], score, average=average, folds=folds) for a, b in pairs]
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=multipletests(table["p_permutation"], method="holm")[1])
 
 
 def at_shared_seeds(predictions):
@@ -213,10 +162,10 @@ def check_same_utterances(a, b):
         raise ParameterError(f"{about} in {has} and not in {lacks}, {cure}")
 
 
-def _p_permutation(pair, score, average, n_resamples, seed):
+def _p_permutation(pair, score, average):
     """Two-sided p of exchanging the variants speaker by speaker."""
-    tallies = [vars(tally(rows, score, average, rows["speaker"])).values() for rows in pair]
-    both = Tally(*map(np.concatenate, zip(*tallies, strict=True)))  # speakers of A, then of B
+    tallies = zip(*(tally(rows, score, average) for rows in pair), strict=True)
+    both = Tally(*map(np.concatenate, tallies))  # speakers of A, then of B
 
     def difference(signs, axis=-1):
         keep = (np.moveaxis(np.asarray(signs, float), axis, -1) + 1) / 2
@@ -224,25 +173,10 @@ def _p_permutation(pair, score, average, n_resamples, seed):
         return np.round(a - b, 12)  # equal by symmetry, then equal to the last digit
 
     test = stats.permutation_test(
-        (np.ones(len(both.share) // 2),), difference, permutation_type="samples", vectorized=True, n_resamples=n_resamples,
-        batch=1000, alternative="two-sided", rng=np.random.default_rng(seed),
+        (np.ones(len(both.share) // 2),), difference, permutation_type="samples", vectorized=True, batch=1000,
+        n_resamples=EXCHANGES, alternative="two-sided", rng=np.random.default_rng(SEED),
     )  # fmt: skip
     return float(test.pvalue)
-
-
-def _p_mcnemar(right_a, right_b, seeds):
-    values = []
-    for seed in np.unique(seeds):
-        a, b = right_a[seeds == seed], right_b[seeds == seed]
-        table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
-        values.append(mcnemar(table, exact=True).pvalue)
-    return float(values[0] if len(values) == 1 else min(1.0, 2 * np.mean(values)))
-
-
-def _ratio(value, by):
-    """A quotient that may be infinite, and NaN for 0 / 0."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.float64(value) / np.float64(by))
 
 
 def families(run, setting):
@@ -342,9 +276,8 @@ def _percent(rows, score, folds):
 
 def _differences(rows, pairs, score, folds):
     """Differences of the fold means of pairs of variants and their intervals, in percentage points."""
-    table = compare_many(rows, pairs, score=score, average="fold_mean", folds=folds)
-    points = ["difference", "low", "high"]
-    return (100 * table[points]).assign(p_holm=table["p_permutation_holm"])
+    table = compare_many(rows, pairs, score, average="fold_mean", folds=folds)
+    return table[["difference", "low", "high"]].mul(100).join(table["p_holm"])
 
 
 def compare_settings(run, predictions, setting, score="ua"):

@@ -14,7 +14,6 @@ and a speaker left out or two variants exchanged for a speaker is nothing but an
 those counts.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +21,12 @@ import pandas as pd
 from scipy import stats
 
 from serkit.errors import ParameterError, check_choice, check_range
-from serkit.evaluation.predictions import check_predictions, scored_rows
-from serkit.metrics import PROBABILITY, SCORES, UNIT, in_order, labels_of, score_table
+from serkit.evaluation.predictions import scored_rows
+from serkit.metrics import PROBABILITY, SCORES, in_order, labels_of
 
 AVERAGES = ("pooled", "fold_mean")
-CLUSTERS = ("speaker", "session")
-MIN_CLUSTERS = 5  # below, no method comes near its level
+LEVEL = 0.95  # of 100 such intervals, 95 should hold the true value
+MIN_CLUSTERS = 5  # speakers; below, no method comes near its level
 
 
 class Estimate(NamedTuple):
@@ -41,63 +40,13 @@ class Estimate(NamedTuple):
     high: float = float("nan")
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A score or difference of scores, and between which values it lies."""
+def score_interval(*tables, score="ua", average="pooled"):
+    """A score, or the score of one table minus that of another with the same rows, with its 95 % interval over speakers.
 
-    estimate: float  # fraction
-    low: float
-    high: float
-    standard_error: float  # jackknife
-    level: float  # 0.95: of 100 such intervals, 95 should hold the true value
-    cluster: str  # the unit of chance: speaker or session
-    n_clusters: int
-    n_seeds: int  # seeds that are a matter of chance too; 1: seeds taken as they are
-
-
-def summary_table(predictions, folds=None):
-    """WA, UA and macro-F1 of each variant: fold mean and pooled, and how far folds and seeds spread.
-
-    Parameters
-    ----------
-    predictions : pd.DataFrame
-        Prediction table of any number of variants and seeds.
-    folds : sequence of str or of Fold, optional
-        See :func:`serkit.evaluation.predictions.check_predictions`.
-
-    Returns
-    -------
-    pd.DataFrame
-        One row per variant and score: ``variant, score, fold_mean, pooled, fold_sd`` (standard
-        deviation between folds, each averaged over seeds), ``seed_sd`` (between the fold means of
-        the seeds; NaN with one seed), ``n_folds, n_seeds, n_utterances``. Fractions.
-
-    Raises
-    ------
-    ParameterError, RunError, FoldError
-        As :func:`serkit.evaluation.predictions.check_predictions`.
-    """
-    check_predictions(predictions, folds)
-    pooled = score_table(predictions, by="variant").set_index("variant")
-    n_utterances = predictions[predictions["split"] == "test"].groupby("variant")["utterance_id"].nunique()
-    records = []
-    for variant, units in score_table(predictions, by=UNIT).groupby("variant"):
-        for score in SCORES:
-            records.append({
-                "variant": variant, "score": score,
-                "fold_mean": units[score].mean(), "pooled": pooled.loc[variant, score],
-                "fold_sd": units.groupby("fold")[score].mean().std(ddof=1),
-                "seed_sd": units.groupby("seed")[score].mean().std(ddof=1),
-                "n_folds": units["fold"].nunique(), "n_seeds": units["seed"].nunique(),
-                "n_utterances": n_utterances[variant],
-            })  # fmt: skip
-    return pd.DataFrame(records)
-
-
-def score_interval(
-    predictions, score="ua", *, average="pooled", cluster="speaker", over_seeds=True, level=0.95, folds=None
-):
-    """Interval of a score: Wilson's form [1]_ with the jackknife's error over speakers, see :func:`interval_limits`.
+    The interval has Wilson's form [1]_ with the jackknife's error, see :func:`interval_limits`. With several seeds
+    these are a matter of chance too, independently of speakers: it is of what training with any seed gives. Simulated
+    with two seeds it covers 95.4 % where seeds matter a third as much as speakers and 87.1 % where as much (seeds
+    taken as they are: 90.8 and 64.5); with five 96.0 and 95.2.
 
     Simulated coverage of 95 % intervals in percent (1,000 tables each, binomial standard error 0.7;
     ``tests/benchmarks/interval_coverage.py`` computes it). The naive interval takes utterances as independent, which
@@ -121,86 +70,41 @@ def score_interval(
 
     Parameters
     ----------
-    predictions : pd.DataFrame
-        Prediction table of one variant; test rows are used.
+    *tables : pd.DataFrame
+        One or two, as :func:`serkit.evaluation.predictions.scored_rows` gives them.
     score : {"ua", "wa", "macro_f1"}
     average : {"pooled", "fold_mean"}
         Over all rows at once, or the mean over folds (and seeds) that the paper reports.
-    cluster : {"speaker", "session"}
-        The unit of chance.
-    over_seeds : bool
-        Whether seeds are a matter of chance too, independently of speakers, if there are several: the interval
-        is then of what training with any seed gives. Simulated with two seeds it covers 95.4 % where seeds
-        matter a third as much as speakers and 87.1 % where as much (seeds as they are: 90.8 and 64.5); with five
-        96.0 and 95.2. False: of these very seeds.
-    level : float, 0.5 to 0.999
-    folds : sequence of str or of Fold, optional
-        See :func:`serkit.evaluation.predictions.check_predictions`.
 
     Returns
     -------
-    Interval
+    Estimate
+        Fractions; without interval for fewer than 5 speakers.
 
     Raises
     ------
     ParameterError
-        If an argument is out of range or there are fewer than 5 clusters.
-    RunError, FoldError
-        As :func:`serkit.evaluation.predictions.check_predictions`.
+        If an argument is none of those.
 
     References
     ----------
     .. [1] Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 22, 1927.
     """
-    return clustered_interval([scored_rows(predictions, folds)], score, average, cluster, over_seeds, level)
-
-
-def clustered_interval(tables, score, average, cluster="speaker", over_seeds=True, level=0.95):
-    """Interval of the score of one table, or of the difference of two with the same rows.
-
-    Parameters
-    ----------
-    tables : list of pd.DataFrame
-        One or two, as :func:`serkit.evaluation.predictions.scored_rows` gives them.
-    score, average, cluster, over_seeds, level
-        As in :func:`score_interval`.
-    """
     check_choice("score", score, SCORES)
     check_choice("average", average, AVERAGES)
-    check_choice("cluster", cluster, CLUSTERS)
-    check_range("level", level, 0.5, 0.999)
     rows = tables[0]
-    n_clusters, n_seeds = rows[cluster].nunique(), rows["seed"].nunique() if over_seeds else 1
-    if n_clusters < MIN_CLUSTERS:
-        few = f"{n_clusters} {cluster}s are too few for an interval, expected at least {MIN_CLUSTERS}"
-        raise ParameterError(f"{rows['variant'].iloc[0]}: {few}; finish more folds, or take speakers")
-    counts = [tally(table, score, average, table[cluster], n_seeds > 1) for table in tables]
-    limits = interval_limits(counts, n_clusters, n_seeds, rows["utterance_id"].nunique(), level)
-    return Interval(*limits, level, cluster, n_clusters, n_seeds)
+    n_speakers, n_seeds = rows["speaker"].nunique(), rows["seed"].nunique()
+    counts = [tally(table, score, average, by_seed=True) for table in tables]
+    value, low, high, _ = interval_limits(counts, n_speakers, n_seeds, rows["utterance_id"].nunique())
+    return Estimate(value, low, high) if n_speakers >= MIN_CLUSTERS else Estimate(value)
 
 
-def percent(*tables, score="ua"):
-    """Fold mean of a score in percent, or that of one table minus that of another, with its 95 % interval over speakers.
-
-    Parameters
-    ----------
-    *tables : pd.DataFrame
-        One or two, as in :func:`clustered_interval`.
-    score : {"ua", "wa", "macro_f1"}
-
-    Returns
-    -------
-    Estimate
-        Without interval for fewer than 5 speakers.
-    """
-    if tables[0]["speaker"].nunique() < MIN_CLUSTERS:
-        first, *second = (score_table(rows, UNIT)[score].mean() for rows in tables)
-        return Estimate(100 * (first - sum(second)))
-    interval = clustered_interval(tables, score, "fold_mean")
-    return Estimate(100 * interval.estimate, 100 * interval.low, 100 * interval.high)
+def percent(*tables, score="ua", average="fold_mean"):
+    """As :func:`score_interval`, in percent or percentage points."""
+    return Estimate(*(100 * value for value in score_interval(*tables, score=score, average=average)))
 
 
-def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
+def subset_accuracy(predictions, subsets, folds=None):
     """Share of right utterances in each subset, between which values it lies, and on how much it rests.
 
     The intervals are those of :func:`score_interval` for WA. Simulated coverage of 95 % intervals in percent, lowest
@@ -224,10 +128,8 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     ----------
     predictions : pd.DataFrame
         Prediction table of one variant; test rows of all seeds count.
-    subsets : pd.Series, or str
-        Subset of each utterance, indexed by utterance id; or a column of the predictions. Of a
-        categorical series, categories without utterances keep their row.
-    level : float, 0.5 to 0.999
+    subsets : pd.Series, categorical
+        Subset of each utterance, indexed by utterance id. Categories without utterances keep their row.
     folds : sequence of str or of Fold, optional
         See :func:`serkit.evaluation.predictions.check_predictions`.
 
@@ -244,35 +146,28 @@ def subset_accuracy(predictions, subsets, *, level=0.95, folds=None):
     RunError, FoldError
         As :func:`serkit.evaluation.predictions.check_predictions`.
     """
-    check_range("level", level, 0.5, 0.999)
     rows = scored_rows(predictions, folds)
-    member = rows[subsets] if isinstance(subsets, str) else rows["utterance_id"].map(subsets)
+    member = rows["utterance_id"].map(subsets)
     lost = rows["utterance_id"][member.isna()]
     if len(lost):
         about = f"utterance {lost.iloc[0]} is in no subset ({lost.nunique()} such utterances)"
         raise ParameterError(f"{about}, expected one for each; give the manifest of the run")
-    categorical = not isinstance(subsets, str) and isinstance(subsets.dtype, pd.CategoricalDtype)
-    names = list(subsets.cat.categories) if categorical else sorted(member.unique())
     records = []
-    for name in names:
+    for name in subsets.cat.categories:
         part = rows[member == name]
-        low, high = _share_interval(part, level)
-        records.append({
-            "subset": name, "n_utterances": part["utterance_id"].nunique(), "n_speakers": part["speaker"].nunique(),
-            "accuracy": (part["truth"] == part["prediction"]).mean(), "low": low, "high": high,
-        })  # fmt: skip
+        n_utterances, n_speakers = part["utterance_id"].nunique(), part["speaker"].nunique()
+        record = {"subset": name, "n_utterances": n_utterances, "n_speakers": n_speakers}
+        records.append(record | _accuracy(part))
     return pd.DataFrame(records)
 
 
-def _share_interval(part, level=0.95):
-    """Between which values the share of right rows lies; NaN for fewer than 5 speakers."""
-    if part["speaker"].nunique() < MIN_CLUSTERS:
-        return float("nan"), float("nan")
-    interval = clustered_interval([part], "wa", "pooled", level=level)
-    return interval.low, interval.high
+def _accuracy(part):
+    """Share of right rows with its interval."""
+    accuracy, low, high = score_interval(part, score="wa") if len(part) else Estimate(float("nan"))
+    return {"accuracy": accuracy, "low": low, "high": high}
 
 
-def class_recall(predictions, *, level=0.95, folds=None):
+def class_recall(predictions, folds=None):
     """Recall of each class with its interval, in class order.
 
     Parameters, errors: as :func:`subset_accuracy`.
@@ -282,10 +177,10 @@ def class_recall(predictions, *, level=0.95, folds=None):
     pd.DataFrame
         As :func:`subset_accuracy`, with ``label`` and ``recall`` in place of ``subset`` and ``accuracy``.
     """
-    table = subset_accuracy(predictions, "truth", level=level, folds=folds)
-    table = table.rename(columns={"subset": "label", "accuracy": "recall"})
-    table = table.set_index("label").reindex(labels_of(predictions)).reset_index()
-    return table.fillna({"n_utterances": 0, "n_speakers": 0}).astype({"n_utterances": int, "n_speakers": int})
+    truth = scored_rows(predictions, folds).drop_duplicates("utterance_id").set_index("utterance_id")["truth"]
+    classes = truth.astype(pd.CategoricalDtype(labels_of(predictions)))
+    table = subset_accuracy(predictions, classes, folds)
+    return table.rename(columns={"subset": "label", "accuracy": "recall"})
 
 
 def reliability_table(predictions, n_bins=10, folds=None):
@@ -377,16 +272,12 @@ def risk_coverage(predictions, folds=None):
     sure = rows.filter(regex=f"^{PROBABILITY}").max(axis=1).rank(pct=True, ascending=False, method="first")
     records = []
     for coverage in np.arange(1, 11) / 10:
-        part = rows[sure <= coverage]
-        low, high = _share_interval(part)
-        accuracy = (part["truth"] == part["prediction"]).mean()
-        records.append({"coverage": coverage, "accuracy": accuracy, "low": low, "high": high})
+        records.append({"coverage": coverage} | _accuracy(rows[sure <= coverage]))
     return pd.DataFrame(records)
 
 
-@dataclass(frozen=True)
-class Tally:
-    """Counts of a prediction table, one cell for each cluster (or each cluster and seed).
+class Tally(NamedTuple):
+    """Counts of a prediction table, one cell for each speaker (or each speaker and seed).
 
     A unit is what is scored by itself before averaging: the whole table (pooled), or one fold and
     seed (fold mean).
@@ -397,7 +288,7 @@ class Tally:
     share: np.ndarray  # (cells, units), of a unit's cells; sums to 1 over the cells
 
 
-def tally(rows, score, average, clusters, by_seed=False):
+def tally(rows, score, average, by_seed=False):
     """Count test rows for one score.
 
     Parameters
@@ -406,31 +297,26 @@ def tally(rows, score, average, clusters, by_seed=False):
         Test rows of one variant.
     score : {"wa", "ua", "macro_f1"}
     average : {"pooled", "fold_mean"}
-    clusters : sequence, length len(rows)
-        What each row counts with, such as its speaker.
     by_seed : bool
-        Whether each seed of a cluster gets a cell of its own; cells are ordered by cluster, then
-        seed, and every cluster must have every seed.
+        Whether each seed of a speaker gets a cell of its own; cells are ordered by speaker, then seed.
 
     Returns
     -------
     Tally
     """
-    cell, _ = pd.factorize(np.asarray(clusters), sort=True)
+    cell, speakers = pd.factorize(rows["speaker"], sort=True)
     seed, seeds = pd.factorize(rows["seed"], sort=True)
+    n_cells, unit = len(speakers), np.zeros(len(rows), dtype=int)
     if by_seed:
-        cell = cell * len(seeds) + seed
-    unit = np.zeros(len(rows), dtype=int)
+        cell, n_cells = cell * len(seeds) + seed, n_cells * len(seeds)
     if average == "fold_mean":
         unit = pd.factorize(rows["fold"], sort=True)[0] * len(seeds) + seed
     numerator, denominator = _ratios_of_rows(rows, score)
-    shape = (cell.max() + 1, unit.max() + 1, numerator.shape[1])
-    sums = [np.zeros(shape), np.zeros(shape)]
-    np.add.at(sums[0], (cell, unit), numerator)
-    np.add.at(sums[1], (cell, unit), denominator)
-    member = np.zeros(shape[:2])
+    sums = np.zeros((2, n_cells, unit.max() + 1, numerator.shape[1]))
+    np.add.at(sums, (slice(None), cell, unit), np.stack([numerator, denominator]))
+    member = np.zeros(sums.shape[1:3])
     member[cell, unit] = 1.0
-    return Tally(sums[0], sums[1], member / np.maximum(member.sum(axis=0), 1.0))
+    return Tally(*sums, member / np.maximum(member.sum(axis=0), 1.0))
 
 
 def _ratios_of_rows(rows, score):
@@ -469,15 +355,16 @@ def score_of(weights, counts):
     ratio = np.divide(numerator, denominator, out=np.zeros(shape), where=occurs)
     scores = ratio.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
     share = (weights @ counts.share) * occurs.any(axis=-1)
-    return (share * scores).sum(axis=-1) / share.sum(axis=-1)
+    with np.errstate(invalid="ignore"):  # NaN where nobody is left
+        return (share * scores).sum(axis=-1) / share.sum(axis=-1)
 
 
-def interval_limits(counts, n_clusters, n_seeds, n_utterances, level=0.95):
+def interval_limits(counts, n_speakers, n_seeds, n_utterances):
     """A score, or the difference of two, with its interval and standard error.
 
-    The error is the jackknife's over clusters and, where there are several, seeds. The variances of the two are
+    The error is the jackknife's over speakers and, where there are several, seeds. The variances of the two are
     added, which counts what is peculiar to a pair of speaker and seed twice: on the safe side. The quantile is that
-    of Student's t with one degree of freedom less than clusters.
+    of Student's t with one degree of freedom less than speakers.
 
     The interval of a difference is the estimate plus and minus t errors, cut to [-1, 1]. That of a score has
     Wilson's form: it holds every value p from which the measured one is at most t errors away, at the error that p
@@ -487,10 +374,9 @@ def interval_limits(counts, n_clusters, n_seeds, n_utterances, level=0.95):
     Parameters
     ----------
     counts : list of Tally
-        One, or two for a difference, whose cells are ordered by cluster, then seed.
-    n_clusters, n_seeds, n_utterances : int
-        With ``n_seeds=1`` there is a cell for each cluster.
-    level : float
+        One, or two for a difference, whose cells are ordered by speaker, then seed.
+    n_speakers, n_seeds, n_utterances : int
+        With ``n_seeds=1`` there is a cell for each speaker.
 
     Returns
     -------
@@ -510,21 +396,24 @@ def interval_limits(counts, n_clusters, n_seeds, n_utterances, level=0.95):
         first, *second = (score_of(weights, tallied) for tallied in counts)
         return first - sum(second)
 
-    def variance(weights):  # of a score, from those with every cluster, or every seed, left out in turn
+    def variance(weights):  # of a score, from those with every speaker, or every seed, left out in turn
         values = value(weights.reshape(len(weights), -1))
         return (len(values) - 1) * values.var()
 
-    everything = np.ones((n_clusters, n_seeds))
-    squared = variance(everything - np.eye(n_clusters)[:, :, None])
+    everything = np.ones((n_speakers, n_seeds))
+    estimate = value(everything.ravel())
+    squared = variance(everything - np.eye(n_speakers)[:, :, None])
     if n_seeds > 1:
         squared += variance(everything - np.eye(n_seeds)[:, None, :])
-    estimate, error, upper = float(value(everything.ravel())), float(np.sqrt(squared)), (1 + level) / 2
-    t = stats.t.ppf(upper, n_clusters - 1)
+    error, upper = np.sqrt(squared), (1 + LEVEL) / 2
+    t = stats.t.ppf(upper, n_speakers - 1)
     if len(counts) > 1:
-        return estimate, max(-1.0, float(estimate - t * error)), min(1.0, float(estimate + t * error)), error
-    scale, spread = stats.norm.ppf(upper) ** 2 / n_utterances, estimate * (1 - estimate)
-    if spread > 1e-12:
-        scale = max(scale, (t * error) ** 2 / spread)
-    middle = (estimate + scale / 2) / (1 + scale)
-    reach = np.sqrt(scale * spread + scale**2 / 4) / (1 + scale)
-    return estimate, max(0.0, float(middle - reach)), min(1.0, float(middle + reach)), error
+        middle, reach, lowest = estimate, t * error, -1.0
+    else:
+        scale, spread, lowest = stats.norm.ppf(upper) ** 2 / n_utterances, estimate * (1 - estimate), 0.0
+        if spread > 1e-12:
+            scale = max(scale, (t * error) ** 2 / spread)
+        middle = (estimate + scale / 2) / (1 + scale)
+        reach = np.sqrt(scale * spread + scale**2 / 4) / (1 + scale)
+    low, high = np.clip([middle - reach, middle + reach], lowest, 1.0)
+    return float(estimate), float(low), float(high), float(error)

@@ -128,18 +128,16 @@ def score_intervals(predictions, folds):
     """
     records = []
     for variant, table in predictions.groupby("variant"):
-        n_speakers = table.loc[table["split"] == "test", "speaker"].nunique()
-        for row in evaluation.summary_table(table, folds[variant]).to_dict("records"):
-            record = {"variant": variant, "score": SCORE_NAMES[row["score"]]}
+        rows = evaluation.scored_rows(table, folds[variant])
+        units = metrics.score_table(rows, metrics.UNIT)
+        for score, name in SCORE_NAMES.items():
+            record = {"variant": variant, "score": name}
             for average in AVERAGES[::-1]:
-                values = [row[average]]
-                if n_speakers >= MIN_CLUSTERS:
-                    about = {"average": average, "folds": folds[variant]}
-                    interval = evaluation.score_interval(table, row["score"], **about)
-                    values = [interval.estimate, interval.low, interval.high]
-                record[average.replace("_", " ")] = Estimate(*(100 * value for value in values))
-            spread = {"sd of folds": 100 * row["fold_sd"], "sd of seeds": 100 * row["seed_sd"]}
-            records.append(record | spread)
+                estimate = evaluation.percent(rows, score=score, average=average)
+                record[average.replace("_", " ")] = estimate
+            for what in ("fold", "seed"):
+                record[f"sd of {what}s"] = 100 * units.groupby(what)[score].mean().std()
+            records.append(record)
     return pd.DataFrame(records)
 
 
@@ -377,9 +375,7 @@ def _differences(predictions, folds):
     table = evaluation.compare_many(evaluation.at_shared_seeds(predictions), folds=next(iter(folds.values())))
     points = 100 * table[["difference", "low", "high"]]
     about = table[["variant_a", "variant_b"]].set_axis(["A", "B"], axis=1)
-    return about.assign(
-        difference=[Estimate(*row) for row in points.to_numpy()], p_holm=table["p_permutation_holm"]
-    )
+    return about.assign(difference=[Estimate(*row) for row in points.to_numpy()], p_holm=table["p_holm"])
 
 
 def _difference(run, a, b, folds, parameters, digest):

@@ -7,6 +7,7 @@ from prediction_tables import manifest, predict, with_counts
 from scipy import stats
 
 from serkit.errors import FoldError, ParameterError, RunError
+from serkit.evaluation import comparison
 from serkit.evaluation.comparison import compare_many, compare_variants
 from serkit.metrics import score_table, unweighted_accuracy
 
@@ -24,16 +25,15 @@ def shifted(by):
 
 
 class TestKnownAnswers:
-    def test_fishers_permutation_test_of_darwins_maize(self):
+    def test_fishers_permutation_test_of_darwins_maize(self, monkeypatch):
         # Fisher, The Design of Experiments, section 21: 863 of 32,768 sums are at least 314, so 1,726 two-sided
         a = variant("corrected", [70 + d for d in DARWIN], 150)
         b = variant("published", [70] * 15, 150)
-        one = compare_variants(a, b, "wa", n_resamples=40_000)
-        assert one.p_permutation == pytest.approx(2 * 863 / 2**15, abs=1e-12)
-        assert one.difference == pytest.approx(sum(DARWIN) / 15 / 150)
-        # t = 2.148 (Fisher, section 17) is the effect size times the root of 15
-        assert one.effect_size * np.sqrt(15) == pytest.approx(2.148, abs=5e-4)
-        assert (one.variant_a, one.n_speakers) == ("corrected_last_speaker_paper", 15)
+        monkeypatch.setattr(comparison, "EXCHANGES", 40_000)
+        one = compare_variants(a, b, "wa")
+        assert one["p_permutation"] == pytest.approx(2 * 863 / 2**15, abs=1e-12)
+        assert one["difference"] == pytest.approx(sum(DARWIN) / 15 / 150)
+        assert one["variant_a"] == "corrected_last_speaker_paper"
 
     @pytest.mark.parametrize(
         ("by", "p"),
@@ -47,28 +47,18 @@ class TestKnownAnswers:
     )
     def test_ten_speakers_by_enumeration(self, by, p):
         one = compare_variants(variant("corrected", shifted(by)), variant("published", TEN), "wa")
-        assert one.p_permutation == pytest.approx(p, abs=1e-12)
+        assert one["p_permutation"] == pytest.approx(p, abs=1e-12)
 
-    def test_mcnemar_by_hand(self):
-        # 9 utterances only A has right, 1 only B: 2 (C(10, 0) + C(10, 1)) / 2^10
-        one = compare_variants(variant("corrected", shifted([1] * 9 + [-1])), variant("published", TEN), "wa")
-        assert (one.only_a, one.only_b, one.odds_ratio) == (9, 1, 9.0)
-        assert one.p_mcnemar == pytest.approx(22 / 1024)
-
-    def test_mcnemar_of_several_seeds_is_no_stronger_than_its_parts(self):
+    def test_a_copied_seed_changes_nothing(self):
         a, b = variant("corrected", shifted([1] * 9 + [-1])), variant("published", TEN)
         two = compare_variants(*(pd.concat([t, t.assign(seed=211)]) for t in (a, b)), "wa")
-        assert two.p_mcnemar == pytest.approx(2 * 22 / 1024) and two.only_a == 18
-        assert two.p_permutation == pytest.approx(22 / 1024)
+        assert two["p_permutation"] == pytest.approx(22 / 1024)
 
-    def test_effect_size_by_hand(self):
-        # differences of five speakers in twentieths: 1 2 3 4 5, mean 3, sd sqrt(2.5)
+    def test_five_speakers_are_never_below_5_percent(self):
         one = compare_variants(
             variant("corrected", [11, 12, 13, 14, 15]), variant("published", [10] * 5), "wa"
         )
-        assert one.effect_size == pytest.approx(3 / np.sqrt(2.5))
-        assert one.p_permutation == pytest.approx(2 / 32)  # five speakers: never below 0.05
-        assert one.odds_ratio == np.inf
+        assert one["p_permutation"] == pytest.approx(2 / 32)
 
     def test_holm_by_hand(self):
         table = pd.concat([
@@ -78,9 +68,7 @@ class TestKnownAnswers:
         names = [f"{name}_last_speaker_paper" for name in ("corrected-D2", "corrected", "corrected-D1")]
         found = compare_many(table, [(name, "published_last_speaker_paper") for name in names], score="wa")
         assert (found["p_permutation"] * 1024).tolist() == pytest.approx([112, 2, 22])
-        assert (found["p_permutation_holm"] * 1024).tolist() == pytest.approx([112, 3 * 2, 2 * 22])
-        assert found["significant"].tolist() == [False, True, True]
-        assert (found["p_mcnemar_holm"] * 1024).tolist() == pytest.approx([112, 3 * 2, 2 * 22])
+        assert (found["p_holm"] * 1024).tolist() == pytest.approx([112, 3 * 2, 2 * 22])
 
 
 class TestAgainstOtherCode:
@@ -93,8 +81,8 @@ class TestAgainstOtherCode:
         signs = 1 - 2 * ((np.arange(1024)[:, None] >> np.arange(10)) & 1)
         means = (signs * differences).mean(axis=1)
         expected = np.mean(np.abs(means) >= abs(differences.mean()) - 1e-12)
-        assert one.p_permutation == pytest.approx(expected, abs=1e-12)
-        assert one.difference == pytest.approx(differences.mean(), abs=1e-12)
+        assert one["p_permutation"] == pytest.approx(expected, abs=1e-12)
+        assert one["difference"] == pytest.approx(differences.mean(), abs=1e-12)
 
     def test_pooled_exchange_is_done_on_the_rows(self):
         about = manifest(per_speaker=8, speakers=["1F", "1M", "2F", "2M", "3F"])
@@ -108,26 +96,26 @@ class TestAgainstOtherCode:
             second = rows[1]["prediction"].where(~swap, rows[0]["prediction"])
             differences.append(unweighted_accuracy(truth, first) - unweighted_accuracy(truth, second))
         expected = np.mean(np.abs(differences) >= abs(differences[0]) - 1e-12)
-        assert compare_variants(a, b).p_permutation == pytest.approx(expected, abs=1e-12)
+        assert compare_variants(a, b)["p_permutation"] == pytest.approx(expected, abs=1e-12)
 
     def test_random_exchanges_come_close_to_all(self):
         a, b = variant("corrected", [70 + d for d in DARWIN], 150), variant("published", [70] * 15, 150)
-        p = compare_variants(a, b, "wa", n_resamples=5000).p_permutation
-        # sd of a share of 5,000 near 0.053, twice one tail: 2 sqrt(0.026 * 0.974 / 5,000) = 0.0045
-        assert p == pytest.approx(1726 / 32768, abs=0.018) and p != 1726 / 32768
+        p = compare_variants(a, b, "wa")["p_permutation"]
+        # sd of a share of 10,000 near 0.053, twice one tail: 2 sqrt(0.026 * 0.974 / 10,000) = 0.0032
+        assert p == pytest.approx(1726 / 32768, abs=0.013) and p != 1726 / 32768
 
     def test_interval_of_equal_speakers_is_students(self):
         right = [70 + d for d in DARWIN]
         one = compare_variants(variant("corrected", right, 150), variant("published", [70] * 15, 150), "wa")
         expected = stats.ttest_1samp(np.array(DARWIN) / 150, 0).confidence_interval()
-        assert (one.low, one.high) == pytest.approx(tuple(expected), abs=1e-12)
+        assert (one["low"], one["high"]) == pytest.approx(tuple(expected), abs=1e-12)
 
     def test_no_false_alarms_without_a_difference(self):
         rng, p = np.random.default_rng(8), []
         for _ in range(20):
             both = rng.binomial(40, np.clip(rng.normal(0.6, 0.1, (10, 1)), 0, 1), (10, 2))
             pair = [variant(name, both[:, i], 40) for i, name in enumerate(("corrected", "published"))]
-            p.append(compare_variants(*pair, "wa").p_permutation)
+            p.append(compare_variants(*pair, "wa")["p_permutation"])
         assert np.sum(np.array(p) <= 0.05) <= stats.binom.ppf(0.999, 20, 0.05)
         assert 0.3 < np.mean(p) < 0.7  # uniform: 0.5, sd 0.065
 
@@ -137,22 +125,20 @@ class TestProperties:
         about = manifest()
         tables = predict(about), predict(about, recipe="published+D2")
         one, other = compare_variants(*tables), compare_variants(*tables[::-1])
-        assert one.difference == pytest.approx(-other.difference)
-        assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=1e-12)
-        assert (one.p_permutation, one.p_mcnemar) == (other.p_permutation, other.p_mcnemar)
-        assert one.odds_ratio == pytest.approx(1 / other.odds_ratio)
+        assert one["difference"] == pytest.approx(-other["difference"])
+        assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]), abs=1e-12)
+        assert one["p_permutation"] == other["p_permutation"]
         assert compare_variants(*tables) == one
 
     def test_a_variant_against_its_copy(self):
         table = predict(manifest())
         one = compare_variants(table, table)
-        assert (one.difference, one.low, one.high, one.p_permutation) == (0, 0, 0, 1)
-        assert one.p_mcnemar == 1 and np.isnan(one.effect_size) and np.isnan(one.odds_ratio)
+        assert (one["difference"], one["low"], one["high"], one["p_permutation"]) == (0, 0, 0, 1)
 
     def test_published_against_clean_selection(self):
         about = manifest()
         pair = [predict(about, selection=name) for name in ("published", "clean")]
-        assert compare_variants(*pair).n_speakers == 10
+        assert 0 < compare_variants(*pair)["p_permutation"] <= 1
 
     def test_all_pairs(self):
         about = manifest()
@@ -160,8 +146,7 @@ class TestProperties:
             [predict(about, recipe=name) for name in ("corrected", "published", "published+D2")]
         )
         found = compare_many(table, average="fold_mean")
-        assert len(found) == 3 and (found["average"] == "fold_mean").all()
-        assert (found["p_permutation_holm"] >= found["p_permutation"]).all()
+        assert len(found) == 3 and (found["p_holm"] >= found["p_permutation"]).all()
 
 
 class TestRefusals:
@@ -195,19 +180,13 @@ class TestRefusals:
         one = compare_variants(
             variant("corrected", [20] * 9 + [0]), variant("published", [0] * 9 + [20]), "wa"
         )
-        assert one.high == 1.0 and one.low > -1.0
+        assert one["high"] == 1.0 and one["low"] > -1.0
 
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"n_resamples": 10}, "n_resamples=10, expected a whole number from 200"),
-            ({"n_resamples": 1e4}, "n_resamples=10000.0, expected a whole number"),
-            ({"seed": -1}, "seed=-1, expected"),
-        ],
-    )
-    def test_arguments(self, arguments, message):
-        with pytest.raises(ParameterError, match=message):
-            compare_variants(variant("corrected", TEN), variant("published", TEN), **arguments)
+    def test_too_few_speakers(self):
+        with pytest.raises(
+            ParameterError, match="4 speakers are too few for an interval, expected at least 5"
+        ):
+            compare_variants(variant("corrected", TEN[:4]), variant("published", TEN[:4]))
 
     def test_other_labels(self):
         a, b = variant("corrected", TEN), variant("published", TEN).rename(columns={"p_happy": "p_calm"})
@@ -230,5 +209,3 @@ class TestRefusals:
             compare_many(table)
         with pytest.raises(ParameterError, match="there are no predictions of 'other'"):
             compare_many(table, [(name, "other")])
-        with pytest.raises(ParameterError, match="alpha=5, expected a number from"):
-            compare_many(table, [(name, name)], alpha=5)

@@ -9,19 +9,20 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from serkit import metrics
-from serkit.errors import FoldError, ParameterError, RunError
+from serkit.errors import ParameterError, RunError
 from serkit.evaluation.intervals import (
     AVERAGES,
     Tally,
     expected_calibration_error,
     interval_limits,
+    percent,
     reliability_table,
     score_interval,
     score_of,
-    summary_table,
     tally,
 )
 from serkit.evaluation.predictions import scored_rows
+from serkit.reproduction.report import score_intervals
 
 RIGHT = [12, 14, 9, 15, 11, 17, 13, 8, 16, 14]  # of 20, by speaker
 
@@ -31,6 +32,13 @@ def score_by_metrics(rows, score, average):
         by = "variant" if average == "pooled" else metrics.UNIT
         return metrics.score_table(rows, by)["macro_f1"].mean()
     return metrics.pooled_and_fold_mean(rows)[f"{score}_{average}"]
+
+
+def limits_of(predictions, score, average):
+    """Estimate, low, high, standard error of a table with one seed."""
+    rows = scored_rows(predictions)
+    counts = [tally(rows, score, average)]
+    return interval_limits(counts, rows["speaker"].nunique(), 1, rows["utterance_id"].nunique())
 
 
 def predicted(confidences, right):
@@ -55,7 +63,7 @@ class TestScoresOfWeights:
     @pytest.mark.parametrize("by_seed", [True, False])
     def test_weights_of_one_are_the_score(self, two_seeds, score, average, by_seed):
         rows = scored_rows(two_seeds)
-        counts = tally(rows, score, average, rows["speaker"], by_seed)
+        counts = tally(rows, score, average, by_seed)
         value = score_of(np.ones(len(counts.share)), counts)
         assert value == pytest.approx(score_by_metrics(rows, score, average), abs=1e-12)
 
@@ -72,17 +80,16 @@ class TestScoresOfWeights:
             for speaker, weight in zip(sorted(rows["speaker"].unique()), weights, strict=True)
             for copy in range(weight)
         ]
-        value = score_of(weights.astype(float), tally(rows, score, average, rows["speaker"]))
+        value = score_of(weights.astype(float), tally(rows, score, average))
         assert value == pytest.approx(score_by_metrics(pd.concat(parts), score, average), abs=1e-12)
 
 
 class TestKnownAnswers:
     def test_jackknife_error_of_a_mean_is_the_standard_error(self):
         # equal numbers for each speaker: WA is the mean of their WAs
-        interval = score_interval(with_counts(RIGHT, 20), "wa")
-        assert interval.standard_error == pytest.approx(stats.sem(np.array(RIGHT) / 20), abs=1e-12)
-        assert interval.estimate == pytest.approx(0.645)
-        assert (interval.cluster, interval.n_clusters, interval.n_seeds) == ("speaker", 10, 1)
+        value, _, _, error = limits_of(with_counts(RIGHT, 20), "wa", "pooled")
+        assert error == pytest.approx(stats.sem(np.array(RIGHT) / 20), abs=1e-12)
+        assert value == pytest.approx(0.645)
 
     def test_jackknife_over_speakers_and_seeds_by_hand(self):
         # cells of 2 speakers x 2 seeds: 0 2 / 4 6; speakers' means 1 and 5, seeds' 2 and 4: variances 4 and 1
@@ -93,16 +100,15 @@ class TestKnownAnswers:
 
     @pytest.mark.parametrize("right", [14, 20])
     def test_alike_speakers_give_wilsons_interval(self, right):
-        one = score_interval(with_counts([right] * 10, 20), "wa")
+        _, *ends, error = limits_of(with_counts([right] * 10, 20), "wa", "pooled")
         expected = proportion_confint(10 * right, 200, method="wilson")
-        assert (one.low, one.high) == pytest.approx(expected, abs=1e-12) and one.standard_error == 0
+        assert ends == pytest.approx(expected, abs=1e-12) and error == 0
 
     @pytest.mark.parametrize("score", ["wa", "ua"])
     def test_ends_are_t_errors_away_at_their_own_error(self, score):
-        one = score_interval(predict(manifest(per_speaker=40)), score, average="fold_mean")
-        p = one.estimate
-        for end in (one.low, one.high):
-            error_there = one.standard_error * np.sqrt(end * (1 - end) / (p * (1 - p)))
+        p, *ends, error = limits_of(predict(manifest(per_speaker=40)), score, "fold_mean")
+        for end in ends:
+            error_there = error * np.sqrt(end * (1 - end) / (p * (1 - p)))
             assert abs(p - end) == pytest.approx(stats.t.ppf(0.975, 9) * error_there)
 
 
@@ -129,59 +135,62 @@ class TestCoverage:
 
 class TestIntervals:
     def test_same_call_same_interval_in_any_order(self, two_seeds):
-        first = score_interval(two_seeds)
-        assert first == score_interval(two_seeds.sample(frac=1, random_state=1))
-        assert first.n_seeds == 2 and first.low < first.estimate < first.high
+        first = score_interval(scored_rows(two_seeds))
+        assert first == score_interval(scored_rows(two_seeds.sample(frac=1, random_state=1)))
+        assert first.low < first.value < first.high
 
     @pytest.mark.parametrize("average", AVERAGES)
     @pytest.mark.parametrize("score", metrics.SCORES)
     def test_estimate_is_the_score(self, two_seeds, score, average):
-        for cluster, n in (("speaker", 10), ("session", 5)):
-            one = score_interval(two_seeds, score, average=average, cluster=cluster)
-            assert one.estimate == pytest.approx(score_by_metrics(two_seeds, score, average), abs=1e-12)
-            assert one.n_clusters == n
+        one = score_interval(scored_rows(two_seeds), score=score, average=average)
+        assert one.value == pytest.approx(score_by_metrics(two_seeds, score, average), abs=1e-12)
+        assert percent(scored_rows(two_seeds), score=score, average=average) == tuple(100 * x for x in one)
 
     def test_a_copied_seed_adds_nothing_to_what_is_known(self):
         one = with_counts(RIGHT, 20)
         both = pd.concat([one, one.assign(seed=211)])
-        a, *others = (
-            score_interval(table, "wa", over_seeds=over_seeds)
-            for table, over_seeds in ((one, True), (both, False), (both, True))
-        )
-        for b in others:
-            assert (a.low, a.high) == pytest.approx((b.low, b.high), abs=1e-12)
+        a, b = (score_interval(scored_rows(table), score="wa") for table in (one, both))
+        assert tuple(a) == pytest.approx(tuple(b), abs=1e-12)
 
     def test_seeds_that_differ_make_it_wider(self):
-        both = pd.concat([with_counts(RIGHT, 20), with_counts([k - 5 for k in RIGHT], 20, seed=211)])
-        a, b = (score_interval(both, "wa", over_seeds=over_seeds) for over_seeds in (True, False))
-        assert a.low < b.low < b.high < a.high and (a.n_seeds, b.n_seeds) == (2, 1)
+        tables = [with_counts(RIGHT, 20), with_counts([k - 5 for k in RIGHT], 20, seed=211)]
+        as_one = pd.concat(
+            table.assign(seed=1, fold=table["fold"] + str(i)) for i, table in enumerate(tables)
+        )
+        a, b = (score_interval(rows, score="wa") for rows in (scored_rows(pd.concat(tables)), as_one))
+        assert a.low < b.low < b.high < a.high
+
+    def test_a_speaker_without_utterances_of_a_seed(self, two_seeds):
+        """As among the surest answers of all; what is known of the others counts."""
+        rows = scored_rows(two_seeds)
+        one = score_interval(rows[(rows["speaker"] != "5M") | (rows["seed"] == 111)])
+        assert one.low < one.value < one.high
 
     def test_one_odd_speaker_does_not_stretch_it_over_everything(self):
-        one = score_interval(with_counts([20] * 8 + [19, 5], 20), "wa")
+        one = score_interval(scored_rows(with_counts([20] * 8 + [19, 5], 20)), score="wa")
         assert 0.6 < one.low < 0.65 and 0.98 < one.high < 1
 
-    def test_higher_level_is_wider(self, two_seeds):
-        a, b = (score_interval(two_seeds, level=level) for level in (0.8, 0.95))
-        assert b.low < a.low < a.high < b.high
-
-    def test_published_selection_is_scored(self):
-        table = predict(manifest(), selection="published")
-        assert score_interval(table).n_clusters == 10
+    @pytest.mark.parametrize("n_speakers", [1, 4])
+    def test_too_few_speakers_have_no_interval(self, n_speakers):
+        one = score_interval(scored_rows(with_counts(RIGHT[:n_speakers], 20)), score="wa")
+        assert one.value == pytest.approx(np.mean(RIGHT[:n_speakers]) / 20)
+        assert np.isnan([one.low, one.high]).all()
 
 
 class TestTables:
     def test_summary_by_hand(self):
         # seed 1: speakers 3/4, 1/4 and five of 2/4; seed 2: all 3/4
         first, second = with_counts([3, 1, 2, 2, 2, 2, 2], 4, seed=1), with_counts([3] * 7, 4, seed=2)
-        table = summary_table(pd.concat([first, second])).set_index("score")
-        wa = table.loc["wa"]
-        assert (wa["fold_mean"], wa["pooled"]) == (pytest.approx(0.625), pytest.approx(0.625))
-        assert wa["seed_sd"] == pytest.approx(np.std([0.5, 0.75], ddof=1))
-        assert wa["fold_sd"] == pytest.approx(np.std([0.75, 0.5] + [0.625] * 5, ddof=1))
-        assert (wa["n_folds"], wa["n_seeds"], wa["n_utterances"]) == (7, 2, 28)
+        both = pd.concat([first, second])
+        folds = {name: [f"{i:02d}" for i in range(7)] for name in both["variant"].unique()}
+        table = score_intervals(both, folds).set_index("score")
+        wa = table.loc["WA"]
+        assert (wa["fold mean"].value, wa["pooled"].value) == pytest.approx((62.5, 62.5))
+        assert wa["sd of seeds"] == pytest.approx(100 * np.std([0.5, 0.75], ddof=1))
+        assert wa["sd of folds"] == pytest.approx(100 * np.std([0.75, 0.5] + [0.625] * 5, ddof=1))
         # one class is true and two are predicted: F1 = (2 r / (r + 1) + 0) / 2 for recall r
-        assert table.loc["macro_f1", "pooled"] == pytest.approx(0.625 / 1.625)
-        assert np.isnan(summary_table(first)["seed_sd"]).all()
+        assert table.loc["macro-F1", "pooled"].value == pytest.approx(62.5 / 1.625)
+        assert score_intervals(first, folds)["sd of seeds"].isna().all()
 
 
 class TestReliability:
@@ -227,26 +236,8 @@ class TestRefusals:
         [
             ({"score": "uar"}, "score='uar', expected one of wa, ua, macro_f1"),
             ({"average": "mean"}, "average='mean', expected one of pooled, fold_mean"),
-            ({"cluster": "gender"}, "cluster='gender', expected one of speaker, session"),
-            ({"level": 95}, "level=95, expected a number from 0.5 to 0.999"),
         ],
     )
     def test_arguments(self, arguments, message):
         with pytest.raises(ParameterError, match=message):
-            score_interval(with_counts(RIGHT, 20), **arguments)
-
-    def test_too_few_speakers(self):
-        with pytest.raises(
-            ParameterError, match="4 speakers are too few for an interval, expected at least 5"
-        ):
-            score_interval(with_counts(RIGHT[:4], 20))
-
-    def test_damaged_tables_are_not_averaged(self):
-        table = predict(manifest())
-        leak = table.copy()
-        leak.loc[leak.index[leak["split"] == "test"][0], "split"] = "validation"
-        for function in (score_interval, summary_table):
-            with pytest.raises(FoldError, match="fold 1F: speaker 1F is in validation"):
-                function(leak)
-            with pytest.raises(RunError, match="fold 4F is missing"):
-                function(table[table["fold"] != "4F"])
+            score_interval(scored_rows(with_counts(RIGHT, 20)), **arguments)

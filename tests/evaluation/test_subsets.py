@@ -40,12 +40,17 @@ class TestSubsets:
 
     def test_an_utterance_outside_all_subsets_is_named(self, predictions):
         with pytest.raises(ParameterError, match=r"utterance 1F_000 is in no subset \(80"):
-            subset_accuracy(predictions, pd.Series({"other": "a"}))
+            subset_accuracy(predictions, pd.Series({"other": "a"}, dtype="category"))
 
 
-def interval_of(right, n, **options):
+def ends_of(predictions):
+    """Low and high of the recall of the only class."""
+    return class_recall(predictions).set_index("label").loc["sad", ["low", "high"]].astype(float)
+
+
+def interval_of(right, n):
     """Low and high for speakers with so many of ``n`` right, all of one class."""
-    return subset_accuracy(tables.with_counts(right, n), "truth", **options).loc[0, ["low", "high"]].tolist()
+    return ends_of(tables.with_counts(right, n)).tolist()
 
 
 class TestIntervalsOfShares:
@@ -71,25 +76,16 @@ class TestIntervalsOfShares:
     def test_a_copied_seed_adds_nothing_to_what_is_known(self):
         table = tables.with_counts([1, 2, 3, 4, 5], 6)
         both = pd.concat([table, table.assign(seed=211)])
-        ends = [
-            subset_accuracy(rows, "truth").loc[0, ["low", "high"]].astype(float) for rows in (table, both)
-        ]
-        assert np.allclose(*ends)
+        assert np.allclose(ends_of(table), ends_of(both))
 
     def test_seeds_that_differ_make_it_wider(self):
         first, second = (
             tables.with_counts([4, 5, 4, 5, 4], 8),
             tables.with_counts([7, 8, 7, 8, 7], 8, seed=211),
         )
-        low, high = subset_accuracy(pd.concat([first, second]), "truth").loc[0, ["low", "high"]]
+        low, high = ends_of(pd.concat([first, second]))
         apart = [interval_of([4, 5, 4, 5, 4], 8), interval_of([7, 8, 7, 8, 7], 8)]
         assert high - low > max(end - start for start, end in apart)
-
-    def test_a_higher_level_is_wider(self):
-        (low, high), (lower, higher) = (interval_of([5, 6, 7, 8, 4], 8, level=level) for level in (0.8, 0.99))
-        assert lower < low < high < higher
-        with pytest.raises(ParameterError, match=r"level=95, expected a number from 0\.5 to 0\.999"):
-            interval_of([5, 6, 7, 8, 4], 8, level=95)
 
     @pytest.mark.parametrize(
         ("share", "spread", "sample"), [(0.95, 0.4, SAMPLES[0]), (0.98, 0.8, SAMPLES[3])]

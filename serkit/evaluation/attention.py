@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from serkit import runs
 from serkit.constants import GUIDED, HOP_LENGTH, SEED, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
 from serkit.errors import SerkitError
-from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent
-from serkit.evaluation.predictions import scored_rows
+from serkit.evaluation.intervals import Estimate, percent
+from serkit.evaluation.predictions import WORDS, scored_rows
 from serkit.features.store import FeatureStore, store_key
 from serkit.files import replacing
 from serkit.model.storage import open_model_folder
@@ -353,17 +353,9 @@ def weights_text(table):
     """What :func:`attention_table` says of the weights, in sentences."""
     mean = table.drop(columns="fold").mean()
     lengths = mean.filter(like="length_").rename(lambda name: name.removeprefix("length_"))
-    alike = f"correlate with the mean of its fold at {mean['correlation']:.3f} on average"
-    if np.isnan(mean["correlation"]):
-        alike = "are the same for all frames"
-    return (
-        f"The co-attention weights of a segment {alike}. {mean['unused']:.0f} % of "
-        f"the {mean['frames']:.0f} frames get no weight from any segment; the weight of one lies on "
-        f"{mean['effective']:.1f} frames (participation ratio). Silence is {mean['silent']:.1f} % of what is not padding "
-        f"and gets {mean['on silence']:.1f} % of the weight, padding is {mean['padded']:.1f} % and gets "
-        f"{mean['on padding']:.1f} %; {mean['no weight']:.1f} % of the segments have no weight at all. Lengths of the "
-        f"joined vectors: {', '.join(f'{view} {value:.2g}' for view, value in lengths.items())}."
-    )
+    alike = WORDS["attention"]["constant" if np.isnan(mean["correlation"]) else "alike"].format_map(mean)
+    lengths = ", ".join(f"{view} {value:.2g}" for view, value in lengths.items())
+    return WORDS["attention"]["weights"].format_map(dict(mean) | {"alike": alike, "lengths": lengths})
 
 
 def worth_text(worth):
@@ -373,20 +365,9 @@ def worth_text(worth):
         name: f"{value:+.1f}{f' [{low:+.1f}, {high:+.1f}]' * (low <= high)}".replace("-", "−")
         for name, (value, low, high) in change.items()
     }
-    return (
-        f"UA changes by {points[MEAN]} points if every segment gets the mean weights of its fold, by {points[EQUAL]} with "
-        f"equal weights, and by {points[OTHER]} with those of another segment. {_verdict(*change[MEAN])} This is about "
-        "what the trained network uses; trained with other weights, it might have learned something else."
-    )
-
-
-def _verdict(_, low, high):
-    """What the difference that the fold's mean makes allows to be said."""
-    if np.isnan(low):
-        return f"With fewer than {MIN_CLUSTERS} speakers, nothing can be said about other speakers."
-    if low <= 0 <= high:
-        return "It is not shown that it matters whether weights depend on the segment: the interval holds 0."
-    return f"Weights that depend on the segment {'help' if high < 0 else 'harm'} this network."
+    _, low, high = change[MEAN]
+    verdict = "helps" if high < 0 else "harms" if low > 0 else "few" if np.isnan(low) else "open"
+    return WORDS["attention"]["worth"].format_map(points | {"verdict": WORDS["attention"][verdict]})
 
 
 def attention_stems(segments):

@@ -13,7 +13,7 @@ from serkit import runs
 from serkit.constants import IEMOCAP_UTTERANCES, PAPER_RESULTS, PUBLISHED_SEEDS
 from serkit.errors import ParameterError
 from serkit.evaluation.intervals import Estimate, percent
-from serkit.evaluation.predictions import check_predictions, scored_rows
+from serkit.evaluation.predictions import WORDS, check_predictions, scored_rows
 from serkit.experiment import Experiment
 
 MARGIN = 5.0  # percentage points
@@ -24,19 +24,10 @@ HARMLESS = (  # how a model is trained, not what it becomes, and what the table 
     "recipe", "selection", "by", "fold", "seed",
 )  # fmt: skip
 PRECISION = {"precision": "float32"}  # of the published code; the clean protocol may have another
-RULE = (
-    "Verdict: not reproduced if the paper's value lies outside the 95 % interval over speakers and seeds; "
-    f"reproduced if it lies inside and no end of the interval is more than {MARGIN:g} points away from it; "
-    "otherwise it can't be told. No verdict without IEMOCAP whole, the paper's model and training, all folds "
-    f"and {len(PUBLISHED_SEEDS)} seeds."
-)
+RULE = WORDS["claims"]["rule"].format(margin=MARGIN, seeds=len(PUBLISHED_SEEDS))
 
-LITERATURE = Path(__file__).with_name("literature.csv")
 LITERATURE_COLUMNS = ["system", "year", "WA", "UA", "protocol", "source"]  # what the report shows
-LITERATURE_CAPTION = (
-    "Context from the literature, not measured here: four classes of IEMOCAP from audio, in %. Each row has a protocol of "
-    "its own; known speakers were heard in training. A dash: the source gives no number."
-)
+LITERATURE_CAPTION = WORDS["claims"]["literature"]
 
 
 def verdict(paper, low, high, margin=MARGIN):
@@ -125,7 +116,7 @@ def read_literature():
         ``system, year, input, WA, UA`` (percent, NaN where the source gives none), ``protocol, source`` (an
         address), ``how_known`` (where in the source the number was seen).
     """
-    return pd.read_csv(LITERATURE)
+    return pd.read_csv(Path(__file__).with_name("literature.csv"))
 
 
 def _collect(names):

@@ -5,6 +5,7 @@ has only a prediction table reads its protocol from that name, here and nowhere 
 """
 
 import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,7 @@ from serkit.metrics import PROBABILITY, REPEAT, UNIT, check_one_variant, labels_
 
 COLUMNS = ("utterance_id", "speaker", "session", "truth", "prediction", *UNIT, "split")  # beside p_...
 ROUNDING = 2e-3  # four probabilities written with three digits may miss 1 by this much
-SPEAKERS_OF = {
-    "demo": "synthetic speakers", "ravdess": "RAVDESS actors", "emodb": "EmoDB actors", "iemocap": "IEMOCAP speakers",
-    "cremad": "CREMA-D actors", "tess": "TESS speakers", "savee": "SAVEE actors",
-}  # fmt: skip
-SELECTION_IN_WORDS = {
-    "clean": "checkpoint chosen on other speakers", "clean9": "checkpoint chosen on training speakers", "published": "checkpoint chosen on the test speakers",
-    "last": "last epoch kept",
-}  # fmt: skip
-VIEWS_IN_WORDS = {"spectrogram": "spectrogram", "mfcc": "MFCC", "speech": "waveform"}
-FUSION_IN_WORDS = {
-    "normalised": "co-attention weights that sum to one", "softmax": "softmax co-attention weights",
-    "mean": "mean over frames in place of co-attention", "gated": "gated fusion",
-}  # fmt: skip
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 
 
 def check_predictions(predictions, folds=None):
@@ -145,12 +133,9 @@ def _rules(table):
     yield table["split"], ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}"
     for column in ("truth", "prediction"):
         yield table[column], ~table[column].isin(labels), f"one of {', '.join(labels)}"
-    for label in labels:
-        column, expected = (
-            table[PROBABILITY + label],
-            "a probability in every row, of the same classes everywhere",
-        )
-        yield column, column.isna(), expected
+    for column in [PROBABILITY + label for label in labels]:
+        expected = "a probability in every row, of the same classes everywhere"
+        yield table[column], table[column].isna(), expected
     repeated = table.duplicated([*UNIT, "split", "utterance_id"])
     yield table["split"], repeated, "one such row of this utterance"
     for column in ("speaker", "session", "truth"):
@@ -210,7 +195,7 @@ def speakers_of(corpus):
     ('synthetic speakers', 'speakers of mine')
     """
     tested = corpus.rpartition(ACROSS)[2]
-    return SPEAKERS_OF.get(tested, f"speakers of {tested}")
+    return WORDS["speakers"].get(tested, f"speakers of {tested}")
 
 
 def protocol_in_words(settings, predictions, planned=None):
@@ -273,20 +258,20 @@ def settings_in_words(settings):
     words = [
         base and f"{base} features",
         *(f"{change[1:]} {'mended' if change[0] == '+' else 'as published'}" for change in changes),
-        views != "all" and f"{' and '.join(VIEWS_IN_WORDS[view] for view in views.split('+'))} only",
+        views != "all" and " and ".join(map(WORDS["views"].get, views.split("+"))) + " only",
         settings.get("profile") == "paper" and "the paper's model",
         encoder and f"speech encoder {Path(encoder).name}",
         learns != "all" and f"encoder training: {learns}",
         layer != "last" and (f"layer {layer}" if layer.isdigit() else f"{layer} sum of layers"),
-        FUSION_IN_WORDS.get(settings.get("fusion")),
-        SELECTION_IN_WORDS.get(settings.get("selection")),
+        WORDS["fusion"].get(settings.get("fusion")),
+        WORDS["selection"].get(settings.get("selection")),
         settings.get("unseen_text") and "no tested sentence trained on",
     ]
     return ", ".join(filter(None, words))
 
 
 def _number(n):
-    return NUMBERS[n] if n < len(NUMBERS) else f"{n:,}"
+    return WORDS["numbers"][n] if n < len(WORDS["numbers"]) else f"{n:,}"
 
 
 def _count(n, plural):

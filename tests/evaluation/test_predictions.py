@@ -262,4 +262,4 @@ class TestProtocolInWords:
 
     def test_every_corpus_has_words(self):
         for corpus in CORPORA:
-            assert self.words({"corpus": corpus}).endswith(f"of 10 {predictions.SPEAKERS_OF[corpus]})")
+            assert self.words({"corpus": corpus}).endswith(f"of 10 {predictions.WORDS['speakers'][corpus]})")

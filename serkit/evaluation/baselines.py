@@ -13,8 +13,8 @@ References
    Computing, IEEE Transactions on Affective Computing 7, 2016. Version 02, as openSMILE computes it.
 """
 
-from collections import Counter
 from dataclasses import replace
+from statistics import multimode
 
 import numpy as np
 import pandas as pd
@@ -97,20 +97,16 @@ def _make(name, folders):
     for folder in folders:
         experiment = runs.read_experiment(folder)
         if experiment.seed not in values:  # random weights are others for each
-            values[experiment.seed] = _values(name, folder, manifest)
+            opened = open_model_folder(folder / "model")
+            store = open_store(experiment, opened.recipe)
+            seen = egemaps(store, manifest) if name == EGEMAPS else mean_states(store, source_model(opened))
+            values[experiment.seed] = seen  # a row for each segment or utterance
         fold = find_fold(make_folds(manifest, *experiment.protocol), experiment.fold)
         scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
         table["variant"] = f"{experiment.variant}_{name}"
         with replacing(_path(folder, name)) as partial:
             table.to_parquet(partial, index=False, write_page_checksum=True)
-
-
-def _values(name, folder, manifest):
-    """What a baseline sees: a row for each segment or utterance, indexed by the utterance's id."""
-    opened = open_model_folder(folder / "model")
-    store = open_store(runs.read_experiment(folder), opened.recipe)
-    return egemaps(store, manifest) if name == EGEMAPS else mean_states(store, source_model(opened))
 
 
 def source_model(opened):
@@ -307,17 +303,10 @@ def annotator_rows(manifest, predictions):
         ratings = text.split(";")
         shares = {f"share_{label}": ratings.count(label) / len(ratings) for label in labels}
         for number, person in enumerate(ratings if len(ratings) >= LEAST_RATINGS else ()):
-            others = Counter(ratings[:number] + ratings[number + 1 :]).most_common(2)
-            clear = len(others) == 1 or others[0][1] > others[1][1]
-            if clear and others[0][0] in labels:
-                agreement = ratings.count(others[0][0]) / len(ratings)
-                about = {
-                    "utterance_id": name,
-                    "truth": others[0][0],
-                    "person": person,
-                    "agreement": agreement,
-                }
-                records.append(about | shares)
+            truth, *ties = multimode(ratings[:number] + ratings[number + 1 :])
+            if truth in labels and not ties:
+                about = {"utterance_id": name, "truth": truth, "person": person}
+                records.append(about | {"agreement": ratings.count(truth) / len(ratings)} | shares)
     tested = predictions[predictions["split"] == "test"].rename(columns={"prediction": "model"})
     rated = pd.DataFrame(records, columns=None if records else ["utterance_id"])
     return rated.merge(tested.drop(columns="truth"), on="utterance_id")
@@ -338,19 +327,13 @@ def people_table(manifest, predictions):
     if rows.empty:
         return pd.DataFrame(), None
     labels = metrics.labels_of(predictions)
-    wrong = rows["truth"].map({label: labels[label == labels[0]] for label in labels})
-    parts = {
-        "all": rows,
-        "all agree": rows[rows["agreement"] == 1],
-        "some differ": rows[rows["agreement"] < 1],
-    }
-    records = []
+    wrong, records = rows["truth"].map({label: labels[label == labels[0]] for label in labels}), []
+    agree = rows["agreement"] == 1
+    parts = {"all": rows, "all agree": rows[agree], "some differ": rows[~agree]}
     for name, part in parts.items():
         for who in ("person", "model") if len(part) else ():
-            said = part[who].where(
-                part[who].isin(labels), wrong
-            )  # frustrated, say, is no class and no right answer
-            scored = part.assign(prediction=said)
+            # frustrated, say, is no class and no right answer
+            scored = part.assign(prediction=part[who].where(part[who].isin(labels), wrong))
             scores = {score: percent(scored, score=score) for score in ("wa", "ua")}
             n = part["utterance_id"].nunique()
             records.append({"who": who, "agreement": name} | scores | {"n_utterances": n})

@@ -128,7 +128,7 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
     return legend_above(ax, columns=2)
 
 
-def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
+def project(embeddings, *, perplexity):
     """Points on a plane whose neighbours are the neighbours of the vectors, by t-SNE [1]_.
 
     Distances between far points and the size of groups mean nothing; only who is near whom does.
@@ -139,7 +139,6 @@ def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
         One vector for each utterance, D at least 2.
     perplexity : float
         How many neighbours count, about; less than n.
-    seed : int
 
     Returns
     -------
@@ -161,7 +160,7 @@ def project(embeddings, *, perplexity=PERPLEXITY, seed=SEED):
         raise ParameterError(f"all {len(embeddings)} embeddings are the same: {cure}")
     # PCA as a start keeps far groups apart and leaves nothing to chance
     tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", learning_rate="auto", max_iter=1000,
-                random_state=seed, n_jobs=1)  # fmt: skip
+                random_state=SEED, n_jobs=1)  # fmt: skip
     return tsne.fit_transform(embeddings).astype(float)
 
 
@@ -204,18 +203,16 @@ def read_vectors(run, predictions, folds=None):
     return pd.concat(parts, ignore_index=True)
 
 
-def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
+def fold_points(vectors):
     """Points on a plane for the vectors of each fold, by :func:`project`.
+
+    A fold with more than its share of ``MAX_POINTS`` is thinned out: utterances at even steps through the list sorted
+    by id, first and last included.
 
     Parameters
     ----------
     vectors : pd.DataFrame
         As :func:`read_vectors` gives it.
-    max_points : int
-        Of all folds together. A fold with more than its share is thinned out: utterances at even steps
-        through the list sorted by id, first and last included.
-    seed : int
-        Of the t-SNE.
 
     Returns
     -------
@@ -230,13 +227,13 @@ def fold_points(vectors, *, max_points=MAX_POINTS, seed=SEED):
     """
     parts = []
     for fold, rows in vectors.groupby("fold", sort=True):
-        share = min(len(rows), max_points // vectors["fold"].nunique())
+        share = min(len(rows), MAX_POINTS // vectors["fold"].nunique())
         if share < 6:
-            cure = f"more folds than max_points={max_points} has room for, or too small a test set"
+            cure = f"more folds than MAX_POINTS={MAX_POINTS} has room for, or too small a test set"
             raise ParameterError(f"fold {fold}: {share} utterances to draw, expected at least 6; {cure}")
         rows = rows.sort_values("utterance_id").iloc[np.linspace(0, len(rows) - 1, share).round().astype(int)]
         values = rows.drop(columns=ABOUT).to_numpy()
-        points = project(values, perplexity=min(PERPLEXITY, max(8.0, share / 8), share / 3), seed=seed)
+        points = project(values, perplexity=min(PERPLEXITY, max(8.0, share / 8), share / 3))
         points = (points - points.min(axis=0)) / np.ptp(points, axis=0)
         parts.append(rows[ABOUT].assign(x=points[:, 0], y=points[:, 1]))
     return pd.concat(parts, ignore_index=True)

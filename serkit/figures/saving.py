@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import tomllib
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -51,44 +52,21 @@ OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]{0,199}")
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 DIGEST = "predictions"  # parameter of a sidecar: which predictions a figure shows
-# Text stays text in PDF, ids in SVG do not depend on the process, pages keep their size
-SAVING_RC = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "serkit", "savefig.bbox": None}
+PAPER = Path(__file__).with_name("paper.mplstyle")
 UNDATED = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
     "svg": {"Creator": None, "Date": None},
 }
-PAPER_RC = {
-    **SAVING_RC,
-    "font.family": "DejaVu Sans", "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8,
-    "xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7, "legend.frameon": False,
-    "legend.handlelength": 1.4, "legend.columnspacing": 1.0, "axes.linewidth": 0.6,
-    "axes.spines.top": False, "axes.spines.right": False, "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6, "lines.linewidth": 1.2, "lines.markersize": 4, "patch.linewidth": 0.6,
-    "hatch.linewidth": 0.5, "image.interpolation": "nearest", "figure.constrained_layout.use": True,
-    "figure.dpi": 150, "savefig.dpi": PNG_DPI,
-    "axes.prop_cycle": mpl.cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, GREY]),
-}  # fmt: skip
 
 # what begins something in Markdown: code, emphasis, formulas, tags, links, entities, addresses, headings and lists
 MARKDOWN_SPECIAL = re.compile(
     r"[\\|*`~$]|<(?=[A-Za-z/!?])|\](?=[(\[:])|&(?=#?\w+;)|:(?=//)|(?<!\w)_|_(?!\w)|^[#>+=-]"
 )  # inside a word GitHub leaves _ alone
-LATEX_SPECIAL = str.maketrans({
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "–": "--",
-    **{char: "\\" + char for char in "%_&#${}"},
-    "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "→": r"$\to$",
-    "\u202f": r"\,", "≈": r"$\approx$", "µ": r"$\mu$", "μ": r"$\mu$", "…": r"\ldots{}", "°": r"$^\circ$",
-})  # fmt: skip
+WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+LATEX_SPECIAL = str.maketrans(WORDS["latex"])
 LATEX_UNKNOWN = re.compile(f"[^ -\u017f“”‘’—{''.join(chr(key) for key in LATEX_SPECIAL if key > 127)}]")
 AS_WIDE_AS_THE_PAGE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # at most
-HEADS = {
-    "wa_fold_mean": "WA, mean of folds", "ua_fold_mean": "UA, mean of folds", "wa_pooled": "WA, pooled",
-    "ua_pooled": "UA, pooled", "macro_f1": "macro-F1", "p_holm": "p (Holm)", "n_utterances": "utterances",
-    "sd of folds": "standard deviation of folds", "sd of seeds": "standard deviation of seeds",
-}  # fmt: skip
-ABBREVIATIONS = {"wa": "WA", "ua": "UA", "mfcc": "MFCC"}  # in all other heads of tables
 THIN_SPACE = "\u202f"  # in whole numbers of five digits and more; it doesn't break
 P_DIGITS = 3  # decimals that a probability shows at least
 COLUMN_CHARACTERS = 48  # about what fits one column of 3.4 in; a wider table goes over both
@@ -117,7 +95,7 @@ def paper_style(columns: int = 1, height: float = 2.4):
     # would be undone on leaving it, and every figure but the first would stay invisible.
     plt.draw_if_interactive()
     size = {"figure.figsize": (COLUMN_IN if columns == 1 else TEXT_IN, height)}
-    return mpl.style.context(["default", PAPER_RC | size])  # nothing of a reader's own matplotlibrc
+    return mpl.style.context(["default", PAPER, size])  # nothing of a reader's own matplotlibrc
 
 
 def colours_of(labels) -> list[str]:
@@ -180,7 +158,7 @@ def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) ->
     # the page is extended downwards by the notice
     page = Bbox([[0, -NOTICE_IN], fig.get_size_inches()]) if notice else None
     files = {}
-    with mpl.style.context(["default", PAPER_RC]):
+    with mpl.style.context(["default", PAPER]):
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # or the axes would move a little with each format
         footnote = fig.text(0.02, 0, notice, fontsize=NOTICE_PT, va="top", wrap=True)
@@ -397,7 +375,7 @@ def _shown(table, decimals):
     numeric = [_holds_estimates(column) or is_any_real_numeric_dtype(column) for _, column in columns]
     align = ["right" if number else "left" for number in numeric]
     cells = [
-        [_head(name), *(_cell(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
+        [_head(name), *(cell_text(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
         for name, column in columns
     ]
     return list(zip(*cells, strict=True)), align
@@ -409,17 +387,18 @@ def _head(name):
     >>> _head("p_holm"), _head("length_mfcc"), _head("UA (%)")
     ('p (Holm)', 'length MFCC', 'UA (%)')
     """
-    return HEADS.get(name) or printable(" ".join(ABBREVIATIONS.get(word, word) for word in name.split("_")))
+    words = (WORDS["abbreviations"].get(word, word) for word in name.split("_"))
+    return WORDS["heads"].get(name) or printable(" ".join(words))
 
 
 def _holds_estimates(column):
     return any(isinstance(value, Estimate) for value in column)
 
 
-def _cell(value, decimals, p=False):
+def cell_text(value, decimals, p=False):
     """A value as text; ``p``: of a probability, which is never shown as zero."""
     if isinstance(value, Estimate):
-        value, low, high = (_cell(part, decimals) for part in value)
+        value, low, high = (cell_text(part, decimals) for part in value)
         return value if "–" in (low, high) else f"{value} [{low}, {high}]"
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"

@@ -32,27 +32,25 @@ PERCENT = {"ylim": (0, 103), "yticks": range(0, 101, 20)}  # room for half a mar
 SMALLEST_LIMIT = 5.0  # points; on a narrower scale of colours noise would look like an effect
 
 
-def plot_class_counts(manifest, ax: Axes, *, by="speaker", labels=LABELS) -> Axes:
-    """Utterances of each class, stacked, for each speaker or session.
+def plot_class_counts(manifest, ax: Axes, *, labels=LABELS) -> Axes:
+    """Utterances of each class, stacked, for each speaker.
 
     Parameters
     ----------
     manifest : pd.DataFrame
-        Columns ``label`` and ``by``; rows without a label, outside the task, are left out.
+        Columns ``label`` and ``speaker``; rows without a label, outside the task, are left out.
     ax : Axes
-    by : str
-        Column whose values are the bars, such as ``"speaker"`` or ``"session"``.
     labels : sequence of str
         Classes from bottom to top.
     """
-    labelled = _labelled(manifest, [by], labels)
-    counts = pd.crosstab(labelled[by], labelled["label"]).reindex(columns=list(labels), fill_value=0)
+    labelled = _labelled(manifest, ["speaker"], labels)
+    counts = pd.crosstab(labelled["speaker"], labelled["label"]).reindex(columns=list(labels), fill_value=0)
     crowded = len(counts) > 12
     style = {"stacked": True, "width": 0.8, "legend": False, "rot": 90 if crowded else 0}
     counts.plot.bar(ax=ax, color=colours_of(labels), **style)
     if not crowded:
         ax.bar_label(ax.containers[-1], counts.sum(axis=1), fontsize=6, padding=1)
-    ax.set(xlabel=by, ylabel="utterances")
+    ax.set(xlabel="speaker", ylabel="utterances")
     return legend_above(ax)
 
 
@@ -278,12 +276,6 @@ def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=N
     )  # fmt: skip
 
 
-def interval_text(cell):
-    """An estimate in two lines, the second with its interval where one is known."""
-    interval = f"\n[{cell.low:.1f}, {cell.high:.1f}]" if np.isfinite(cell.low) else ""
-    return f"{cell.value:.1f}{interval}"
-
-
 def plot_across(table, ax: Axes, score="ua") -> Axes:
     """A score in percent by the corpora that were trained on (rows) and the one that was tested, with its interval.
 
@@ -297,7 +289,7 @@ def plot_across(table, ax: Axes, score="ua") -> Axes:
     cells = table.drop_duplicates(["trained_on", "tested_on"], keep="last")
     cells = cells.pivot(index="trained_on", columns="tested_on", values=score)
     values = cells.map(lambda cell: getattr(cell, "value", np.nan))
-    texts = cells.map(lambda cell: "" if isinstance(cell, float) else interval_text(cell))
+    texts = cells.map(lambda cell: saving.cell_text(cell, 1).replace(" [", "\n["))
     draw_matrix(values, texts, ax, rows=cells.index, columns=cells.columns)
     ax.set(xlabel="tested on", ylabel="trained on")
     return ax
@@ -336,7 +328,7 @@ def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     return legend_above(ax)
 
 
-def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
+def plot_reliability(predictions, ax: Axes, *, folds=None) -> Axes:
     """How often predictions of a given probability are right, against how often they claim to be.
 
     Bars: accuracy in each bin, the paler the fewer answers it rests on; the row of numbers on top counts them. Dots:
@@ -347,21 +339,20 @@ def plot_reliability(predictions, ax: Axes, *, n_bins=10, folds=None) -> Axes:
     predictions : pd.DataFrame
         Prediction table of one variant; test rows of all seeds count.
     ax : Axes
-    n_bins : int, 1 to 100
     folds : sequence of str or of Fold, optional
         As in :func:`serkit.evaluation.reliability_table`, whose errors are raised.
     """
-    table = evaluation.reliability_table(predictions, n_bins, folds)
-    error = 100 * evaluation.expected_calibration_error(predictions, n_bins, folds)
+    table = evaluation.reliability_table(predictions, folds=folds)
+    error = 100 * evaluation.expected_calibration_error(predictions, folds=folds)
     filled = table[table["n"] > 0]
     middle = 50 * (filled["low"] + filled["high"])
     colours = [(BLUE, 0.12 + 0.48 * share) for share in filled["n"] / filled["n"].max()]
-    ax.bar(middle, 100 * filled["accuracy"], width=92 / n_bins, color=colours)
+    ax.bar(middle, 100 * filled["accuracy"], width=92 / len(table), color=colours)
     ax.bar(0, 0, color=(BLUE, 0.6), label="accuracy")  # the legend's colour is that of the fullest bin
     label = "at the mean predicted probability"
     ax.plot(100 * filled["confidence"], 100 * filled["accuracy"], "o", color=VERMILLION, label=label, **DOT)
     ax.plot([0, 100], [0, 100], label="perfect calibration", **DASHED | {"zorder": 2})
-    text = f"ECE {error:.1f} points\n({n_bins} bins)"
+    text = f"ECE {error:.1f} points\n({len(table)} bins)"
     ax.text(0.03, 0.8, text, transform=ax.transAxes, fontsize=7, va="top")
     left = 100 * min(0.2, filled["low"].min())
     ax.text(left - 0.5, 106, "n =", ha="right", va="bottom", fontsize=6)
@@ -389,8 +380,8 @@ def plot_risk(predictions, ax: Axes, *, folds=None) -> Axes:
     return legend_above(ax)
 
 
-def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):
-    """Share of right utterances by duration.
+def duration_accuracy(predictions, manifest, *, folds=None):
+    """Share of right utterances by duration: a class holds its lower edge and not its upper one; the last is open.
 
     Parameters
     ----------
@@ -398,8 +389,6 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):
         Prediction table of one variant; test rows of all seeds count.
     manifest : pd.DataFrame
         Columns ``utterance_id, label, num_samples, sample_rate``.
-    edges_s : sequence of float
-        Rising edges in seconds: a class holds its lower edge and not its upper one; the last is open.
     folds
         As in :func:`serkit.evaluation.subset_accuracy`.
 
@@ -416,20 +405,20 @@ def duration_accuracy(predictions, manifest, *, edges_s=EDGES_S, folds=None):
         As :func:`serkit.evaluation.check_predictions`.
     """
     seconds = seconds_of(task_rows(manifest).set_index("utterance_id"))
-    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(edges_s)] + [f"≥ {edges_s[-1]:g}"]
-    classes = pd.cut(seconds, [*edges_s, np.inf], right=False, labels=names)
+    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(EDGES_S)] + [f"≥ {EDGES_S[-1]:g}"]
+    classes = pd.cut(seconds, [*EDGES_S, np.inf], right=False, labels=names)
     table = evaluation.subset_accuracy(predictions, classes, folds=folds)
     return table.rename(columns={"subset": "duration"})
 
 
-def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, folds=None) -> Axes:
+def plot_duration_accuracy(predictions, manifest, ax: Axes, *, folds=None) -> Axes:
     """Accuracy by duration, with 95 % intervals over speakers.
 
     Parameters, errors: as :func:`duration_accuracy`, and the ``ax``. Bars span their durations; the open class is
     drawn 2 s long, one without utterances not at all. The dotted line marks one segment, the dashed one is WA over all.
     """
-    table = duration_accuracy(predictions, manifest, edges_s=edges_s, folds=folds)
-    edges = np.array([*edges_s, edges_s[-1] + OPEN_S])
+    table = duration_accuracy(predictions, manifest, folds=folds)
+    edges = np.array([*EDGES_S, EDGES_S[-1] + OPEN_S])
     filled = table["n_utterances"].to_numpy() > 0
     start, end, table = edges[:-1][filled], edges[1:][filled], table[filled]
     ends = (100 * table[["accuracy", "low", "high"]]).set_index((start + end) / 2)
@@ -439,8 +428,7 @@ def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, 
         ax.text(x, 103, f"n = {n}", ha="center", va="bottom", fontsize=7)
     wa = np.average(ends["accuracy"], weights=table["n_utterances"])
     ax.axhline(wa, label=f"WA {wa:.1f} %", **DASHED)
-    if SEGMENT_S in edges_s:
-        ax.axvline(SEGMENT_S, label=f"{SEGMENT_S:g} s segment", **DOTTED)
+    ax.axvline(SEGMENT_S, label=f"{SEGMENT_S:g} s segment", **DOTTED)
     ticks = np.unique([*start, *end])
     ax.set_xticks(ticks, [f"{edge:g}" if edge < edges[-1] else "" for edge in ticks])
     ax.set(xlabel="duration (s)", ylabel="accuracy (%)", xlim=(start[0], end[-1]), **PERCENT)
@@ -448,7 +436,7 @@ def plot_duration_accuracy(predictions, manifest, ax: Axes, *, edges_s=EDGES_S, 
     return legend_above(ax)
 
 
-def plot_speaker_scores(score_table, ax: Axes, *, by="speaker", chance=CHANCE_UA) -> Axes:
+def plot_speaker_scores(score_table, ax: Axes, *, chance=CHANCE_UA) -> Axes:
     """UA and WA of each speaker in percent, and their means; chance dotted.
 
     The band is the 95 % interval of the mean UA over speakers, by Student's t; with fewer than five there is none.
@@ -456,14 +444,11 @@ def plot_speaker_scores(score_table, ax: Axes, *, by="speaker", chance=CHANCE_UA
     Parameters
     ----------
     score_table : pd.DataFrame
-        From :func:`serkit.metrics.score_table`: columns ``by``, ``wa`` and ``ua`` (fractions).
+        From :func:`serkit.metrics.score_table`: columns ``speaker``, ``wa`` and ``ua`` (fractions).
     ax : Axes
-    by : str
-        Column that names the scored group; one row for each.
     chance : float, optional
         UA of guessing in percent.
     """
-    _check_columns(score_table, [by, "wa", "ua"], f"use serkit.metrics.score_table(predictions, {by!r})")
     position, means = np.arange(len(score_table)), 100 * score_table[["ua", "wa"]].mean()
     looks = (("ua", BLUE, "o", -0.12, "-"), ("wa", ORANGE, "D", 0.12, "--"))
     for score, colour, marker, shift, line in looks:
@@ -475,8 +460,8 @@ def plot_speaker_scores(score_table, ax: Axes, *, by="speaker", chance=CHANCE_UA
         ends = np.clip([means["ua"] - reach, means["ua"] + reach], 0, 100)
         ax.axhspan(*ends, color=BLUE, alpha=0.15, linewidth=0, zorder=0, label="95 % interval of mean UA")
     ax.axhline(chance, **CHANCE)
-    ax.set_xticks(position, score_table[by].astype(str), rotation=90 if len(position) > 12 else 0)
-    ax.set(xlabel=by, ylabel="score (%)", xlim=(-0.6, len(position) - 0.4), **PERCENT)
+    ax.set_xticks(position, score_table["speaker"].astype(str), rotation=90 if len(position) > 12 else 0)
+    ax.set(xlabel="speaker", ylabel="score (%)", xlim=(-0.6, len(position) - 0.4), **PERCENT)
     return legend_above(ax)
 
 
@@ -552,16 +537,12 @@ def _texts(values, form):
 
 
 def _labelled(manifest, columns, labels):
-    _check_columns(manifest, ["label", *columns], "load the manifest with serkit.corpora.load")
+    if missing := [column for column in ("label", *columns) if column not in manifest]:
+        about = f"the table lacks {missing}, it has {list(manifest.columns)}"
+        raise ParameterError(f"{about}; load the manifest with serkit.corpora.load")
     labelled = manifest[manifest["label"].isin(list(labels))]
     lacking = labelled[columns].isna().any(axis=1).sum()
     if labelled.empty or lacking:
         about = f"manifest: {len(labelled)} utterances of {list(labels)}, {lacking} of them lack {columns}"
         raise ParameterError(f"{about}; give labels=... of this corpus, choose another column, or drop them")
     return labelled
-
-
-def _check_columns(table, columns, cure):
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise ParameterError(f"the table lacks {missing}, it has {list(table.columns)}; {cure}")

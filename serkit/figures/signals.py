@@ -187,8 +187,8 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
 
 
 def plot_coattention(
-    weights, ax: Axes, *, sample_rate, spectrogram_db=None, hop_length=HOP_LENGTH, n_fft=N_FFT, waveform=None,
-    frame_hop=WAV2VEC_HOP, frame_width=WAV2VEC_WIDTH, valid_s=None, top=None,
+    weights, ax: Axes, *, sample_rate, spectrogram_db=None, waveform=None, frame_hop=WAV2VEC_HOP,
+    frame_width=WAV2VEC_WIDTH, valid_s=None, top=None,
 ) -> Axes:  # fmt: skip
     """Weight of each speech encoder frame as a stem over time, in front of what was heard.
 
@@ -202,9 +202,7 @@ def plot_coattention(
     sample_rate : int
         In Hz.
     spectrogram_db : np.ndarray, shape (n_bins, n_spectrogram_frames), optional
-        Background in grey.
-    hop_length, n_fft : int
-        Of the spectrogram, in samples.
+        Background in grey; with the hop and the FFT of the paper's.
     waveform : np.ndarray, shape (num_samples,), optional
         Background instead of the spectrogram.
     frame_hop, frame_width : int
@@ -228,12 +226,12 @@ def plot_coattention(
         for artist in (*ax.lines, *ax.collections):
             artist.set_color("0.7")
     else:
-        image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, cmap="gray_r")
+        image = _draw_spectrogram(ax, spectrogram_db, HOP_LENGTH, sample_rate, N_FFT, cmap="gray_r")
         low, high = image.get_clim()
         image.set_clim(low, high + 0.6 * (high - low))  # pale enough for the weights to stand out
         n_rows, n_frames = image.get_array().shape
-        end_s = n_frames * hop_length / sample_rate
-        ax.set(xlim=(0, end_s), ylim=(0, n_rows * sample_rate / n_fft / 1000))  # to the last tick
+        end_s = n_frames * HOP_LENGTH / sample_rate
+        ax.set(xlim=(0, end_s), ylim=(0, n_rows * sample_rate / N_FFT / 1000))  # to the last tick
     if valid_s is not None and valid_s < end_s:
         ax.axvspan(valid_s, end_s, color="0.88", linewidth=0)
         ax.annotate("padding", (valid_s, 1), (3, -3), ax.get_xaxis_transform(), "offset points", va="top", color="0.4",

@@ -95,7 +95,7 @@ class TestEmbedding:
 
     def test_a_network_that_has_learned_nothing_is_said(self, vectors):
         with pytest.raises(ParameterError, match="all 60 embeddings are the same"):
-            figures.project(np.ones_like(vectors))
+            figures.project(np.ones_like(vectors), perplexity=8)
 
 
 def keep_vectors(project, predictions, n_dims=8, run="trial"):
@@ -157,13 +157,15 @@ class TestFoldPoints:
 
     def test_thinned_out_at_even_steps(self, kept, monkeypatch):
         monkeypatch.setattr(curves, "project", first_two)
-        points = curves.fold_points(kept, max_points=40)
+        monkeypatch.setattr(curves, "MAX_POINTS", 40)
+        points = curves.fold_points(kept)
         # 8 of the 24 of session 1: 0, 23/7, 46/7, ... rounded
         ids = sorted(kept["utterance_id"][kept["fold"] == "1"])
         expected = [ids[i] for i in (0, 3, 7, 10, 13, 16, 20, 23)]
         assert points["utterance_id"][points["fold"] == "1"].tolist() == expected
+        monkeypatch.setattr(curves, "MAX_POINTS", 29)
         with pytest.raises(ParameterError, match="fold 1: 5 utterances to draw, expected at least 6"):
-            curves.fold_points(kept, max_points=29)
+            curves.fold_points(kept)
 
     def test_emotions_keep_their_colours_in_every_panel(self, points, ax):
         curves.plot_fold_points(points, ax)

@@ -14,7 +14,7 @@ from serkit import figures
 from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
 from serkit.evaluation import Estimate, class_recall
-from serkit.figures import EMOTION_COLOURS
+from serkit.figures import EMOTION_COLOURS, scores
 from serkit.folds import fold_table, make_folds
 from serkit.metrics import weighted_accuracy
 
@@ -118,8 +118,6 @@ class TestScores:
             "WA, mean 60.0 %",
             "chance UA",
         ]  # two speakers: no interval
-        with pytest.raises(ParameterError, match=r"lacks \['session'\]"):
-            figures.plot_speaker_scores(table, ax, by="session")
 
     def test_the_mean_over_speakers_has_its_interval(self, ax):
         ua = [0.4, 0.5, 0.6, 0.7, 0.8]
@@ -160,8 +158,8 @@ class TestCorpus:
             figures.plot_class_counts(MANIFEST.drop(columns="speaker"), ax)
         with pytest.raises(ParameterError, match="0 utterances of"):
             figures.plot_durations(MANIFEST.assign(label="bored"), ax)
-        with pytest.raises(ParameterError, match=r"4 utterances .*, 4 of them lack \['session'\]"):
-            figures.plot_class_counts(MANIFEST.assign(session=None), ax, by="session")
+        with pytest.raises(ParameterError, match=r"4 utterances .*, 4 of them lack \['speaker'\]"):
+            figures.plot_class_counts(MANIFEST.assign(speaker=None), ax)
 
 
 class TestFolds:
@@ -273,8 +271,9 @@ class TestCertainty:
 
 
 class TestDurations:
-    def test_durations_by_hand(self, predictions, about, ax):
-        table = figures.duration_accuracy(predictions, about, edges_s=(0, 3, 5)).set_index("duration")
+    def test_durations_by_hand(self, predictions, about, ax, monkeypatch):
+        monkeypatch.setattr(scores, "EDGES_S", (0, 3, 5))
+        table = figures.duration_accuracy(predictions, about).set_index("duration")
         # utterance i lasts 1 + i seconds: two of eight are shorter than 3 s, two more than 5 s
         assert table["n_utterances"].to_dict() == {"0–3": 20, "3–5": 20, "≥ 5": 40}
         test = predictions[predictions["split"] == "test"]
@@ -282,7 +281,7 @@ class TestDurations:
         assert np.isclose(
             table.loc["0–3", "accuracy"], weighted_accuracy(short["truth"], short["prediction"])
         )
-        figures.plot_duration_accuracy(predictions, about, ax, edges_s=(0, 3, 5))
+        figures.plot_duration_accuracy(predictions, about, ax)
         levels = np.array(ax.collections[0].get_segments())  # (classes, ends, x and y)
         assert np.allclose(levels[:, :, 1], 100 * table[["accuracy", "accuracy"]])
         assert levels[:, :, 0].tolist() == [
@@ -293,8 +292,9 @@ class TestDurations:
         wa = 100 * weighted_accuracy(test["truth"], test["prediction"])
         assert {f"WA {wa:.1f} %", "3 s segment"} <= set(legend_of(ax))
 
-    def test_classes_without_utterances_are_not_drawn(self, predictions, about, ax):
-        figures.plot_duration_accuracy(predictions, about, ax, edges_s=(0, 0.5, 3, 5, 20))
+    def test_classes_without_utterances_are_not_drawn(self, predictions, about, ax, monkeypatch):
+        monkeypatch.setattr(scores, "EDGES_S", (0, 0.5, 3, 5, 20))
+        figures.plot_duration_accuracy(predictions, about, ax)
         assert len(ax.collections[0].get_segments()) == 3 and ax.get_xlim() == (0.5, 20)
 
 
@@ -325,7 +325,7 @@ def test_across_corpora_by_hand():
     """Two corpora, three runs: what was not run stays empty, an unknown interval is not shown."""
     table = pd.DataFrame({
         "trained_on": ["a", "a", "b"], "tested_on": ["a", "b", "b"],
-        "ua": [Estimate(80, 70, 90), Estimate(40.04, 30, 50), Estimate(60)],
+        "ua": [Estimate(80.0, 70.0, 90.0), Estimate(40.04, 30.0, 50.0), Estimate(60.0)],
     })  # fmt: skip
     ax = Figure().subplots()
     figures.plot_across(table, ax)

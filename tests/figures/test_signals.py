@@ -140,7 +140,7 @@ class TestSignals:
 
     def test_coattention_over_spectrogram(self, ax):
         spectrogram = np.zeros((200, 300))
-        figures.plot_coattention(np.ones(149), ax, spectrogram_db=spectrogram, n_fft=800, **FRAMES)
+        figures.plot_coattention(np.ones(149), ax, spectrogram_db=spectrogram, sample_rate=16_000)
         assert ax.images[0].get_extent()[1] == pytest.approx(2.995)
         assert (ax.get_xlim(), ax.get_ylim()) == ((0, 3.0), (0, 4.0))  # so that the last ticks are drawn
         assert not ax.texts

@@ -257,11 +257,9 @@ def attention_tables(run, variant, folds=None):
     RunError, ParameterError, FoldError
         If a fold was not measured, or as :func:`serkit.evaluation.predictions.check_predictions`.
     """
-    folders = runs.finished_folders(run, variant)
-    segments, swapped = (
-        pd.concat([runs.read_table(folder / name, CURE) for folder in folders], ignore_index=True)
-        for name in (runs.ATTENTION, runs.SWAPPED)
-    )
+    names, folders = (runs.ATTENTION, runs.SWAPPED), runs.finished_folders(run, variant)
+    parts = [[runs.read_table(folder / name, CURE) for folder in folders] for name in names]
+    segments, swapped = (pd.concat(tables, ignore_index=True) for tables in parts)
     return [attention_table(segments), worth_table(swapped, folds), attention_stems(segments)]
 
 
@@ -361,10 +359,7 @@ def weights_text(table):
 def worth_text(worth):
     """What :func:`worth_table` says of other weights, in sentences, and what does not follow."""
     change = dict(zip(worth["weights"], worth["difference"], strict=True))
-    points = {
-        name: f"{value:+.1f}{f' [{low:+.1f}, {high:+.1f}]' * (low <= high)}".replace("-", "−")
-        for name, (value, low, high) in change.items()
-    }
+    points = {name: cell.signed() for name, cell in change.items()}
     _, low, high = change[MEAN]
     verdict = "helps" if high < 0 else "harms" if low > 0 else "few" if np.isnan(low) else "open"
     return WORDS["attention"]["worth"].format_map(points | {"verdict": WORDS["attention"][verdict]})

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.utils import set_seed
-from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -32,8 +31,8 @@ from serkit import features, metrics, runs, training
 from serkit.constants import LABELS, SAMPLE_RATE, VIEW_SETS
 from serkit.errors import RunError, SerkitError
 from serkit.evaluation.attention import open_store
-from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent
-from serkit.evaluation.predictions import scored_rows
+from serkit.evaluation.intervals import mean_over_speakers, percent
+from serkit.evaluation.predictions import WORDS, scored_rows
 from serkit.files import replacing
 from serkit.folds import find_fold, make_folds, task_rows
 from serkit.model.coattention import create_model
@@ -43,6 +42,7 @@ from serkit.model.storage import open_model_folder
 LEAST_RATINGS = 3  # of an utterance: one annotator against a majority of two others at least
 PROBE, EGEMAPS = "probe", "egemaps"
 CLASSIFIERS = {PROBE: LogisticRegression(max_iter=1000), EGEMAPS: LinearSVC(random_state=0, max_iter=10_000)}
+FILE = "baseline_{}.parquet"  # beside the predictions of a fold
 BATCH = 64  # segments read at once
 
 
@@ -73,15 +73,11 @@ def make_baselines(run, variant, everything=False):
     return faults
 
 
-def _path(folder, name):
-    return folder / f"baseline_{name}.parquet"
-
-
 def _read(folder, name):
     """A baseline of a fold; None if there is none that can be read, of the utterances that were tested."""
     predictions = runs.read_predictions(folder)
     try:
-        made = runs.read_table(_path(folder, name), "")
+        made = runs.read_table(folder / FILE.format(name), "")
     except RunError:
         return None
     tested = predictions.loc[predictions["split"] == "test"], made
@@ -105,7 +101,7 @@ def _make(name, folders):
         scored = classify(values[experiment.seed], label_of, fold, CLASSIFIERS[name], labels)
         table = training.prediction_table({"test": scored}, manifest, experiment)
         table["variant"] = f"{experiment.variant}_{name}"
-        with replacing(_path(folder, name)) as partial:
+        with replacing(folder / FILE.format(name)) as partial:
             table.to_parquet(partial, index=False, write_page_checksum=True)
 
 
@@ -246,11 +242,9 @@ def baseline_table(run, predictions, folds):
             if any(part is None for part in made):
                 continue
             rows, baseline = (scored_rows(part, folds[variant]) for part in (table, pd.concat(made)))
-            records.append({
-                "variant": variant, "baseline": name, "UA": percent(rows),
-                "UA of baseline": percent(baseline), "WA of baseline": percent(baseline, score="wa"),
-                "difference": percent(rows, baseline),
-            })  # fmt: skip
+            record = {"variant": variant, "baseline": name, "UA": percent(rows)}
+            record |= {"UA of baseline": percent(baseline), "WA of baseline": percent(baseline, score="wa")}
+            records.append(record | {"difference": percent(rows, baseline)})
     return pd.DataFrame(records)
 
 
@@ -268,16 +262,10 @@ def below_baseline(table):
     """
     sentences = []
     for row in table.to_dict("records"):
-        points, low, high = row["difference"]
-        interval = f" [{low:+.1f}, {high:+.1f}]" if low <= high else ""
-        warning, advice = "WARNING: ", "look at learning_rate and the number of epochs before anything larger"
-        if high >= 0:
-            warning, advice = "", "the interval holds 0, so neither is shown to be better"
-        if points < 0:
-            sentences.append(
-                f"{warning}{row['variant']}: UA {row['UA'].value:.1f} is below its baseline {row['baseline']}, "
-                f"{row['UA of baseline'].value:.1f}: {points:+.1f} points{interval}; {advice}."
-            )
+        difference = row["difference"]
+        if difference.value < 0:
+            sentence = WORDS["baselines"]["chance" if difference.high >= 0 else "shown"]
+            sentences.append(sentence.format_map(row | {"points": difference.signed(" points")}))
     return sentences
 
 
@@ -357,8 +345,4 @@ def soft_distance(rows):
     shares = rows[[f"share_{label}" for label in labels]].to_numpy()
     probabilities = rows[[metrics.PROBABILITY + label for label in labels]].to_numpy()
     distance = jensenshannon(shares, probabilities, base=2, axis=1)
-    by_speaker = pd.Series(np.nan_to_num(distance)).groupby(rows["speaker"].to_numpy()).mean()
-    reach = np.nan
-    if len(by_speaker) >= MIN_CLUSTERS:
-        reach = stats.t.ppf(0.975, len(by_speaker) - 1) * by_speaker.sem()
-    return Estimate(by_speaker.mean(), by_speaker.mean() - reach, by_speaker.mean() + reach)
+    return mean_over_speakers(pd.Series(np.nan_to_num(distance)).groupby(rows["speaker"].to_numpy()).mean())

@@ -6,6 +6,7 @@ All is compared on the same folds, seeds and test utterances. Tests exchange who
 differ in the epoch they choose and in nothing else.
 """
 
+from contextlib import suppress
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from serkit import runs
 from serkit.constants import FUSIONS, SEED, VIEW_SETS
 from serkit.errors import ParameterError, RunError, SerkitError, check_choice
-from serkit.evaluation.intervals import MIN_CLUSTERS, Tally, percent, score_interval, score_of, tally
+from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent, score_interval, score_of, tally
 from serkit.evaluation.predictions import check_predictions, scored_rows, with_selection
 from serkit.experiment import ACROSS
 from serkit.folds import SELECTIONS
@@ -73,10 +74,9 @@ def compare_variants(predictions_a, predictions_b, score="ua", *, average="poole
         few = f"{n} speakers are too few for an interval, expected at least {MIN_CLUSTERS}"
         raise ParameterError(f"{variant_a}: {few}; finish more folds, or take speakers")
     difference, low, high = score_interval(*pair, score=score, average=average)
-    return {
-        "variant_a": variant_a, "variant_b": variant_b, "difference": difference, "low": low, "high": high,
-        "p_permutation": _p_permutation(pair, score, average),
-    }  # fmt: skip
+    p = _p_permutation(pair, score, average)
+    found = {"difference": difference, "low": low, "high": high, "p_permutation": p}
+    return {"variant_a": variant_a, "variant_b": variant_b} | found
 
 
 def compare_many(predictions, pairs=None, score="ua", *, average="pooled", folds=None):
@@ -99,20 +99,12 @@ def compare_many(predictions, pairs=None, score="ua", *, average="pooled", folds
 
     Raises
     ------
-    ParameterError
-        If there are no pairs, a variant is unknown, or as :func:`compare_variants`.
-    RunError, FoldError
-        As :func:`serkit.evaluation.predictions.check_predictions`.
+    ParameterError, RunError, FoldError
+        As :func:`compare_variants`.
     """
     check_predictions(predictions, folds)
     tables = dict(list(predictions.groupby("variant")))
-    pairs = list(combinations(tables, 2) if pairs is None else pairs)
-    unknown = [name for pair in pairs for name in pair if name not in tables]
-    if unknown or not pairs:
-        raise ParameterError(
-            f"pairs={pairs}: expected at least one pair of the variants {', '.join(tables)}"
-            + (f"; there are no predictions of {unknown[0]!r}" if unknown else "")
-        )
+    pairs = combinations(tables, 2) if pairs is None else pairs
     rows = [compare_variants(tables[a], tables[b], score, average=average, folds=folds) for a, b in pairs]
     table = pd.DataFrame(rows)
     return table.assign(p_holm=multipletests(table["p_permutation"], method="holm")[1])
@@ -154,9 +146,8 @@ def check_same_utterances(a, b):
     columns = ["seed", "fold", "utterance_id", "speaker", "truth"]
     rows_a, rows_b = (set(rows[columns].itertuples(index=False, name=None)) for rows in (a, b))
     if only := rows_a ^ rows_b:
-        row = min(only)
+        seed, fold, utterance, speaker, truth = row = min(only)
         has, lacks = (rows["variant"].iloc[0] for rows in ((a, b) if row in rows_a else (b, a)))
-        seed, fold, utterance, speaker, truth = row
         about = f"utterance {utterance} ({truth}, speaker {speaker}) in fold {fold}, seed {seed} is tested"
         cure = "expected the same folds, seeds and utterances in both; filter them to what they share"
         raise ParameterError(f"{about} in {has} and not in {lacks}, {cure}")
@@ -164,16 +155,16 @@ def check_same_utterances(a, b):
 
 def _p_permutation(pair, score, average):
     """Two-sided p of exchanging the variants speaker by speaker."""
-    tallies = zip(*(tally(rows, score, average) for rows in pair), strict=True)
-    both = Tally(*map(np.concatenate, tallies))  # speakers of A, then of B
+    # speakers of A, then of B; what is right with one seed or another is added up
+    both = np.concatenate([tally(rows, average).sum(axis=1, keepdims=True) for rows in pair])
 
     def difference(signs, axis=-1):
-        keep = (np.moveaxis(np.asarray(signs, float), axis, -1) + 1) / 2
-        a, b = (score_of(np.concatenate([part, 1 - part], axis=-1), both) for part in (keep, 1 - keep))
+        keep = (np.moveaxis(np.asarray(signs, float), axis, -1)[..., None] + 1) / 2
+        a, b = (score_of(np.concatenate([part, 1 - part], axis=-2), both, score) for part in (keep, 1 - keep))
         return np.round(a - b, 12)  # equal by symmetry, then equal to the last digit
 
     test = stats.permutation_test(
-        (np.ones(len(both.share) // 2),), difference, permutation_type="samples", vectorized=True, batch=1000,
+        (np.ones(len(both) // 2),), difference, permutation_type="samples", vectorized=True, batch=1000,
         n_resamples=EXCHANGES, alternative="two-sided", rng=np.random.default_rng(SEED),
     )  # fmt: skip
     return float(test.pvalue)
@@ -204,11 +195,11 @@ def families(run, setting):
         value = str(parameters.pop(setting))
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = AXES[setting][0]
-    return [
-        {value: group[value] for value in [*filter(group.get, order), *sorted(group.keys() - set(order))]}
-        for group in groups.values()
-        if len(group) > 1
-    ]
+
+    def place(item):
+        return order.index(item[0]) if item[0] in order else len(order), item[0]
+
+    return [dict(sorted(group.items(), key=place)) for group in groups.values() if len(group) > 1]
 
 
 def reference_of(setting, value, values):
@@ -254,19 +245,17 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
         As :func:`serkit.evaluation.score_interval` and :func:`serkit.evaluation.comparison.compare_many`.
     """
     rows = at_shared_seeds(predictions[predictions["variant"].isin(family.values())])
+    against = {value: reference_of(setting, value, list(family)) for value in family}
     records = []
     for value, variant in family.items():
         scores = _percent(rows[rows["variant"] == variant], score, folds)
-        against = reference_of(setting, value, list(family))
-        records.append({setting: value, **scores, "seeds": rows["seed"].nunique(), "against": against})
+        records.append({setting: value, **scores, "seeds": rows["seed"].nunique(), "against": against[value]})
     table = pd.DataFrame(records)
-    compared = table[table["against"] != ""]
-    if compared.empty:
+    pairs = [(family[value], family[other]) for value, other in against.items() if other]
+    if not pairs:
         return table
-    pairs = [(family[value], family[other]) for value, other in compared[[setting, "against"]].to_numpy()]
-    columns = ["difference", "difference_low", "difference_high", "p_holm"]
-    table.loc[compared.index, columns] = _differences(rows, pairs, score, folds).to_numpy()
-    return table
+    differences = _differences(rows, pairs, score, folds).set_index(table.index[table["against"] != ""])
+    return table.join(differences.rename(columns={"low": "difference_low", "high": "difference_high"}))
 
 
 def _percent(rows, score, folds):
@@ -341,10 +330,9 @@ def across_corpora(*names, score="ua"):
             corpus = runs.shared_parameters(name, variant)["corpus"]
             trained, _, tested = corpus.rpartition(ACROSS)
             tested_rows = scored_rows(rows)
-            records.append({
-                "trained_on": trained or corpus, "tested_on": tested, score: percent(tested_rows, score=score),
-                "n_speakers": tested_rows["speaker"].nunique(), "run": name, "variant": variant,
-            })  # fmt: skip
+            trained_on = {"trained_on": trained or corpus, "tested_on": tested}
+            about = {"n_speakers": tested_rows["speaker"].nunique(), "run": name, "variant": variant}
+            records.append(trained_on | {score: percent(tested_rows, score=score)} | about)
     return pd.DataFrame(records)
 
 
@@ -390,17 +378,17 @@ def kept_epochs(run):
     """
     tables = []
     for variant in runs.variants_of(run):
-        try:
+        with suppress(RunError):
             tables.append(load_epochs(run, variant))
-        except RunError:
-            continue
     if not tables:
         print("no variant kept the predictions of its epochs; train one with keep_epochs")
     return sorted(tables, key=lambda table: -table.groupby(UNIT).ngroups)
 
 
-def read_differences(table, setting="rule", alpha=0.05):
+def read_differences(table, setting="rule"):
     """What a table of differences shows, a line for each: no more than its intervals and p values carry.
+
+    A difference is shown if its interval leaves out 0 and its corrected p is at most 0.05.
 
     Parameters
     ----------
@@ -408,8 +396,6 @@ def read_differences(table, setting="rule", alpha=0.05):
         From :func:`ablation_table`, or the second of :func:`rule_table`.
     setting : str
         Column that names what is compared.
-    alpha : float
-        A difference is shown if its interval leaves out 0 and its corrected p is not above this.
 
     Returns
     -------
@@ -427,8 +413,8 @@ def read_differences(table, setting="rule", alpha=0.05):
     for row in compared.to_dict("records"):
         low, high = (row.get(f"difference_{end}", row.get(end)) for end in ("low", "high"))
         shown = "higher" if low > 0 else "lower" if high < 0 else ""
-        verdict = shown if shown and row["p_holm"] <= alpha else "no difference is shown"
-        points = f"{row['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]".replace("-", "−")
+        verdict = shown if shown and row["p_holm"] <= 0.05 else "no difference is shown"
+        points = Estimate(row["difference"], low, high).signed(" points")
         pair = f"{row[setting]} against {row['against']}"
         lines.append(f"{pair}: {points}, p = {row['p_holm']:.3f} (Holm): {verdict}")
     return "\n".join(lines)
@@ -511,21 +497,17 @@ def rule_scores(epochs):
     Returns
     -------
     pd.DataFrame
-        ``rule, variant, seed, fold, epoch, wa, ua`` (fractions). A rule whose split was not kept is left out.
+        ``rule``, and the columns of :func:`serkit.metrics.score_table` for each fold and seed. A rule whose split was
+        not kept is left out.
     """
-    scores = epoch_scores(epochs)
-    tested = scores[scores["split"] == "test"].drop(columns="split")
-    parts = []
+    scores, parts = epoch_scores(epochs), []
     for rule in RULES:
-        try:
-            chosen = choose_epochs(scores, rule).reset_index()
-        except ParameterError:  # no validation speakers were kept
-            continue
-        parts.append(chosen.merge(tested, on=[*UNIT, "epoch"]).assign(rule=rule))
-    return pd.concat(parts, ignore_index=True)[["rule", *UNIT, "epoch", "wa", "ua"]]
+        with suppress(ParameterError):  # no validation speakers were kept
+            parts.append(score_table(apply_rule(epochs, rule, scores), UNIT).assign(rule=rule))
+    return pd.concat(parts, ignore_index=True)
 
 
-def apply_rule(epochs, rule):
+def apply_rule(epochs, rule, scores=None):
     """What a run would have reported, had its checkpoints been chosen by this rule.
 
     Parameters
@@ -534,6 +516,8 @@ def apply_rule(epochs, rule):
         As ``load_epochs`` gives it.
     rule : str
         One of ``RULES``.
+    scores : pd.DataFrame, optional
+        What ``epoch_scores`` gives of them, where it is known: it takes time.
 
     Returns
     -------
@@ -542,7 +526,7 @@ def apply_rule(epochs, rule):
         training used.
     """
     selection, _, criterion = rule.partition("_")
-    chosen = choose_epochs(epoch_scores(epochs), rule).reset_index()
+    chosen = choose_epochs(epoch_scores(epochs) if scores is None else scores, rule).reset_index()
     rows = epochs.merge(chosen, on=[*UNIT, "epoch"]).drop(columns="epoch")
     suffix = criterion and "_loss"
     return rows.assign(variant=[with_selection(name, selection) + suffix for name in rows["variant"]])
@@ -571,7 +555,8 @@ def rule_table(epochs, score="ua", *, folds=None):
     RunError, FoldError, ParameterError
         As :func:`choose_epochs` and :func:`serkit.evaluation.comparison.compare_many`.
     """
-    tables = {rule: apply_rule(epochs, rule) for rule in RULES}
+    by_epoch = epoch_scores(epochs)
+    tables = {rule: apply_rule(epochs, rule, by_epoch) for rule in RULES}
     scores = pd.DataFrame([{"rule": rule, **_percent(table, score, folds)} for rule, table in tables.items()])
     name = {rule: table["variant"].iloc[0] for rule, table in tables.items()}
     pairs = [(name[a], name[b]) for a, b in RULE_PAIRS]

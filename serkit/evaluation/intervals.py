@@ -9,9 +9,9 @@ data, which nothing computed from predictions can see; with several seeds, at le
 training counts as well. None of this mends a leak: scores of the published selection, whose
 checkpoint is chosen on the test speakers, are too high, and so are both ends of their intervals.
 
-WA, UA and macro-F1 are means of ratios of counts. So a prediction table is counted once, by speaker,
-and a speaker left out or two variants exchanged for a speaker is nothing but another vector of weights on
-those counts.
+WA, UA and macro-F1 follow from confusion matrices. So a prediction table is counted once, a matrix for each
+speaker, and a speaker left out or two variants exchanged for a speaker is nothing but another vector of weights on
+those matrices.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from scipy import stats
 
 from serkit.errors import ParameterError, check_choice, check_range
 from serkit.evaluation.predictions import scored_rows
-from serkit.metrics import PROBABILITY, SCORES, in_order, labels_of
+from serkit.metrics import PROBABILITY, SCORES, labels_of
 
 AVERAGES = ("pooled", "fold_mean")
 LEVEL = 0.95  # of 100 such intervals, 95 should hold the true value
@@ -38,6 +38,15 @@ class Estimate(NamedTuple):
     value: float
     low: float = float("nan")  # NaN: no interval is known, and none is shown
     high: float = float("nan")
+
+    def signed(self, unit=""):
+        """A difference as text.
+
+        >>> Estimate(-3.0, -5.0, 1.0).signed(" points")
+        '−3.0 points [−5.0, +1.0]'
+        """
+        interval = f" [{self.low:+.1f}, {self.high:+.1f}]" if self.low <= self.high else ""
+        return f"{self.value:+.1f}{unit}{interval}".replace("-", "−")
 
 
 def score_interval(*tables, score="ua", average="pooled"):
@@ -92,16 +101,31 @@ def score_interval(*tables, score="ua", average="pooled"):
     """
     check_choice("score", score, SCORES)
     check_choice("average", average, AVERAGES)
-    rows = tables[0]
-    n_speakers, n_seeds = rows["speaker"].nunique(), rows["seed"].nunique()
-    counts = [tally(table, score, average, by_seed=True) for table in tables]
-    value, low, high, _ = interval_limits(counts, n_speakers, n_seeds, rows["utterance_id"].nunique())
-    return Estimate(value, low, high) if n_speakers >= MIN_CLUSTERS else Estimate(value)
+    counts = [tally(rows, average) for rows in tables]
+    value, low, high, _ = interval_limits(counts, score, tables[0]["utterance_id"].nunique())
+    return Estimate(value, low, high) if len(counts[0]) >= MIN_CLUSTERS else Estimate(value)
 
 
 def percent(*tables, score="ua", average="fold_mean"):
     """As :func:`score_interval`, in percent or percentage points."""
     return Estimate(*(100 * value for value in score_interval(*tables, score=score, average=average)))
+
+
+def mean_over_speakers(values):
+    """Mean of one value of each speaker, with its 95 % interval by Student's t; without it for fewer than 5.
+
+    Parameters
+    ----------
+    values : pd.Series
+
+    Returns
+    -------
+    Estimate
+    """
+    if len(values) < MIN_CLUSTERS:
+        return Estimate(values.mean())
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.sem()
+    return Estimate(values.mean(), values.mean() - reach, values.mean() + reach)
 
 
 def subset_accuracy(predictions, subsets, folds=None):
@@ -214,15 +238,12 @@ def reliability_table(predictions, n_bins=10, folds=None):
     """
     check_range("n_bins", n_bins, 1, 100, whole=True)
     rows = scored_rows(predictions, folds)
-    confidence = rows.filter(regex=f"^{PROBABILITY}").to_numpy(float).max(axis=1)
+    confidence = rows.filter(regex=f"^{PROBABILITY}").max(axis=1)
     edges = np.linspace(0, 1, n_bins + 1)
-    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, n_bins - 1)
-    right = (rows["truth"] == rows["prediction"]).to_numpy(float)
+    bins = np.clip(np.searchsorted(edges, confidence) - 1, 0, n_bins - 1)
+    values = pd.DataFrame({"confidence": confidence, "accuracy": rows["truth"] == rows["prediction"]})
     n = np.bincount(bins, minlength=n_bins)
-    table = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n})
-    for name, values in (("confidence", confidence), ("accuracy", right)):
-        table[name] = np.bincount(bins, weights=values, minlength=n_bins) / table["n"]
-    return table
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n}).join(values.groupby(bins).mean())
 
 
 def expected_calibration_error(predictions, n_bins=10, folds=None):
@@ -276,90 +297,66 @@ def risk_coverage(predictions, folds=None):
     return pd.DataFrame(records)
 
 
-class Tally(NamedTuple):
-    """Counts of a prediction table, one cell for each speaker (or each speaker and seed).
-
-    A unit is what is scored by itself before averaging: the whole table (pooled), or one fold and
-    seed (fold mean).
-    """
-
-    numerator: np.ndarray  # (cells, units, ratios)
-    denominator: np.ndarray  # (cells, units, ratios)
-    share: np.ndarray  # (cells, units), of a unit's cells; sums to 1 over the cells
-
-
-def tally(rows, score, average, by_seed=False):
-    """Count test rows for one score.
+def tally(rows, average):
+    """Confusion matrices of a prediction table, of which any score follows.
 
     Parameters
     ----------
     rows : pd.DataFrame
         Test rows of one variant.
-    score : {"wa", "ua", "macro_f1"}
     average : {"pooled", "fold_mean"}
-    by_seed : bool
-        Whether each seed of a speaker gets a cell of its own; cells are ordered by speaker, then seed.
 
     Returns
     -------
-    Tally
+    np.ndarray, shape (speakers, seeds, units, classes, classes)
+        Truth in rows. A unit is what is scored by itself before averaging: the whole table (pooled), or one fold and
+        seed (fold mean).
     """
-    cell, speakers = pd.factorize(rows["speaker"], sort=True)
+    labels = labels_of(rows)
+    speaker, speakers = pd.factorize(rows["speaker"], sort=True)
     seed, seeds = pd.factorize(rows["seed"], sort=True)
-    n_cells, unit = len(speakers), np.zeros(len(rows), dtype=int)
-    if by_seed:
-        cell, n_cells = cell * len(seeds) + seed, n_cells * len(seeds)
+    unit = np.zeros(len(rows), dtype=int)
     if average == "fold_mean":
         unit = pd.factorize(rows["fold"], sort=True)[0] * len(seeds) + seed
-    numerator, denominator = _ratios_of_rows(rows, score)
-    sums = np.zeros((2, n_cells, unit.max() + 1, numerator.shape[1]))
-    np.add.at(sums, (slice(None), cell, unit), np.stack([numerator, denominator]))
-    member = np.zeros(sums.shape[1:3])
-    member[cell, unit] = 1.0
-    return Tally(*sums, member / np.maximum(member.sum(axis=0), 1.0))
+    truth, prediction = (rows[column].map(labels.index) for column in ("truth", "prediction"))
+    counts = np.zeros((len(speakers), len(seeds), unit.max() + 1, len(labels), len(labels)))
+    np.add.at(counts, (speaker, seed, unit, truth, prediction), 1)
+    return counts
 
 
-def _ratios_of_rows(rows, score):
-    """What each row adds to the ratios whose mean is the score."""
-    labels = np.array(in_order({*rows["truth"], *rows["prediction"]}))
-    truth = rows["truth"].to_numpy(str)[:, None] == labels
-    prediction = rows["prediction"].to_numpy(str)[:, None] == labels
-    right = truth & prediction
-    if score == "wa":  # right / all
-        return right.any(axis=1, keepdims=True).astype(float), np.ones((len(rows), 1))
-    if score == "ua":  # recall of each class
-        return right.astype(float), truth.astype(float)
-    return 2.0 * right, truth.astype(float) + prediction  # F1 = 2 TP / (true + predicted)
+def score_of(weights, counts, score):
+    """The score after giving every speaker, in every seed, a weight.
 
-
-def score_of(weights, counts):
-    """The score after giving every cell a weight.
-
-    A fold counts as much as its cells weigh: without the only speaker of a fold, the fold does not count. A
+    A fold counts as much as its speakers weigh: without the only speaker of a fold, the fold does not count. A
     class or fold that is left without utterances does not count, as in :mod:`serkit.metrics`.
 
     Parameters
     ----------
-    weights : np.ndarray, shape (..., cells)
-    counts : Tally
+    weights : np.ndarray, shape (..., speakers, seeds)
+    counts : np.ndarray, shape (speakers, seeds, units, classes, classes)
+        From :func:`tally`.
+    score : {"wa", "ua", "macro_f1"}
 
     Returns
     -------
     np.ndarray, shape (...)
     """
-    cells, units, ratios = counts.numerator.shape
-    shape = (*weights.shape[:-1], units, ratios)
-    numerator = (weights @ counts.numerator.reshape(cells, -1)).reshape(shape)
-    denominator = (weights @ counts.denominator.reshape(cells, -1)).reshape(shape)
-    occurs = denominator > 0
-    ratio = np.divide(numerator, denominator, out=np.zeros(shape), where=occurs)
-    scores = ratio.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
-    share = (weights @ counts.share) * occurs.any(axis=-1)
+    matrices = np.tensordot(weights, counts, axes=2)  # (..., units, classes, classes)
+    right = np.diagonal(matrices, axis1=-2, axis2=-1)
+    true, predicted = matrices.sum(axis=-1), matrices.sum(axis=-2)
+    if score == "wa":
+        right, whole = right.sum(axis=-1, keepdims=True), true.sum(axis=-1, keepdims=True)
+    else:  # recall of each class, or F1 = TP / mean of true and predicted
+        whole = true if score == "ua" else (true + predicted) / 2
+    ratio = np.divide(right, whole, out=np.zeros(whole.shape), where=whole > 0)
+    scores = ratio.sum(axis=-1) / np.maximum((whole > 0).sum(axis=-1), 1)
+    member = counts.any(axis=(3, 4))  # (speakers, seeds, units)
+    share = np.tensordot(weights, member / np.maximum(member.sum(axis=(0, 1)), 1), axes=2)
     with np.errstate(invalid="ignore"):  # NaN where nobody is left
         return (share * scores).sum(axis=-1) / share.sum(axis=-1)
 
 
-def interval_limits(counts, n_speakers, n_seeds, n_utterances):
+def interval_limits(counts, score, n_utterances):
     """A score, or the difference of two, with its interval and standard error.
 
     The error is the jackknife's over speakers and, where there are several, seeds. The variances of the two are
@@ -373,10 +370,10 @@ def interval_limits(counts, n_speakers, n_seeds, n_utterances):
 
     Parameters
     ----------
-    counts : list of Tally
-        One, or two for a difference, whose cells are ordered by speaker, then seed.
-    n_speakers, n_seeds, n_utterances : int
-        With ``n_seeds=1`` there is a cell for each speaker.
+    counts : list of np.ndarray
+        From :func:`tally`; one, or two for a difference.
+    score : {"wa", "ua", "macro_f1"}
+    n_utterances : int
 
     Returns
     -------
@@ -387,21 +384,22 @@ def interval_limits(counts, n_speakers, n_seeds, n_utterances):
     --------
     Five speakers with eight of eight right: nothing differs, so it is Wilson's interval of 40 right of 40.
 
-    >>> counts = Tally(np.full((5, 1, 1), 8.0), np.full((5, 1, 1), 8.0), np.full((5, 1), 0.2))
-    >>> [round(value, 3) for value in interval_limits([counts], 5, 1, 40)]
+    >>> counts = np.full((5, 1, 1, 1, 1), 8)
+    >>> [round(value, 3) for value in interval_limits([counts], "wa", 40)]
     [1.0, 0.912, 1.0, 0.0]
     """
 
     def value(weights):
-        first, *second = (score_of(weights, tallied) for tallied in counts)
+        first, *second = (score_of(weights, matrices, score) for matrices in counts)
         return first - sum(second)
 
     def variance(weights):  # of a score, from those with every speaker, or every seed, left out in turn
-        values = value(weights.reshape(len(weights), -1))
+        values = value(weights)
         return (len(values) - 1) * values.var()
 
+    n_speakers, n_seeds = counts[0].shape[:2]
     everything = np.ones((n_speakers, n_seeds))
-    estimate = value(everything.ravel())
+    estimate = value(everything)
     squared = variance(everything - np.eye(n_speakers)[:, :, None])
     if n_seeds > 1:
         squared += variance(everything - np.eye(n_seeds)[:, None, :])

@@ -83,8 +83,7 @@ def scored_rows(predictions, folds=None):
     """
     check_predictions(predictions, folds)
     check_one_variant(predictions)
-    test = predictions[predictions["split"] == "test"]
-    return test.sort_values([*UNIT, "utterance_id"], ignore_index=True)
+    return predictions[predictions["split"] == "test"].sort_values([*UNIT, "utterance_id"], ignore_index=True)
 
 
 def selection_of(variant):
@@ -128,21 +127,20 @@ def _part(variant, position, known):
 def _rules(table):
     """What every row must be: a column, which rows are wrong, what was expected; later rules build on earlier ones."""
     labels = list(labels_of(table))
-    for column in COLUMNS:
-        yield table[column], table[column].isna(), "a value in every row"
+    probabilities = [PROBABILITY + label for label in labels]
+    expected = dict.fromkeys(COLUMNS, "a value in every row")
+    expected |= dict.fromkeys(probabilities, "a probability in every row, of the same classes everywhere")
+    for column, what in expected.items():
+        yield table[column], table[column].isna(), what
     yield table["split"], ~table["split"].isin(SPLITS), f"one of {', '.join(SPLITS)}"
     for column in ("truth", "prediction"):
         yield table[column], ~table[column].isin(labels), f"one of {', '.join(labels)}"
-    for column in [PROBABILITY + label for label in labels]:
-        expected = "a probability in every row, of the same classes everywhere"
-        yield table[column], table[column].isna(), expected
-    repeated = table.duplicated([*UNIT, "split", "utterance_id"])
-    yield table["split"], repeated, "one such row of this utterance"
+    yield table["split"], table.duplicated([*UNIT, "split", "utterance_id"]), "one such row of this utterance"
     for column in ("speaker", "session", "truth"):
         first = table.drop_duplicates("utterance_id").set_index("utterance_id")[column]
         differs = table[column] != table["utterance_id"].map(first)
         yield table[column], differs, "the same in all rows of an utterance, in every fold, seed and variant"
-    values = table[[PROBABILITY + label for label in labels]].to_numpy(float)
+    values = table[probabilities].to_numpy(float)
     total = pd.Series(values.sum(axis=1), table.index, name="sum of probabilities")
     wrong = ~(np.abs(total - 1) <= ROUNDING) | (values < 0).any(axis=1)
     yield total, wrong, "1, and none negative or missing"
@@ -155,15 +153,14 @@ def _check_runs(table, folds):
     everything = table[table["split"] == "test"]
     folds_of = {key: set(rows["fold"].map(str)) for key, rows in everything.groupby(REPEAT)}
     for (variant, seed), rows in table.groupby(REPEAT):
-        about = f"variant {variant}, seed {seed}"
+        about, by = f"variant {variant}, seed {seed}", grouping_of(variant)
         check_speakers(rows, selection_of(variant), about=f"{about}, ")
         test, validates = (rows[rows["split"] == split] for split in ("test", "validation"))
-        fold_of = test.drop_duplicates(["speaker", "fold"]).set_index("speaker")["fold"]
-        for speaker in fold_of.index[fold_of.index.duplicated()]:
-            both = " and ".join(map(str, fold_of[speaker]))
-            cure = "read predictions.parquet again"
-            raise FoldError(f"{about}: speaker {speaker} is tested in folds {both}, expected one; {cure}")
-        present, by = folds_of.get((variant, seed), set()), grouping_of(variant)
+        folds_of_speaker = test.groupby("speaker")["fold"].unique()
+        for speaker, both in folds_of_speaker[folds_of_speaker.map(len) > 1].items():
+            both = f"folds {' and '.join(map(str, both))}, expected one"
+            raise FoldError(f"{about}: speaker {speaker} is tested in {both}; read predictions.parquet again")
+        present = folds_of.get((variant, seed), set())
         if folds is None:
             # who validates is tested too, in a fold that is called after its session or itself
             lost = validates[by or "speaker"][~validates["speaker"].isin(test["speaker"])]
@@ -176,9 +173,9 @@ def _check_runs(table, folds):
                 f"{about}: fold {', '.join(missing)} is missing, found {', '.join(sorted(present)) or 'none'}; finish "
                 "it with `serkit reproduce`, or ask for a part: partial = True in notebook 06, `serkit report --partial`"
             )
-        if present - expected:
-            extra, known = min(present - expected), ", ".join(sorted(expected))
-            raise RunError(f"{about}: fold {extra} is not one of {known}; filter the table to those")
+        if extra := sorted(present - expected):
+            known = ", ".join(sorted(expected))
+            raise RunError(f"{about}: fold {extra[0]} is not one of {known}; filter the table to those")
         untested = everything[~everything["utterance_id"].isin(test["utterance_id"])]
         if len(untested):
             row = untested.sort_values("utterance_id").iloc[0]

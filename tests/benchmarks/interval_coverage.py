@@ -14,7 +14,7 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import expit, roots_hermitenorm
 
-from serkit.evaluation.intervals import Tally, interval_limits, score_of
+from serkit.evaluation.intervals import interval_limits, score_of
 
 IEMOCAP = (110, 108, 164, 171)  # utterances of a speaker: angry, sad, happy, neutral
 RAVDESS = (8, 8, 8, 4)
@@ -84,18 +84,13 @@ def draw_speakers(setting, n_speakers, rng):
     return counts
 
 
-def tally_counts(counts, score, speakers_per_fold=0):
-    """One cell for each confusion matrix; ``speakers_per_fold`` neighbours make a fold, 0: one for all."""
-    cells = len(counts)
-    right, true, guessed = np.einsum("skk->sk", counts), counts.sum(axis=2), counts.sum(axis=1)
-    if score == "wa":
-        ratios = right.sum(axis=1, keepdims=True), true.sum(axis=1, keepdims=True)
-    else:
-        ratios = (right, true) if score == "ua" else (2 * right, true + guessed)
-    unit = np.arange(cells) // speakers_per_fold if speakers_per_fold else np.zeros(cells, dtype=int)
-    member = (unit[:, None] == np.arange(unit[-1] + 1)).astype(float)
-    numerator, denominator = (part[:, None, :] * member[:, :, None] for part in ratios)
-    return Tally(numerator, denominator, member / member.sum(axis=0))
+def tally_counts(counts, speakers_per_fold=0):
+    """One speaker, of one seed, for each confusion matrix; ``speakers_per_fold`` neighbours make a fold, 0: one for all."""
+    unit = (
+        np.arange(len(counts)) // speakers_per_fold if speakers_per_fold else np.zeros(len(counts), dtype=int)
+    )
+    member = unit[:, None] == np.arange(unit[-1] + 1)
+    return counts[:, None, None] * member[:, None, :, None, None]
 
 
 def naive_limits(counts, score):
@@ -120,7 +115,7 @@ def true_score(setting, rng):
     values = []
     for _ in range(50):
         counts = draw_speakers(setting, POPULATION, rng)
-        scores = [score_of(folds, tally_counts(variant, setting.score)) for variant in counts]
+        scores = [score_of(folds[..., None], tally_counts(variant), setting.score) for variant in counts]
         values.append(difference(scores).mean())
     return float(np.mean(values))
 
@@ -131,10 +126,9 @@ def coverage(setting, n_tables):
     truth, hits = true_score(setting, rng), {}
     for _ in range(n_tables):
         counts = draw_speakers(setting, setting.n_speakers, rng)
-        tallies = [
-            tally_counts(variant, setting.score, setting.speakers_per_fold) for variant in counts[::-1]
-        ]
-        limits = {"speakers": interval_limits(tallies, setting.n_speakers, 1, counts[0].sum())[1:3]}
+        tallies = [tally_counts(variant, setting.speakers_per_fold) for variant in counts[::-1]]
+        limits = interval_limits(tallies, setting.score, counts[0].sum())
+        limits = {"speakers": limits[1:3]}
         if setting.score != "macro_f1" and setting.variants == 1 and not setting.speakers_per_fold:
             limits["naive"] = naive_limits(counts[0], setting.score)
         for name, (low, high) in limits.items():
@@ -159,7 +153,7 @@ def share_coverage(share, spread, sample, n_tables):
     setting = share_setting(share, spread, *sample)
     for _ in range(n_tables):
         counts = draw_speakers(setting, setting.n_speakers, rng)[0]
-        _, low, high, _ = interval_limits([tally_counts(counts, "wa")], len(counts), 1, counts.sum())
+        _, low, high, _ = interval_limits([tally_counts(counts)], "wa", counts.sum())
         hits += low <= share <= high
     return hits / n_tables
 
@@ -173,10 +167,9 @@ def seed_coverage(n_seeds, seed_sd, n_tables):
     for _ in range(n_tables):
         pairs = rng.normal(0, 0.02, (10, n_seeds))
         cells = 0.7 + rng.normal(0, 0.03, (10, 1)) + rng.normal(0, seed_sd, (1, n_seeds)) + pairs
-        for i, (seeds, values) in enumerate(((n_seeds, cells.ravel()), (1, cells.mean(axis=1)))):
-            numerator, ones = values[:, None, None], np.ones((len(values), 1, 1))
-            counts = Tally(numerator, ones, ones[:, :, 0] / len(values))
-            _, low, high, _ = interval_limits([counts], 10, seeds, UTTERANCES)
+        for i, values in enumerate((cells, cells.mean(axis=1, keepdims=True))):
+            counts = np.stack([values, 1 - values], axis=-1)[:, :, None, None] * [[1], [0]]  # right and wrong
+            _, low, high, _ = interval_limits([counts], "wa", UTTERANCES)
             hits[i] += low <= 0.7 <= high
     return hits / n_tables
 

@@ -203,14 +203,14 @@ class TestTable:
         assert points.value == pytest.approx(-30) and points.low < -30 < points.high < 0
         [sentence] = baselines.below_baseline(table)
         assert sentence.startswith(
-            f"WARNING: {variant}: UA 50.0 is below its baseline probe, 80.0: -30.0 points ["
+            f"WARNING: {variant}: UA 50.0 is below its baseline probe, 80.0: −30.0 points ["
         )
         assert sentence.endswith("before anything larger.")
 
     def test_what_may_be_chance_is_called_so_and_what_is_above_is_not_named(self, tmp_path, monkeypatch):
         _, table = self.both(tmp_path, monkeypatch, [4, 9, 6, 5, 5], [7, 5, 6, 8, 4])
         [sentence] = baselines.below_baseline(table)
-        assert "-2.0 points [" in sentence and sentence.endswith("neither is shown to be better.")
+        assert "−2.0 points [" in sentence and sentence.endswith("neither is shown to be better.")
         assert not sentence.startswith("WARNING")
         (tmp_path / "b").mkdir()
         _, table = self.both(tmp_path / "b", monkeypatch, [7, 8, 8, 8, 9], [4, 5, 6, 5, 5])
@@ -219,4 +219,4 @@ class TestTable:
     def test_four_speakers_give_no_interval(self, tmp_path, monkeypatch):
         _, table = self.both(tmp_path, monkeypatch, [4, 5, 6, 5], [7, 8, 8, 8])
         assert np.isnan(table["difference"].iloc[0].low)
-        assert "-27.5 points; look at" in baselines.below_baseline(table)[0]
+        assert "−27.5 points; look at" in baselines.below_baseline(table)[0]

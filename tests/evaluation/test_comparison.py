@@ -201,11 +201,3 @@ class TestRefusals:
         b.loc[b.index[b["split"] == "test"][0], "split"] = "validation"
         with pytest.raises(FoldError, match="fold 1F: speaker 1F is in validation"):
             compare_variants(a, b)
-
-    def test_pairs(self):
-        table = predict(manifest())
-        name = "corrected_clean_speaker_paper"
-        with pytest.raises(ParameterError, match=r"pairs=\[\]: expected at least one pair"):
-            compare_many(table)
-        with pytest.raises(ParameterError, match="there are no predictions of 'other'"):
-            compare_many(table, [(name, "other")])

@@ -12,7 +12,6 @@ from serkit import metrics
 from serkit.errors import ParameterError, RunError
 from serkit.evaluation.intervals import (
     AVERAGES,
-    Tally,
     expected_calibration_error,
     interval_limits,
     percent,
@@ -35,10 +34,9 @@ def score_by_metrics(rows, score, average):
 
 
 def limits_of(predictions, score, average):
-    """Estimate, low, high, standard error of a table with one seed."""
+    """Estimate, low, high, standard error."""
     rows = scored_rows(predictions)
-    counts = [tally(rows, score, average)]
-    return interval_limits(counts, rows["speaker"].nunique(), 1, rows["utterance_id"].nunique())
+    return interval_limits([tally(rows, average)], score, rows["utterance_id"].nunique())
 
 
 def predicted(confidences, right):
@@ -60,11 +58,10 @@ def two_seeds():
 class TestScoresOfWeights:
     @pytest.mark.parametrize("average", AVERAGES)
     @pytest.mark.parametrize("score", metrics.SCORES)
-    @pytest.mark.parametrize("by_seed", [True, False])
-    def test_weights_of_one_are_the_score(self, two_seeds, score, average, by_seed):
+    def test_weights_of_one_are_the_score(self, two_seeds, score, average):
         rows = scored_rows(two_seeds)
-        counts = tally(rows, score, average, by_seed)
-        value = score_of(np.ones(len(counts.share)), counts)
+        counts = tally(rows, average)
+        value = score_of(np.ones(counts.shape[:2]), counts, score)
         assert value == pytest.approx(score_by_metrics(rows, score, average), abs=1e-12)
 
     @pytest.mark.parametrize("score", metrics.SCORES)
@@ -80,7 +77,7 @@ class TestScoresOfWeights:
             for speaker, weight in zip(sorted(rows["speaker"].unique()), weights, strict=True)
             for copy in range(weight)
         ]
-        value = score_of(weights.astype(float), tally(rows, score, average))
+        value = score_of(weights[:, None].astype(float), tally(rows, average), score)
         assert value == pytest.approx(score_by_metrics(pd.concat(parts), score, average), abs=1e-12)
 
 
@@ -93,9 +90,8 @@ class TestKnownAnswers:
 
     def test_jackknife_over_speakers_and_seeds_by_hand(self):
         # cells of 2 speakers x 2 seeds: 0 2 / 4 6; speakers' means 1 and 5, seeds' 2 and 4: variances 4 and 1
-        cells = np.array([0.0, 0.2, 0.4, 0.6])[:, None, None]
-        counts = Tally(cells, np.ones((4, 1, 1)), np.full((4, 1), 0.25))
-        estimate, _, _, error = interval_limits([counts], 2, 2, 100)
+        counts = np.array([[[right, 10 - right], [0, 0]] for right in (0, 2, 4, 6)])
+        estimate, _, _, error = interval_limits([counts.reshape(2, 2, 1, 2, 2)], "wa", 100)
         assert (estimate, error) == pytest.approx((0.3, np.sqrt(4 + 1) / 10))
 
     @pytest.mark.parametrize("right", [14, 20])

@@ -242,14 +242,8 @@ class TestRefused:
             with pytest.raises(FoldError, match=r"fold 2: speaker 3F is in validation .* and in test"):
                 use("trial")
 
-    def test_runs_with_other_labels_or_other_corpora(self, project):
+    def test_runs_with_other_corpora_and_a_run_given_twice(self, project):
         write_run(project, "demo", "clean", range(1, 6), run="one")
-        table = tables.with_counts([1, 2, 3, 4, 5], 6, variant="corrected_last_speaker_paper")
-        write_folds(project, table, "demo", run="two")
-        with pytest.raises(
-            ParameterError, match=r"are on different labels: angry, .*sad and sad, expected the same"
-        ):
-            report.write_report("one", ["two"])
         write_run(project, "ravdess", "last", range(1, 6), run="three")
         across, beside = report._across("one", "demo", ["three"])
         assert [item.stem for item in across] == ["across_corpora_table", "across_corpora"] and beside == []

@@ -12,16 +12,9 @@ from serkit import metrics, runs
 from serkit.constants import CHANCE_UA, SEED
 from serkit.errors import ParameterError, RunError, SerkitError
 from serkit.evaluation import Estimate, apply_rule, epoch_scores, percent, scored_rows
-from serkit.figures.saving import BLUE, RULE_COLOURS, SPEAKER_COLOURS, SPLIT_COLOURS, colours_of, legend_above
-from serkit.figures.scores import CHANCE, DOT, PERCENT, draw_whiskers
+from serkit.figures.saving import BLUE, SPEAKER_COLOURS, SPLIT_COLOURS, WORDS, colours_of, legend_above
+from serkit.figures.scores import CHANCE, DASHED, DOT, PERCENT, draw_whiskers
 
-RULES = {  # of choosing a checkpoint: words, marker
-    "published": ("highest WA + UA on the test speakers", "D"),
-    "published_loss": ("lowest loss on the test speakers", "d"),
-    "clean": ("highest WA + UA on other speakers", "s"),
-    "clean_loss": ("lowest loss on other speakers", "^"),
-    "last": ("last epoch", "o"),
-}
 MAX_POINTS = 1500  # of all folds together; more would cover each other, and take minutes
 PERPLEXITY = 30.0  # neighbours that count, about; of less than 240 utterances an eighth, or they string up
 ABOUT = ["fold", "seed", "utterance_id", "speaker", "truth"]
@@ -43,9 +36,8 @@ def read_histories(run, variant):
     """
     parts = []
     for folder in runs.finished_folders(run, variant):
-        history, scores = (
-            runs.read_table(folder / name, runs.FOLD_CURE) for name in ("history.csv", "metrics.json")
-        )
+        history = runs.read_table(folder / "history.csv", runs.FOLD_CURE)
+        scores = runs.read_table(folder / "metrics.json", runs.FOLD_CURE)
         kept = history["epoch"] == scores.get("best_epoch")
         fold, seed = (part.partition("=")[2] for part in folder.parts[-2:])
         parts.append(pd.DataFrame({"fold": fold, "seed": int(seed), "kept": kept}).join(history))
@@ -70,23 +62,15 @@ def plot_history(history, ax: Axes, *, what="loss", best_epoch=None, chance=CHAN
         Epoch of the checkpoint that was kept; a dashed line marks it.
     chance : float, optional
         UA of guessing in percent, drawn where ``what`` is UA.
-
-    Raises
-    ------
-    ParameterError
-        If there is nothing to draw.
     """
     trainings = [name for name in ("fold", "seed") if name in history]
     splits = [split for split in SPLIT_COLOURS if history.get(f"{split}_{what}", pd.Series()).notna().any()]
-    if "epoch" not in history or not splits:
-        raise ParameterError(f"history lacks epoch, or train_{what} and validation_{what}; read history.csv")
     for split in splits:
         _draw_split(history, split, what, trainings, ax)
     if what == "ua":
         ax.axhline(chance, color="0.5", linestyle=":", linewidth=0.8, label="chance")
     if best_epoch is not None:
-        label = f"kept: epoch {best_epoch}"
-        ax.axvline(best_epoch, color="black", linestyle="--", linewidth=0.8, label=label)
+        ax.axvline(best_epoch, label=f"kept: epoch {best_epoch}", **DASHED)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="cross-entropy (nats)" if what == "loss" else f"{what.upper()} (%)")
     return legend_above(ax, columns=2 if trainings else None)
@@ -109,14 +93,14 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
     tested = scores[scores["split"] == "test"].set_index([*metrics.UNIT, "epoch"])[score]
     course = 100 * tested.groupby("epoch").mean()
     last, reported = course.index.max(), {}
-    for place, (rule, (words, marker)) in enumerate(RULES.items(), 1):
+    for place, (rule, (words, marker, colour)) in enumerate(WORDS["rules"].items(), 1):
         try:
-            value = percent(scored_rows(apply_rule(epochs, rule)), score=score)
+            value = percent(scored_rows(apply_rule(epochs, rule, scores)), score=score)
         except SerkitError:  # no validation speakers were kept
             continue
         x = last + 0.09 * place * max(last, 5)
         label = f"{words}: {value.value:.1f} %"
-        ax.plot(x, value.value, marker, color=RULE_COLOURS[rule], label=label, zorder=4, **DOT)
+        ax.plot(x, value.value, marker, color=colour, label=label, zorder=4, **DOT)
         reported[x] = value
     ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
     draw_whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))

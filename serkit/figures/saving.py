@@ -31,11 +31,9 @@ from serkit.experiment import project_home, show_path
 from serkit.files import replacing
 from serkit.runs import check_run_name, current_commit, leak_notice
 
-COLUMN_IN = 3.4  # inch, one column
-TEXT_IN = 7.0  # inch, both columns
+COLUMN_IN, TEXT_IN = 3.4, 7.0  # inch, width of one column and of both
 PNG_DPI = 300  # dots per inch
-NOTICE_PT = 6  # pt, footnote under a figure
-NOTICE_IN = 0.3  # inch, room for its two lines
+NOTICE_PT, NOTICE_IN = 6, 0.3  # footnote under a figure: pt, and inch of room for its two lines
 
 # Okabe and Ito's palette, told apart with any of the common colour vision deficiencies
 BLUE, ORANGE, GREEN, VERMILLION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
@@ -43,9 +41,6 @@ BLUE, ORANGE, GREEN, VERMILLION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E0
 EMOTION_COLOURS = {"angry": VERMILLION, "sad": BLUE, "happy": ORANGE, "neutral": "#404040"}
 VIEW_COLOURS = {"spectrogram": "#56B4E9", "mfcc": "#CC79A7", "speech": GREEN}  # none is that of an emotion
 SPLIT_COLOURS = {"train": BLUE, "validation": VERMILLION, "test": ORANGE}
-RULE_COLOURS = {  # of choosing a checkpoint
-    "published": VERMILLION, "published_loss": ORANGE, "clean": GREEN, "clean_loss": BLUE, "last": GREY,
-}  # fmt: skip
 SPEAKER_COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", GREY)  # of a fold
 OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of other tasks
 
@@ -53,11 +48,7 @@ STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]{0,199}")
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 DIGEST = "predictions"  # parameter of a sidecar: which predictions a figure shows
 PAPER = Path(__file__).with_name("paper.mplstyle")
-UNDATED = {
-    "png": {"Software": None},
-    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-    "svg": {"Creator": None, "Date": None},
-}
+UNDATED = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"], "svg": ["Creator", "Date"]}
 
 # what begins something in Markdown: code, emphasis, formulas, tags, links, entities, addresses, headings and lists
 MARKDOWN_SPECIAL = re.compile(
@@ -162,8 +153,8 @@ def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) ->
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # or the axes would move a little with each format
         footnote = fig.text(0.02, 0, notice, fontsize=NOTICE_PT, va="top", wrap=True)
-        for suffix, metadata in UNDATED.items():
-            buffer = io.BytesIO()
+        for suffix, unsaid in UNDATED.items():
+            buffer, metadata = io.BytesIO(), dict.fromkeys(unsaid)
             fig.savefig(buffer, format=suffix, dpi=PNG_DPI, metadata=metadata, bbox_inches=page)
             files[suffix] = buffer.getvalue()
         footnote.remove()
@@ -226,11 +217,9 @@ def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
         As :func:`save_figure`.
     """
     settings, speakers = run.experiment, speakers_of(run.experiment.corpus)
-    about = {
-        "run": run.name,
-        "caption": caption if speakers in caption else f"{caption} Speech of {speakers}.",
-        "parameters": {"corpus": settings.corpus, "recipe": settings.recipe, **parameters},
-    }
+    caption = caption if speakers in caption else f"{caption} Speech of {speakers}."
+    parameters = {"corpus": settings.corpus, "recipe": settings.recipe, **parameters}
+    about = {"run": run.name, "caption": caption, "parameters": parameters}
     if isinstance(content, pd.DataFrame):
         written = save_table(content, stem, decimals=decimals, **about)
     else:
@@ -341,12 +330,9 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
 def _write(path, record, files):
     """Write ``{suffix: content}``, then the sidecar; each file appears whole or not at all."""
     contents = {f"{path.name}.{suffix}": content for suffix, content in files.items()}
-    record |= {
-        "files": list(contents),
-        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
-        "commit": current_commit(),
-        "serkit": serkit.__version__,
-    }
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    record |= {"files": list(contents), "sha256": digests, "commit": current_commit()}
+    record["serkit"] = serkit.__version__
     sidecar = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     contents[f"{path.name}.json"] = sidecar.encode(errors="backslashreplace")
     return [write_file(path.with_name(name), content) for name, content in contents.items()]
@@ -371,14 +357,13 @@ def _flat(table):
 
 def _shown(table, decimals):
     """Header and rows of a table as text, and on which side each column is aligned."""
-    columns = [(str(name), column) for name, column in _flat(table).items()]
-    numeric = [_holds_estimates(column) or is_any_real_numeric_dtype(column) for _, column in columns]
-    align = ["right" if number else "left" for number in numeric]
-    cells = [
-        [_head(name), *(cell_text(value, decimals, p=re.match("p(_|$)", name)) for value in column)]
-        for name, column in columns
-    ]
-    return list(zip(*cells, strict=True)), align
+    columns, align = [], []
+    for name, column in _flat(table).items():
+        number = _holds_estimates(column) or is_any_real_numeric_dtype(column)
+        align.append("right" if number else "left")
+        p = re.match("p(_|$)", str(name))
+        columns.append([_head(str(name)), *(cell_text(value, decimals, p) for value in column)])
+    return list(zip(*columns, strict=True)), align
 
 
 def _head(name):
@@ -402,15 +387,15 @@ def cell_text(value, decimals, p=False):
         return value if "–" in (low, high) else f"{value} [{low}, {high}]"
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return "–"
-    if isinstance(value, Integral) and not pd.api.types.is_bool(value):
+    if not isinstance(value, Real) or pd.api.types.is_bool(value):
+        return printable(str(value))
+    if isinstance(value, Integral):
         text = f"{value:,}".replace(",", THIN_SPACE) if abs(value) >= 10_000 else f"{value}"
-    elif isinstance(value, Real) and not pd.api.types.is_bool(value):
-        if p and 0 <= value < 0.5 * 10**-P_DIGITS:
-            return f"<{10**-P_DIGITS:.{P_DIGITS}f}"
+    elif p and 0 <= value < 0.5 * 10**-P_DIGITS:
+        text = f"<{10**-P_DIGITS:.{P_DIGITS}f}"
+    else:
         digits = max(decimals, P_DIGITS) if p else decimals
         text = f"{round(float(value), digits) + 0.0:.{digits}f}"  # + 0.0 turns -0.0 into 0.0
-    else:
-        return printable(str(value))
     return text.replace("-", "−")
 
 

@@ -10,13 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from scipy import stats
 
 from serkit import evaluation, metrics
 from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
-from serkit.errors import ParameterError
 from serkit.evaluation.comparison import AXES
-from serkit.evaluation.intervals import MIN_CLUSTERS
 from serkit.figures import saving
 from serkit.figures.saving import BLUE, ORANGE, SPLIT_COLOURS, VERMILLION, colours_of, legend_above
 from serkit.folds import SPLITS, seconds_of, task_rows
@@ -43,7 +40,7 @@ def plot_class_counts(manifest, ax: Axes, *, labels=LABELS) -> Axes:
     labels : sequence of str
         Classes from bottom to top.
     """
-    labelled = _labelled(manifest, ["speaker"], labels)
+    labelled = manifest[manifest["label"].isin(labels)]
     counts = pd.crosstab(labelled["speaker"], labelled["label"]).reindex(columns=list(labels), fill_value=0)
     crowded = len(counts) > 12
     style = {"stacked": True, "width": 0.8, "legend": False, "rot": 90 if crowded else 0}
@@ -89,7 +86,7 @@ def plot_durations(manifest, ax: Axes, *, labels=LABELS) -> Axes:
     labels : sequence of str
         Classes from bottom to top.
     """
-    labelled = _labelled(manifest, ["num_samples", "sample_rate"], labels)
+    labelled = manifest[manifest["label"].isin(labels)]
     seconds = seconds_of(labelled)
     edges = np.arange(np.floor(seconds.max() / BIN_S) + 2) * BIN_S
     parts = [seconds[labelled["label"] == label] for label in labels]
@@ -174,13 +171,10 @@ def speaker_confusions(predictions, folds=None):
         Columns ``speaker, truth`` and one for each predicted label, in utterances.
     """
     labels = metrics.labels_of(predictions)
-    parts = [
-        metrics.confusion_matrix(rows["truth"], rows["prediction"], labels)
-        .assign(speaker=speaker)
-        .reset_index()
-        for speaker, rows in evaluation.scored_rows(predictions, folds).groupby("speaker")
-    ]
-    return pd.concat(parts, ignore_index=True)[["speaker", "truth", *labels]]
+    counts = {}
+    for speaker, own in evaluation.scored_rows(predictions, folds).groupby("speaker"):
+        counts[speaker] = metrics.confusion_matrix(own["truth"], own["prediction"], labels)
+    return pd.concat(counts, names=["speaker"]).reset_index()
 
 
 def speaker_grid(n_speakers):
@@ -319,10 +313,11 @@ def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     draw_whiskers(ax, ends)
     ua = ends["recall"].mean()
     ax.axhline(ua, label=f"UA {ua:.1f} %", **DASHED)
-    names = [
-        f"{row.label}\n" + (f"{100 * row.recall:.1f} %\nn = {row.n_utterances}" if row.n_utterances else "–")
-        for row in table.itertuples()
-    ]  # below the bars, where no whisker can cross them
+    counts = table["n_utterances"]
+    texts = ends["recall"].map("{:.1f} %\nn = ".format) + counts.astype(str)
+    names = (
+        table["label"] + "\n" + texts.where(counts > 0, "–")
+    )  # below the bars, where no whisker can cross them
     ax.set_xticks(table.index, names)
     ax.set(ylabel="recall (%)", **PERCENT)
     return legend_above(ax)
@@ -418,9 +413,9 @@ def plot_duration_accuracy(predictions, manifest, ax: Axes, *, folds=None) -> Ax
     drawn 2 s long, one without utterances not at all. The dotted line marks one segment, the dashed one is WA over all.
     """
     table = duration_accuracy(predictions, manifest, folds=folds)
-    edges = np.array([*EDGES_S, EDGES_S[-1] + OPEN_S])
-    filled = table["n_utterances"].to_numpy() > 0
-    start, end, table = edges[:-1][filled], edges[1:][filled], table[filled]
+    table = table.assign(start=EDGES_S, end=[*EDGES_S[1:], EDGES_S[-1] + OPEN_S])
+    table = table[table["n_utterances"] > 0]
+    start, end = table["start"], table["end"]
     ends = (100 * table[["accuracy", "low", "high"]]).set_index((start + end) / 2)
     ax.hlines(ends["accuracy"], start, end, color=BLUE, linewidth=2.0, label="accuracy")
     draw_whiskers(ax, ends)
@@ -430,8 +425,8 @@ def plot_duration_accuracy(predictions, manifest, ax: Axes, *, folds=None) -> Ax
     ax.axhline(wa, label=f"WA {wa:.1f} %", **DASHED)
     ax.axvline(SEGMENT_S, label=f"{SEGMENT_S:g} s segment", **DOTTED)
     ticks = np.unique([*start, *end])
-    ax.set_xticks(ticks, [f"{edge:g}" if edge < edges[-1] else "" for edge in ticks])
-    ax.set(xlabel="duration (s)", ylabel="accuracy (%)", xlim=(start[0], end[-1]), **PERCENT)
+    ax.set_xticks(ticks, [f"{edge:g}" if edge <= EDGES_S[-1] else "" for edge in ticks])
+    ax.set(xlabel="duration (s)", ylabel="accuracy (%)", xlim=(start.min(), end.max()), **PERCENT)
     ax.set_ylim(0, 110)
     return legend_above(ax)
 
@@ -455,10 +450,10 @@ def plot_speaker_scores(score_table, ax: Axes, *, chance=CHANCE_UA) -> Axes:
         label = f"{score.upper()}, mean {means[score]:.1f} %"
         ax.plot(position + shift, 100 * score_table[score], marker, color=colour, label=label, **DOT)
         ax.axhline(means[score], color=colour, linestyle=line, linewidth=0.8, zorder=0)
-    if len(position) >= MIN_CLUSTERS:
-        reach = stats.t.ppf(0.975, len(position) - 1) * 100 * score_table["ua"].sem()
-        ends = np.clip([means["ua"] - reach, means["ua"] + reach], 0, 100)
-        ax.axhspan(*ends, color=BLUE, alpha=0.15, linewidth=0, zorder=0, label="95 % interval of mean UA")
+    _, low, high = evaluation.intervals.mean_over_speakers(100 * score_table["ua"])
+    if low <= high:
+        band = {"color": BLUE, "alpha": 0.15, "linewidth": 0, "zorder": 0}
+        ax.axhspan(*np.clip([low, high], 0, 100), label="95 % interval of mean UA", **band)
     ax.axhline(chance, **CHANCE)
     ax.set_xticks(position, score_table["speaker"].astype(str), rotation=90 if len(position) > 12 else 0)
     ax.set(xlabel="speaker", ylabel="score (%)", xlim=(-0.6, len(position) - 0.4), **PERCENT)
@@ -473,17 +468,8 @@ def plot_class_probabilities(probabilities, ax: Axes) -> Axes:
     probabilities : mapping of label to float
         In [0, 1], summing to 1; from top to bottom.
     ax : Axes
-
-    Raises
-    ------
-    ParameterError
-        If these are no probabilities.
     """
     shares = 100 * pd.Series(probabilities, dtype=float)
-    # 0.1 % leaves room for float16 and for values rounded to three digits
-    if not (shares >= 0).all() or abs(shares.sum() - 100) > 0.1:
-        expected = "values in [0, 1], summing to 1; were logits given?"
-        raise ParameterError(f"probabilities={probabilities}: expected {expected}")
     bars = ax.barh(shares.index, shares, height=0.7, color=colours_of(shares.index))
     ax.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
     ax.invert_yaxis()
@@ -534,15 +520,3 @@ def _shares(counts):
 def _texts(values, form):
     """Numbers as text, a dash for NaN."""
     return values.map(form.format, na_action="ignore").fillna("–")
-
-
-def _labelled(manifest, columns, labels):
-    if missing := [column for column in ("label", *columns) if column not in manifest]:
-        about = f"the table lacks {missing}, it has {list(manifest.columns)}"
-        raise ParameterError(f"{about}; load the manifest with serkit.corpora.load")
-    labelled = manifest[manifest["label"].isin(list(labels))]
-    lacking = labelled[columns].isna().any(axis=1).sum()
-    if labelled.empty or lacking:
-        about = f"manifest: {len(labelled)} utterances of {list(labels)}, {lacking} of them lack {columns}"
-        raise ParameterError(f"{about}; give labels=... of this corpus, choose another column, or drop them")
-    return labelled

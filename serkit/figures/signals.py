@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from serkit.constants import HOP_LENGTH, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
-from serkit.errors import ParameterError, check_choice
-from serkit.figures.saving import BLUE, ORANGE, VERMILLION, VIEW_COLOURS, colours_of, legend_above
+from serkit.errors import check_choice
+from serkit.figures.saving import BLUE, ORANGE, VERMILLION, VIEW_COLOURS, WORDS, colours_of, legend_above
 from serkit.metrics import PROBABILITY, labels_of
 
 MAX_LINE_POINTS = 4000  # longer waveforms are drawn as an envelope: the page shows no more
@@ -32,13 +32,6 @@ STRIP = (104.0, 113.0)  # in the units of the percent axis: where the decided em
 LABELLED_S = 0.6  # s, a shorter piece has no room for its times
 CLOCK_FROM_S = 120  # s; longer recordings are marked in hours, minutes and seconds
 PALE = 0.4  # opacity of what is not lit
-# what is lit, by the part of the system that a notebook is about
-PARTS = {name: (name,) for name in ("mfcc", "spectrogram", "speech", "coattention")} | {
-    "corpus": ("input", "emotions"),
-    "result": ("result", "emotions"),
-    "ablations": ("spectrogram", "mfcc", "speech", "coattention"),
-    "predict": ("input", "spectrogram", "mfcc", "speech", "coattention", "result", "emotions"),
-}
 
 
 def show_system(lit: str = "predict") -> HTML:
@@ -47,7 +40,7 @@ def show_system(lit: str = "predict") -> HTML:
     Parameters
     ----------
     lit : str
-        A name of ``PARTS``, or several joined by ``+``: they are in full colour, the rest is pale.
+        A name of ``[lit]`` in ``words.toml``, or several joined by ``+``: they are in full colour, the rest is pale.
 
     Raises
     ------
@@ -56,8 +49,8 @@ def show_system(lit: str = "predict") -> HTML:
     """
     shown = {"always"}
     for name in lit.split("+"):
-        check_choice("lit", name, PARTS)
-        shown |= {*PARTS[name]}
+        check_choice("lit", name, WORDS["lit"])
+        shown |= {*WORDS["lit"][name]}
     svg = Path(__file__).with_name("system.svg").read_text(encoding="utf-8")
     fade = re.compile(r'<g class="(\w+)"')
     svg = fade.sub(lambda group: group[0] + ("" if group[1] in shown else f' opacity="{PALE}"'), svg)
@@ -79,15 +72,13 @@ def plot_waveform(waveform: np.ndarray, sample_rate: int, ax: Axes, *, valid_sam
     valid_samples : int or np.ndarray of bool, shape (num_samples,), optional
         How many first samples, or which, are not padding; the padding is hatched.
     """
-    waveform = _finite(waveform, "waveform", 1)
-    n = len(waveform)
+    n, colour = len(waveform), VIEW_COLOURS["speech"]
     if n <= MAX_LINE_POINTS:
-        ax.plot(np.arange(n) / sample_rate, waveform, color=VIEW_COLOURS["speech"], linewidth=0.5)
+        ax.plot(np.arange(n) / sample_rate, waveform, color=colour, linewidth=0.5)
     else:
         starts = np.linspace(0, n, MAX_LINE_POINTS // 4, endpoint=False).astype(int)
         low, high = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
-        colours = {"color": VIEW_COLOURS["speech"], "linewidth": 0.3}
-        ax.fill_between(starts / sample_rate, low, high, step="post", **colours)
+        ax.fill_between(starts / sample_rate, low, high, step="post", color=colour, linewidth=0.3)
     _hatch_padding(ax, valid_samples, np.arange(n + 1) / sample_rate)
     ax.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, n / sample_rate))
     return ax
@@ -143,7 +134,9 @@ def plot_spectrogram(
     colour_bar : bool
         False leaves it out, where panels side by side share one.
     """
-    image = _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, valid_frames, cmap="magma")
+    ax.set_ylabel("frequency (kHz)")
+    bin_khz, style = sample_rate / n_fft / 1000, {"cmap": "magma"}
+    image = _draw_frames(ax, spectrogram_db, bin_khz, hop_length, sample_rate, valid_frames, **style)
     if colour_bar:
         ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
     return ax
@@ -163,7 +156,6 @@ def plot_mfcc_panels(panels, ax: Axes, *, hop_length: int, sample_rate: int, val
     valid_frames : sequence of int, optional
         How many first frames of each are not padding; the padding is hatched.
     """
-    panels = {title: _finite(mfcc, "mfcc", 2) for title, mfcc in panels.items()}
     grid = ax.get_subplotspec().subgridspec(2, len(panels), height_ratios=(1, 2.2))
     lines, images = grid.subplots(sharex=True, sharey="row", squeeze=False)
     ax.set_axis_off()
@@ -211,24 +203,17 @@ def plot_coattention(
         Where the speech of the background ends, in seconds; the padding after it is shaded.
     top : float, optional
         Largest weight on the y-axis: one for all panels that are compared. Default that of these weights.
-
-    Raises
-    ------
-    ParameterError
-        Unless exactly one background is given.
     """
-    weights = _finite(weights, "weights", 1)
-    if (spectrogram_db is None) == (waveform is None):
-        raise ParameterError("background: expected spectrogram_db=... or waveform=...; give exactly one")
     if waveform is not None:
         plot_waveform(waveform, sample_rate, ax)
         end_s = len(waveform) / sample_rate
         for artist in (*ax.lines, *ax.collections):
             artist.set_color("0.7")
     else:
-        image = _draw_spectrogram(ax, spectrogram_db, HOP_LENGTH, sample_rate, N_FFT, cmap="gray_r")
-        low, high = image.get_clim()
-        image.set_clim(low, high + 0.6 * (high - low))  # pale enough for the weights to stand out
+        size = {"hop_length": HOP_LENGTH, "sample_rate": sample_rate, "n_fft": N_FFT}
+        image = plot_spectrogram(spectrogram_db, **size, ax=ax, colour_bar=False).images[0]
+        low, high = image.get_clim()  # pale enough for the weights to stand out
+        image.set(cmap="gray_r", clim=(low, high + 0.6 * (high - low)))
         n_rows, n_frames = image.get_array().shape
         end_s = n_frames * HOP_LENGTH / sample_rate
         ax.set(xlim=(0, end_s), ylim=(0, n_rows * sample_rate / N_FFT / 1000))  # to the last tick
@@ -280,17 +265,13 @@ def plot_attention(attention, figure: Figure) -> Figure:
     top = float(np.max(attention.weights, initial=0.0)) or 1.0
     rows = attention.segments.to_dict("records")[:MAX_PANELS]
     for number, (ax, row) in enumerate(zip(panels.flat, rows, strict=False)):
-        weights, spectrogram = attention.weights[number], attention.spectrogram[number]
-        about = {"valid_s": row["end_s"] - row["start_s"], "top": top}
-        plot_coattention(weights, ax, sample_rate=SAMPLE_RATE, spectrogram_db=spectrogram, **about)
-        front = figure.axes[-1]
+        about = {"spectrogram_db": attention.spectrogram[number], "valid_s": row["end_s"] - row["start_s"]}
+        plot_coattention(attention.weights[number], ax, sample_rate=SAMPLE_RATE, top=top, **about)
         percent = 100 * max(value for name, value in row.items() if name.startswith(PROBABILITY))
         ax.set_title(f"{row['start_s']:.1f}–{row['end_s']:.1f} s: {row['emotion']} {percent:.0f} %")
         ax.set_xlabel("time in the segment (s)")
-        if number % n_columns > 0:  # the y-axes are named at the edges of the picture only
-            ax.set_ylabel("")
-        if number % n_columns < n_columns - 1:
-            front.set_ylabel("")
+        if n_columns == 2:  # the y-axes are named at the edges of the picture only
+            (ax if number % 2 else figure.axes[-1]).set_ylabel("")
     for ax in panels.flat[len(rows) :]:
         ax.set_axis_off()
     return figure
@@ -353,11 +334,6 @@ def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
     -------
     Axes
         What lies below -60 dBFS is hatched: there is an answer, but nothing was heard.
-
-    Raises
-    ------
-    ParameterError
-        If columns are missing.
     """
     steps, together = _steps(segments)
     edges = np.append(steps["start_s"], steps["end_s"].iloc[-1])
@@ -383,9 +359,6 @@ def _steps(segments):
     """Table of what is drawn, one row a step, without gaps and overlaps; and segments in each step."""
     probabilities = [PROBABILITY + label for label in labels_of(segments)]
     needed = ["start_s", "end_s", "peak_dbfs", *probabilities]
-    missing = [name for name in needed if name not in segments.columns]
-    if missing:
-        raise ParameterError(f"segments lack {', '.join(missing)}; give Prediction.segments of a recording")
     table = segments[needed].sort_values("start_s", ignore_index=True)
     table["start_s"] = np.maximum(table["start_s"], table["end_s"].shift(fill_value=0.0).cummax())
     table = table[table["end_s"] > table["start_s"]].reset_index(drop=True)
@@ -396,23 +369,13 @@ def _steps(segments):
 
 def _label_time(ax, end_s, together):
     """Seconds on the time axis, or of a long recording the time as on a clock."""
-    unit = "s"
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 3, 5, 10]))
+    note = f", each step the mean of {together} segments" if together > 1 else ""
+    ax.set_xlabel(f"time ({'h:min:s' if end_s >= CLOCK_FROM_S else 's'}){note}")
     if end_s >= CLOCK_FROM_S:
-        unit = "h:min:s"
         tick = next((step for step in (30, 60, 120, 300, 600, 1200, 1800, 3600) if end_s / step <= 10), 7200)
         ax.set_xticks(np.arange(0, end_s + 0.5, tick))
         ax.xaxis.set_major_formatter(lambda value, _: str(timedelta(seconds=round(value))))
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 3, 5, 10]))
-    note = f", each step the mean of {together} segments" if together > 1 else ""
-    ax.set_xlabel(f"time ({unit}){note}")
-
-
-def _draw_spectrogram(ax, spectrogram_db, hop_length, sample_rate, n_fft, valid=None, **style):
-    spectrogram_db = _finite(spectrogram_db, "spectrogram_db", 2)
-    ax.set_ylabel("frequency (kHz)")
-    bin_khz = sample_rate / n_fft / 1000
-    return _draw_frames(ax, spectrogram_db, bin_khz, hop_length, sample_rate, valid, **style)
 
 
 def _draw_frames(ax, values, step, hop_length, sample_rate, valid=None, **style):
@@ -430,20 +393,10 @@ def _hatch_padding(ax, valid, edges):
     """Hatch what is not valid; ``valid`` is a number of first samples or frames, or one answer for each."""
     if valid is None:
         return
-    n = len(edges) - 1
-    mask = np.asarray(valid, bool) if np.ndim(valid) else np.arange(n) < valid
-    if mask.shape != (n,) or not 0 <= np.sum(valid) <= n:
-        raise ParameterError(f"what is valid: expected a number from 0 to {n}, or {n} true-or-false values")
+    mask = np.asarray(valid, bool) if np.ndim(valid) else np.arange(len(edges) - 1) < valid
     _cover(ax, ~mask, edges, facecolor="none", edgecolor="0.5", hatch="////")
 
 
 def _cover(ax, chosen, edges, **style):
     """Patches over the whole height of the axes, between those edges that are chosen."""
     ax.stairs(chosen, edges, fill=True, linewidth=0, transform=ax.get_xaxis_transform(), **style)
-
-
-def _finite(array, name, ndim):
-    array = np.asarray(array, dtype=float)
-    if array.ndim != ndim or array.size == 0 or not np.isfinite(array).all():
-        raise ParameterError(f"{name} has shape {array.shape}, expected {ndim}-D, filled with finite numbers")
-    return array

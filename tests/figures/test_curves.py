@@ -55,10 +55,6 @@ class TestHistory:
         assert list(ax.lines[0].get_ydata()) == [25, 50, 75]
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["train", "chance"]
 
-    def test_errors(self, ax):
-        with pytest.raises(ParameterError, match="train_wa and validation_wa"):
-            figures.plot_history(HISTORY, ax, what="wa")
-
 
 def history(fold, ua, kept):
     n = len(ua)

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from serkit import figures
 from serkit.constants import LABELS
-from serkit.errors import ParameterError
 from serkit.figures import EMOTION_COLOURS, plot_timeline
 
 mpl.use("Agg")
@@ -153,17 +152,6 @@ class TestSignals:
         shade = ax.patches[0].get_extents().transformed(ax.transData.inverted())
         assert (shade.x0, shade.x1) == pytest.approx((1.2, 3.0)) and ax.texts[0].get_text() == "padding"
 
-    def test_errors(self, ax):
-        with pytest.raises(ParameterError, match="give exactly one"):
-            figures.plot_coattention(np.ones(149), ax, sample_rate=16_000)
-        with pytest.raises(ParameterError, match=r"spectrogram_db has shape \(200,\)"):
-            figures.plot_spectrogram(np.ones(200), **FRAMES, n_fft=800, ax=ax)
-        with pytest.raises(ParameterError, match="finite"):
-            figures.plot_waveform([0.0, np.nan], 16_000, ax)
-        for valid in (301, -1, np.ones(299, bool)):
-            with pytest.raises(ParameterError, match="from 0 to 300"):
-                figures.plot_spectrogram(np.ones((200, 300)), **FRAMES, n_fft=800, ax=ax, valid_frames=valid)
-
 
 def segments(probabilities, starts=None, ends=None, peak=-6.0):
     n = len(probabilities)
@@ -239,8 +227,3 @@ def test_nothing_is_cut_off(ax, n):
     ax.figure.draw_without_rendering()
     box, page = ax.get_tightbbox(), ax.figure.bbox
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1
-
-
-def test_errors(ax):
-    with pytest.raises(ParameterError, match=r"segments lack peak_dbfs; give Prediction.segments"):
-        plot_timeline(segments(np.full((2, 4), 0.25)).drop(columns="peak_dbfs"), ax=ax)

@@ -53,7 +53,6 @@ UNSEEN = {
     "ipykernel": "runs the notebooks",
     "tensorboard": "torch.utils.tensorboard",
     "pyarrow": "Parquet for pandas",
-    "jinja2": "pandas' LaTeX and huggingface_hub's cards",
 }
 OTHER_NAMES = {"sklearn": "scikit-learn", "IPython": "ipython", "PIL": "pillow"}  # of modules
 

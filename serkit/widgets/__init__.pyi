@@ -21,5 +21,5 @@ from .lecture import (
     utterance_near,
     wav_bytes,
 )
-from .listening import Listening
+from .listening import ListeningView, listen
 from .voice import Analysis, Recogniser, SoundInput, VoicePanel, as_html, compare, open_recogniser

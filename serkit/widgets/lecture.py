@@ -6,6 +6,7 @@ Pictures of results are in ``serkit.figures``; here is what only a lecture needs
 import base64
 import io
 from html import escape
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +16,7 @@ import soxr
 from IPython import get_ipython
 from IPython.display import Audio, display
 from ipywidgets import FloatSlider, IntSlider, interactive
+from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from scipy.signal import lfilter
 
@@ -35,6 +37,9 @@ LOBE_POINTS = 2**16  # of the transform that shows a window's lobes: 0.24 Hz apa
 EXAMPLE_S = 6.0  # s, length of the utterance that is shown when no recording is given
 PYIN = {"fmin": 60, "fmax": 500, "frame_length": 1024}  # Hz, of voices; samples, two periods of the lowest
 TELEPHONE_HZ = 8000
+CSS = Path(__file__).with_name("style.css")
+STYLE = f"<style>{CSS.read_text(encoding='utf-8')}</style>"
+PAGES = Environment(loader=FileSystemLoader(CSS.parent), autoescape=True)
 
 
 def player(sound, *, equal_peaks=False):
@@ -212,9 +217,7 @@ def utterance_near(manifest, seconds, *, speaker=""):
     """
     rows = _utterances(manifest, speaker)
     if rows.empty:
-        raise ParameterError(
-            f"speaker={shown(speaker)} has no labelled utterance; choose one of the manifest"
-        )
+        raise ParameterError(f"speaker={shown(speaker)} has no labelled utterance; choose another")
     return rows.loc[(rows["seconds"] - seconds).abs().idxmin()]
 
 
@@ -291,28 +294,26 @@ def read_weights(network, weights, num_samples, recipe):
     return f"{text} A segment's weights correlate with the mean of all {n} at r = {alike.min():.2f} to {alike.max():.2f}."
 
 
-def unheard_utterances(experiment, root=""):
-    """Labelled utterances of the demo corpus that a model has not been trained on.
+def unheard_utterances(experiment):
+    """Labelled utterances of the demo corpus, which is spoken if it is missing, that a model has not been trained on.
 
     Parameters
     ----------
     experiment : dict
         Of the model: ``corpus``, ``by`` and ``fold``.
-    root : path, optional
-        Of the demo corpus; it is spoken there if it is missing.
 
     Returns
     -------
     pd.DataFrame
         Rows of the manifest: those of the tested fold, or all for a model of another corpus.
     """
-    manifest = task_rows(corpora.load("demo", runs.corpus_root("demo", root)))
+    manifest = task_rows(corpora.load("demo", runs.corpus_root("demo", "")))
     if experiment["corpus"] == "demo":
         manifest = manifest[manifest[experiment["by"]] == experiment["fold"]]
     return manifest.reset_index(drop=True)
 
 
-def choose_recording(recording, experiment, root=""):
+def choose_recording(recording, experiment):
     """The recording that was asked for, or an utterance that the model has not heard.
 
     Parameters
@@ -320,7 +321,6 @@ def choose_recording(recording, experiment, root=""):
     recording : path
         Empty: the utterance of the demo corpus whose length is nearest to 6 s.
     experiment : dict
-    root : path, optional
         As in `unheard_utterances`.
 
     Returns
@@ -331,12 +331,12 @@ def choose_recording(recording, experiment, root=""):
     """
     if recording:
         return str(recording), "your recording"
-    row = utterance_near(unheard_utterances(experiment, root), EXAMPLE_S)
+    row = utterance_near(unheard_utterances(experiment), EXAMPLE_S)
     origin = f"{row['utterance_id']} of the demo corpus, a machine speaking in a {row['label']} voice"
     return row["path"], origin
 
 
-def four_emotions(experiment, root=""):
+def four_emotions(experiment):
     """One voice in four emotions, one after the other in one recording.
 
     Returns
@@ -346,7 +346,7 @@ def four_emotions(experiment, root=""):
     parts : pd.DataFrame
         ``label, start_s, end_s`` of each.
     """
-    rows = one_per_emotion(unheard_utterances(experiment, root))
+    rows = one_per_emotion(unheard_utterances(experiment))
     sounds = [audio.read(path) for path in rows["path"]]
     ends = np.cumsum([len(sound) for sound in sounds]) / SAMPLE_RATE
     parts = pd.DataFrame({"label": rows["label"], "start_s": np.append(0, ends[:-1]), "end_s": ends})
@@ -444,8 +444,7 @@ def pitch(waveform):
     """
     import librosa  # here: it takes a second, and most notebooks don't need it
 
-    found, *_ = librosa.pyin(waveform, **PYIN, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)
-    return found
+    return librosa.pyin(waveform, **PYIN, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)[0]
 
 
 def sound_of_bands(level, bands, *, hop_length):
@@ -657,8 +656,7 @@ def plot_fields(waveform, ax: Axes, *, field, hop, first=0, n_frames=6) -> Axes:
     peak = np.abs(part).max() or 1.0
     for row in range(n_frames):
         level, begin = -peak * (1.3 + 0.22 * row), (first + row) * hop / SAMPLE_RATE
-        colour = (VERMILLION, ORANGE)[row % 2]
-        ax.hlines(level, begin, begin + field / SAMPLE_RATE, colors=colour, linewidth=3)
+        ax.hlines(level, begin, begin + field / SAMPLE_RATE, (VERMILLION, ORANGE)[row % 2], linewidth=3)
         ax.text(begin, level, f"{first + row}  ", ha="right", va="center", fontsize=7)
     margin = 0.05 * (end - start)
     ax.set_xlim((start - margin) / SAMPLE_RATE, end / SAMPLE_RATE)
@@ -690,7 +688,6 @@ def plot_vectors(vectors, ax: Axes, *, hop, n_real) -> Axes:
 
 def _utterances(manifest, speaker):
     """The labelled utterances, of one speaker if it is named, with their length as ``seconds``."""
-    rows = task_rows(manifest)
-    rows = rows.assign(seconds=seconds_of)
+    rows = task_rows(manifest).assign(seconds=seconds_of)
     # papermill makes 1 of 01
     return rows[rows["speaker"].str.lstrip("0") == speaker.lstrip("0")] if speaker else rows

@@ -1,6 +1,5 @@
 """Confusion-matrix analysis by ear: click a cell and hear its utterances, or hear them first and guess the label."""
 
-import itertools
 from html import escape
 
 import matplotlib as mpl
@@ -15,7 +14,7 @@ from serkit.errors import CorpusError, RunError, SerkitError, check_range
 from serkit.folds import seconds_of
 from serkit.metrics import PROBABILITY, labels_of
 from serkit.predict import open_predictor
-from serkit.widgets.lecture import is_live, picture, player, segment_table
+from serkit.widgets.lecture import PAGES, STYLE, is_live, picture, player, segment_table
 
 ALL = "all"  # no choice made
 MOST = 20  # players in a summary
@@ -23,33 +22,27 @@ ROUND = 10  # utterances of a blind round
 FILTERS = ("fold", "seed", "speaker")
 ORDERS = {"confidence": "confidence", "duration": "seconds"}  # what a list can be sorted by, highest first
 LISTED = {"utterance_id": str, "speaker": str, "fold": str, "seed": str, "seconds": "{:.2f}".format,
-          "confidence": lambda share: _percent(share)}  # fmt: skip
+          "confidence": lambda share: f"{100 * share:.1f} %"}  # fmt: skip
 WRAPPED = {"flex_flow": "row wrap", "grid_gap": "12px"}
 NO_WIDGETS = "The matrix to click is left out: it needs a notebook page with a running kernel."
+UTTERANCE = PAGES.get_template("utterance.html")
 IN_PLAIN = "A matrix to click stands here in JupyterLab, while the kernel runs."
-STYLE = """<style>
-.serkit-view .serkit-cell { white-space: pre-line; line-height: 1.3; height: 48px; width: 62px; padding: 0; }
-.serkit-view select { font-family: var(--jp-code-font-family, monospace); font-size: 12px; }
-.serkit-view .serkit-said { border-left: 4px solid #D55E00; padding: 2px 8px; line-height: 1.4; }
-.serkit-view td, .serkit-view th { padding: 0 8px; text-align: right; line-height: 1.5; }
-</style>"""
 
 
-def listen(run, *, variant="", mistakes=4, widgets=None):
+def listen(run, *, variant="", mistakes=4):
     """Show the mistakes of a run: a view to click, and below it a summary for a page without a kernel.
 
+    The view is shown if the cell was run from a notebook page: papermill and nbconvert run it from nowhere, and
+    would keep a picture of dead buttons.
     Whatever is missing on disk is said in a sentence.
 
     Parameters
     ----------
     run : serkit.runs.Run or str
     variant : str, optional
-        Default: that of the ``Run``, or the only one there is.
+        Default: the only one there is.
     mistakes : int, 0 to 20, optional
         How many of the surest mistakes get a player in the summary.
-    widgets : bool, optional
-        Whether to show what can be clicked. Default: if the cell was run from a notebook page.
-        papermill and nbconvert run it from nowhere, and would keep a picture of dead buttons.
 
     Returns
     -------
@@ -66,8 +59,7 @@ def listen(run, *, variant="", mistakes=4, widgets=None):
     ``view = listen(run)``, as the last line of a cell.
     """
     check_range("mistakes", mistakes, 0, MOST, whole=True)
-    variant = variant or (run.experiment.variant if hasattr(run, "experiment") else "")
-    name, live, view = getattr(run, "name", run), is_live() if widgets is None else widgets, None
+    name, live, view = getattr(run, "name", run), is_live(), None
     try:
         table, parameters, heading = load_utterances(name, variant)
     except SerkitError as error:
@@ -108,19 +100,17 @@ class ListeningView:
         self.chosen = self.rows = table  # what the dropdowns leave; what the picked cell counts of it
         self.cell, self.row = ("", ""), None  # the picked (truth, prediction); the selected utterance
         self.marked = set()  # numbers of rows of the table
-        values = {name: [ALL, *sorted(table[name].unique().tolist())] for name in FILTERS}
-        self.filters = {name: Dropdown(options=values[name], description=name) for name in FILTERS}
+        values = {name: sorted(table[name].unique().tolist()) for name in FILTERS}
+        self.filters = {name: Dropdown(options=[ALL, *values[name]], description=name) for name in values}
         self.order = Dropdown(options=ORDERS, description="sort by")
         self.labels = labels_of(table)
-        pairs = itertools.product(self.labels, repeat=2)
-        self.cells = {pair: _button("cell", self._pick, pair) for pair in pairs}
         self.list = Select(rows=10, layout={"width": "auto", "min_width": "420px"})
         self.message, self.words, self.seen, self.score = HTML(_said(heading)), HTML(), HTML(), HTML()
         self.mark = _button("mark", self._toggle_mark)
         self.export = _button("export", self._export, tooltip="write a table of the marked utterances")
         self.blind = ToggleButton(description="hide labels", tooltip="guess each emotion before it is shown")
         self.guesses = {name: _button("guess", self._guess, name, description=name) for name in self.labels}
-        self.next, self.deck = _button("next", self._next), []  # the utterances of the round still to come
+        self.next = _button("next", self._next)
         self.box = self._arrange()
         for choice in self.filters.values():
             choice.observe(self._narrow, "value")
@@ -131,10 +121,13 @@ class ListeningView:
 
     def _arrange(self):
         items = [HTML("true ↓<br>predicted →"), *(HTML(f"<b>{label}</b>") for label in self.labels)]
+        self.cells = {}
         for truth in self.labels:
-            items += [HTML(f"<b>{truth}</b>"), *(self.cells[truth, predicted] for predicted in self.labels)]
-        for (truth, predicted), button in self.cells.items():
-            button.tooltip = f"utterances of {truth} that were predicted {predicted}"
+            items.append(HTML(f"<b>{truth}</b>"))
+            for guess in self.labels:
+                tooltip = f"utterances of {truth} that were predicted {guess}"
+                self.cells[truth, guess] = _button("cell", self._pick, (truth, guess), tooltip=tooltip)
+                items.append(self.cells[truth, guess])
         for name in ("message", "list", "seen", "blind", "score"):
             getattr(self, name).add_class(f"serkit-{name}")
         columns = f"84px repeat({len(self.labels)}, 64px)"
@@ -166,8 +159,9 @@ class ListeningView:
         """Show the matrix and its list, or begin a blind round without them."""
         blind = self.order.disabled = self.blind.value
         self.listed.layout.display, self.game.layout.display = ("none", "") if blind else ("", "none")
+        self.deck = []
         if blind:
-            self._deal()
+            self._next()
         else:
             self._list()
 
@@ -190,7 +184,7 @@ class ListeningView:
         """Whatever is known of the selected utterance."""
         self._select(self.rows.iloc[self.list.index - 1] if self.list.index else None)
         if self.row is not None:
-            self._explain(self._play(_title(self.row)))
+            self._explain(self._play(UTTERANCE.render(row=self.row)))
 
     def _select(self, row, known=True):
         """Make it the selected utterance; it can be marked if its label is ``known``."""
@@ -223,8 +217,9 @@ class ListeningView:
         try:
             attention = open_predictor(runs.project_home() / "runs" / self.run / folder).attend(waveform)
         except SerkitError as error:
-            said = _said(f"No co-attention, the spectrogram alone: {error}")
-            self.seen.value = said + _spectrogram(waveform)
+            self.seen.value = _said(f"No co-attention, the spectrogram alone: {error}") + _spectrogram(
+                waveform
+            )
             return
         whole = ", ".join(f"{label} {100 * share:.1f} %" for label, share in attention.utterance.items())
         table = segment_table(attention.segments).to_html(index=False, border=0)
@@ -236,17 +231,11 @@ class ListeningView:
         self.deck = [row for _, row in drawn.iterrows()]
         self.right, self.heard = {"you": 0, "the model": 0}, 0
         self.score.value = f"{len(drawn)} utterances: which emotion do you hear?"
-        self._draw()
 
     def _next(self):
-        """The next utterance, or another round."""
-        if self.deck:
-            self._draw()
-        else:
+        """Show the next utterance, or the first of another round, and nothing of it but a player."""
+        if not self.deck:
             self._deal()
-
-    def _draw(self):
-        """Show an utterance of the round, and nothing of it but a player."""
         self._select(self.deck.pop() if self.deck else None, known=False)
         heard = self.row is not None and self._play("") is not None
         for button in self.guesses.values():
@@ -267,7 +256,7 @@ class ListeningView:
             button.button_style = "success" if name == truth else "danger" if name == label else ""
         self.next.disabled = False
         self._select(self.row)
-        self._explain(self._play(f"You guessed {label}. {_title(self.row)}"))
+        self._explain(self._play(UTTERANCE.render(row=self.row, guess=label)))
 
     def _toggle_mark(self):
         """Put the selected utterance on the list, or take it off."""
@@ -326,15 +315,13 @@ def load_utterances(run, variant=""):
     """
     variant = runs.choose_variant(run, variant)
     parameters = runs.shared_parameters(run, variant)
-    folder = runs.processed_folder(parameters["corpus"])
-    missing = f"{runs.show_path(folder / runs.MANIFEST)} is missing; run notebook 01_prepare_corpus first."
     try:
-        manifest = runs.find_manifest(parameters["corpus"])
+        manifest, missing = runs.open_manifest(parameters["corpus"]), ""
     except RunError as error:
-        manifest, missing = None, str(error)
+        manifest, missing = None, f" {error}"
     table = utterance_table(runs.load_predictions(run, variant), manifest)
     heading = f"Run {run}, variant {variant}: {len(table)} predictions of the test sets."
-    return table, parameters, heading if manifest is not None else f"{heading} {missing}"
+    return table, parameters, heading + missing
 
 
 def utterance_table(predictions, manifest=None):
@@ -397,23 +384,14 @@ def surest_mistakes(table, n):
 
 
 def summary(table, heading, n_players, live=False):
-    """The matrix and the surest mistakes, the first ones with a player, as HTML and plain text."""
+    """The surest mistakes, the first ones with a player, as HTML and plain text."""
     heading += "" if live else f" {NO_WIDGETS}"
-    with figures.paper_style(columns=1, height=2.7), plt.ioff():
-        figure, ax = plt.subplots()
-        figures.plot_confusion_matrix(table["truth"], table["prediction"], labels=labels_of(table), ax=ax)
-        matrix = picture(figure, "confusion matrix")
-    wrong = surest_mistakes(table, max(10, n_players))
-    wrong["sound"] = [_sound(row) if i < n_players else "" for i, row in enumerate(wrong.to_dict("records"))]
-    text = ["utterance_id", "speaker", "truth", "predicted", "transcript"]
-    shown = wrong.rename(columns={"prediction": "predicted"})[[*text, "confidence", "sound"]]
-    page = shown.style.hide(axis="index").format(escape="html", na_rep="–", subset=text)
-    page = page.format(_percent, subset="confidence").to_html()
-    return {
-        "text/html": f'<details class="serkit-summary"{"" if live else " open"}><summary>Static summary'
-        f"</summary><p>{escape(heading)}</p>{matrix}<p><b>The surest mistakes</b></p>{page}</details>",
-        "text/plain": f"{heading}\n{shown.drop(columns=['transcript', 'sound']).to_string(index=False)}",
-    }  # fmt: skip
+    wrong = surest_mistakes(table, max(10, n_players)).rename(columns={"prediction": "predicted"})
+    rows = wrong.to_dict("records")
+    sounds = [_sound(row) if i < n_players else "" for i, row in enumerate(rows)]
+    html = PAGES.get_template("summary.html").render(live=live, heading=heading, rows=rows, sounds=sounds)
+    plain = wrong[["utterance_id", "speaker", "truth", "predicted", "confidence"]].to_string(index=False)
+    return {"text/html": html, "text/plain": f"{heading}\n{plain}"}
 
 
 def read_sound(row):
@@ -437,19 +415,6 @@ def _sound(row):
         return player(read_sound(row), equal_peaks=True)._repr_html_()
     except SerkitError as error:
         return escape(str(error))
-
-
-def _title(row):
-    text = row["transcript"]
-    words = f"“{escape(text)}”" if isinstance(text, str) and text else "<i>no transcript</i>"
-    return (
-        f"<b>{escape(row['utterance_id'])}</b>, speaker {escape(row['speaker'])}: {row['truth']}, predicted "
-        f"{row['prediction']} ({_percent(row['confidence'])})<br>{words}<br>"
-    )
-
-
-def _percent(share):
-    return f"{100 * share:.1f} %"
 
 
 def _said(text):

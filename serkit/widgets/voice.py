@@ -7,9 +7,9 @@ pieces, each after the kernel has written the one before to disk.
 
 import os
 import tempfile
-from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import anywidget
 import ipywidgets as widgets
@@ -21,29 +21,21 @@ from serkit import figures, runs
 from serkit.errors import AudioError, SerkitError, WeightsError
 from serkit.features import audio
 from serkit.predict import Prediction, describe_training, newest_model, open_predictor
-from serkit.widgets.lecture import picture, player, segment_table, wav_bytes
+from serkit.widgets.lecture import CSS, PAGES, STYLE, picture, player, segment_table, wav_bytes
 
 PLAYER_S = 60  # s that a player holds; an hour would make the notebook 150 MB
 STRETCHES_PER_S = 50  # of sound as it is read
 STRETCHES = 2400  # of the outline: more than a picture has columns
 MAX_ROWS = 40  # segments shown as a table: two minutes
-MAX_BYTES = 2 * 2**30  # of one file; a day of telephone speech, three hours of a CD
-LIMITS = (
-    "It can't say what you feel. It compares a sound with acted speech. It always answers, also to music, a dog or an "
-    "empty room, and knows only a few words for it. Its percentages are calibrated on a few voices of its own corpus: on "
-    "yours they promise too much. It is no basis for any decision about a person."
-)
-STYLE = "<style>.serkit-segments th, .serkit-segments td { padding: 0 8px; text-align: right; }</style>"
 
 
-@dataclass(frozen=True, eq=False)
-class Analysis:
+class Analysis(NamedTuple):
     """One recording as it was heard and judged."""
 
     name: str
     prediction: Prediction
-    sound: np.ndarray = field(repr=False)  # (num_samples,) float32, 16 kHz mono: its first minute at most
-    outline: np.ndarray = field(repr=False)  # to draw: lows and highs of short stretches, in turns
+    sound: np.ndarray  # (num_samples,) float32, 16 kHz mono: its first minute at most
+    outline: np.ndarray  # to draw: lows and highs of short stretches, in turns
     outline_rate: float  # values of the outline in a second
 
     @property
@@ -51,8 +43,8 @@ class Analysis:
         """The answer in a line; none for a recording that is silent from beginning to end."""
         if any(notice.kind == "silence" for notice in self.prediction.notices):
             return "no answer: the recording is silent"
-        order = sorted(self.prediction.utterance, key=self.prediction.utterance.get, reverse=True)
-        first, second = (f"{label} {100 * self.prediction.utterance[label]:.0f} %" for label in order[:2])
+        likeliest = pd.Series(self.prediction.utterance).nlargest(2)
+        first, second = (f"{label} {100 * share:.0f} %" for label, share in likeliest.items())
         return f"{first}, then {second}"
 
     @property
@@ -181,16 +173,11 @@ def as_html(analysis):
         Verdict, player, notices with advice, pictures, segments, limits.
     """
     table, prediction = analysis.segments, analysis.prediction
-    notices = "".join(f"<li>{escape(n.text)}. <b>{escape(n.advice)}</b></li>" for n in prediction.notices)
-    cut = f"<p>The player holds the first {PLAYER_S} s.</p>" if prediction.duration_s > PLAYER_S else ""
-    more = f"<p>The first {MAX_ROWS}; the timeline shows all of them.</p>" if len(table) > MAX_ROWS else ""
-    return (
-        f'<h3 class="serkit-verdict">{escape(analysis.name)}: {escape(analysis.verdict)}</h3>'
-        f"{player(analysis.sound)._repr_html_()}{cut}<ul>{notices}</ul>{_draw(analysis)}{STYLE}"
-        f"<details><summary>Segments: {len(table)}</summary>"
-        f"{table.head(MAX_ROWS).to_html(index=False, border=0, classes='serkit-segments')}{more}</details>"
-        f"<p><b>What it can't say.</b> {LIMITS}</p>"
-    )
+    segments = table.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")
+    return PAGES.get_template("analysis.html").render(
+        analysis=analysis, prediction=prediction, player=player(analysis.sound)._repr_html_(), held_s=PLAYER_S,
+        picture=_draw(analysis), style=STYLE, segments=segments, n_segments=len(table), most=MAX_ROWS,
+    )  # fmt: skip
 
 
 class SoundInput(anywidget.AnyWidget):
@@ -209,8 +196,7 @@ class SoundInput(anywidget.AnyWidget):
     """
 
     _esm = Path(__file__).with_suffix(".js")
-    _css = """.serkit-sound { display: flex; flex-wrap: wrap; align-items: center; gap: 8px; }
-    .serkit-sound .serkit-choose { line-height: var(--jp-widgets-inline-height, 28px); text-align: center; }"""
+    _css = CSS
 
     def __init__(self, on_sound):
         super().__init__()
@@ -236,31 +222,26 @@ class SoundInput(anywidget.AnyWidget):
             The answer: empty, or why this sound is ``refused``.
         """
         try:
-            if self._store(content, buffers) < content["size"]:
-                return {}
-            path, name = Path(self._folder.name) / "sound", content["name"]
+            if content["start"] == 0:
+                self._forget()
+                self._folder = tempfile.TemporaryDirectory(prefix="serkit-")
+            if self._folder is None:
+                raise SerkitError(
+                    "the beginning of this sound is lost; was the cell run again? Choose it again"
+                )
+            path = Path(self._folder.name) / "sound"
+            with open(path, "ab") as file:
+                file.writelines(buffers)
+                if file.tell() < content["size"]:
+                    return {}
             if "rate" in content:
                 path.write_bytes(wav_bytes(np.fromfile(path, "<f4"), content["rate"]))
-            self._on_sound(path, name)
+            self._on_sound(path, content["name"])
             return self._forget()
         except SerkitError as error:
             return self._forget(refused=str(error))
         except OSError as error:
             return self._forget(refused=f"can't be stored ({error.strerror})")
-
-    def _store(self, content, buffers):
-        """Append a piece to the file; returns the bytes that are there now."""
-        if content["size"] > MAX_BYTES:
-            size = f"{content['size'] / 2**30:.1f} GiB, expected at most {MAX_BYTES // 2**30} GiB"
-            raise SerkitError(f"{content['name']}: {size}; copy it to this machine and give its path")
-        if content["start"] == 0:
-            self._forget()
-            self._folder = tempfile.TemporaryDirectory(prefix="serkit-")
-        if self._folder is None:
-            raise SerkitError("the beginning of this sound is lost; was the cell run again? Choose it again")
-        with open(Path(self._folder.name) / "sound", "ab") as file:
-            file.writelines(buffers)
-            return file.tell()
 
     def _forget(self, **answer):
         if self._folder is not None:

@@ -388,14 +388,15 @@ class TestShow:
         (bundle,) = displayed
         html = bundle["text/html"]
         assert '<details class="serkit-summary" open>' in html and "The matrix to click is left out" in html
-        assert html.count("<img") == 1 and html.count("<audio") == 2
+        assert html.count("<img") == 0 and html.count("<audio") == 2
         assert "Go &lt;home&gt;." in html
         lines = [line.split() for line in bundle["text/plain"].splitlines()[2:]]
         assert lines == [["b", "1F", "sad", "angry", "0.8"], ["d", "2F", "happy", "angry", "0.7"],
                          ["c", "1M", "sad", "angry", "0.6"]]  # fmt: skip
 
-    def test_on_a_page_the_view_and_a_folded_summary(self, home, displayed):
-        shown_view = listen("demo", widgets=True)
+    def test_on_a_page_the_view_and_a_folded_summary(self, home, displayed, monkeypatch):
+        monkeypatch.setattr(listening, "is_live", lambda: True)
+        shown_view = listen("demo")
         view, summary = displayed
         assert view["text/plain"] == listening.IN_PLAIN
         assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == shown_view.box.model_id
@@ -406,7 +407,7 @@ class TestShow:
 
     def test_missing_sound_is_a_sentence_in_its_row(self, home, displayed):
         (home / "sounds" / "b.wav").unlink()
-        listen("demo", widgets=False)
+        listen("demo")
         assert (
             displayed[0]["text/html"].count("<audio") == 2
             and "b.wav: no such file" in displayed[0]["text/html"]
@@ -414,15 +415,15 @@ class TestShow:
 
     def test_what_is_missing_is_said(self, home, displayed):
         shutil.rmtree(home / "data")
-        listen("demo", widgets=False)
+        listen("demo")
         assert "manifest.parquet is missing" in displayed.pop()["text/plain"]
         folder = home / "runs" / "demo" / VARIANT / "fold=1" / "seed=111"
         (folder / "predictions.parquet").unlink()
-        listen("demo", widgets=True)
+        listen("demo")
         said = displayed.pop()["text/plain"]
         assert "predictions.parquet is missing, but the fold is marked as done" in said
         shutil.rmtree(home / "runs")
-        listen("demo", widgets=True)
+        listen("demo")
         assert "run 'demo': no finished fold" in displayed.pop()["text/plain"]
 
     @pytest.mark.parametrize("mistakes", [-1, 21, 2.5])

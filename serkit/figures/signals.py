@@ -135,8 +135,8 @@ def plot_spectrogram(
         False leaves it out, where panels side by side share one.
     """
     ax.set_ylabel("frequency (kHz)")
-    bin_khz, style = sample_rate / n_fft / 1000, {"cmap": "magma"}
-    image = _draw_frames(ax, spectrogram_db, bin_khz, hop_length, sample_rate, valid_frames, **style)
+    bin_khz = sample_rate / n_fft / 1000
+    image = _draw_frames(ax, spectrogram_db, bin_khz, hop_length, sample_rate, valid_frames, cmap="magma")
     if colour_bar:
         ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
     return ax

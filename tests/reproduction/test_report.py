@@ -338,7 +338,7 @@ def test_baselines_stand_beside_a_variant_and_if_it_lies_below_it_is_told(projec
     warning = re.search(
         rf"WARNING: {CLEAN}: UA (\S+) is below its baseline probe, (\S+): (\S+) points \[", printed
     )
-    own, other, difference = map(float, warning.groups())
+    own, other, difference = (float(number.replace("−", "-")) for number in warning.groups())
     assert own < 60 and other > 80 and difference == pytest.approx(own - other, abs=0.11)
     assert warning[0] in page.read_text()
     table = pd.read_csv(project / "figures/trial/baselines.csv")

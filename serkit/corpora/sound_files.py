@@ -1,9 +1,11 @@
 """Files of an unpacked corpus: where they lie; how long sounds are, and whether they are whole."""
 
+import mmap
 import os
 import re
 import zlib
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,8 @@ from serkit.errors import AudioError, CorpusError
 SOUND_SUFFIXES = (".wav", ".flac")
 LEAST_UNKNOWN = 0x7FFFF000  # bytes; streaming writers put this or more where the size of the sound belongs
 LOG = 2047  # characters that libsndfile keeps of what it noticed in a header
+# how an Ogg recording begins: with its first page; and one in MP3: with a silent frame that holds its length
+START = re.compile(rb"OggS\x00\x02|\xff[\xe0-\xff].{2,4}\x00{9,32}(?:Xing|Info)", re.DOTALL)
 OGG_PAGE = 2**16  # bytes; none is longer
 DIGESTED = 4096  # bytes
 UNKNOWN_LENGTH = 2**62  # samples; libsndfile says this or more of a FLAC file without a length
@@ -196,6 +200,18 @@ def cut_short(sound):
     match = re.search(rf"(?:{part}) *: (\d+) \(should be (\d+)\)", log)
     announced, held = map(int, match.groups()) if match else (0, 0)
     return (announced, held) if held < announced < LEAST_UNKNOWN else (0, 0)
+
+
+def is_joined(path):
+    """Whether several Ogg or MP3 recordings stand one behind the other in a file: libsndfile reads the first alone.
+
+    Recorders, streams and ``cat`` make such files.
+    """
+    with open(path, "rb") as stream:
+        if not stream.read(4).startswith((b"OggS", b"ID3", b"\xff")):
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return len(list(islice(START.finditer(content), 2))) > 1
 
 
 def is_finished(path):

@@ -11,7 +11,7 @@ import soundfile
 import soxr
 
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
-from serkit.corpora.sound_files import UNKNOWN_LENGTH, Stream, check_rate, cut_short, shown_path
+from serkit.corpora.sound_files import UNKNOWN_LENGTH, Stream, check_rate, cut_short, is_joined, shown_path
 from serkit.errors import AudioError, ParameterError, check_range
 
 PCM16 = 2**15  # int16 sample = amplitude x this
@@ -19,7 +19,7 @@ MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is
 BLOCK = 2**20  # samples of all channels read at once: no header decides how much memory is taken
 # of phones and browsers
 AV_SUFFIXES = (".m4a", ".aac", ".mp4", ".mov", ".3gp", ".amr", ".webm", ".mkv", ".mka")
-AV_FORMATS = "mov,aac,amr,matroska,ac3,caf"
+AV_FORMATS = "mov,aac,amr,matroska,ac3,caf,ogg,mp3"
 SOXR_QUALITY = "HQ"  # band-limited, 20 bits: finer than the sound that comes in
 
 
@@ -56,7 +56,8 @@ def read(path):
 def open_sound(path):
     """A sound file, open for reading.
 
-    What soundfile doesn't know (m4a, AAC, webm, video) is decoded by PyAV into a temporary file, where it is installed.
+    What soundfile doesn't know (m4a, AAC, webm, video), or knows the beginning of (joined Ogg and MP3 recordings), is
+    decoded by PyAV into a temporary file, where it is installed.
 
     Yields
     ------
@@ -86,17 +87,21 @@ def open_sound(path):
 
 def _openable(path):
     """What soundfile can open of a file, and the seconds that it announces beside; 0: what soundfile says."""
+    name, joined = shown_path(path), is_joined(path)
+    unreadable = AudioError(f"{name}: several recordings in one file, and not all can be read; split it")
     try:
-        Stream(os.fsencode(path)).close()
-        return os.fsencode(path), 0.0
+        if not joined:
+            Stream(os.fsencode(path)).close()
+            return os.fsencode(path), 0.0
     except soundfile.LibsndfileError as error:
-        unreadable, name = _unreadable(path, error), shown_path(path)
+        unreadable = _unreadable(path, error)
     try:
         import av
     except ImportError:
         command = shlex.join(["ffmpeg", "-i", name, str(Path(name).with_suffix(".wav"))])
-        cure = f"{name}: soundfile can't read this; pip install 'serkit[av]', or convert it: {command}"
-        raise AudioError(cure if path.suffix.lower() in AV_SUFFIXES else str(unreadable)) from None
+        about = f"{name}: soundfile can't read {'all of ' * joined}this"
+        cure = f"{about}; pip install 'serkit[av]', or convert it: {command}"
+        raise AudioError(cure if joined or path.suffix.lower() in AV_SUFFIXES else str(unreadable)) from None
     decoded = tempfile.TemporaryFile()  # noqa: SIM115, it is read after this
     try:  # a file object, and these formats alone: a playlist could name other files, or addresses
         with open(path, "rb") as file, av.open(file, options={"format_whitelist": AV_FORMATS}) as container:

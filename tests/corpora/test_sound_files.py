@@ -3,12 +3,13 @@
 import os
 import re
 import struct
+import sys
 
 import numpy as np
 import pytest
 import soundfile
 
-from serkit.corpora.sound_files import cut_short, read_header, shown_path
+from serkit.corpora.sound_files import cut_short, is_joined, read_header, shown_path
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.predict.recording import Recording
@@ -149,6 +150,39 @@ class TestFlac:
 
 
 class TestStreams:
+    @pytest.mark.parametrize("name", ["j.ogg", "k.ogg", "l.mp3"])
+    def test_joined_recordings_are_read_to_the_last(self, tmp_path, name):
+        pytest.importorskip("av", reason="PyAV is not installed")
+        path = write(tmp_path / name, rate=48_000, **COMPRESSED[name])
+        once = heard(path)
+        path.write_bytes(3 * path.read_bytes())
+        assert is_joined(path)
+        assert (
+            heard(path) == (pytest.approx(3 * once[0], abs=0.2), []) and once[1] == []
+        )  # a frame of MP3 is silent
+        assert len(audio.read(path)) == pytest.approx(3 * once[0] * RATE, abs=0.2 * RATE)
+
+    def test_without_pyav_joined_recordings_are_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "av", None)
+        path = write(tmp_path / "a.ogg", rate=48_000)
+        path.write_bytes(2 * path.read_bytes())
+        with pytest.raises(AudioError, match=r"a\.ogg: soundfile can't read all of this; pip install"):
+            audio.read(path)
+
+    def test_an_id3_picture_is_no_recording(self, tmp_path):
+        path = write(tmp_path / "a.mp3", rate=48_000)
+        path.write_bytes(b"ID3\4\0\0" + bytes([0, 0, 40, 16]) + bytes(40 * 128 + 16) + path.read_bytes())
+        assert not is_joined(path) and heard(path) == (4.0, [])
+
+    def test_recordings_that_do_not_fit_together(self, tmp_path):
+        pytest.importorskip("av", reason="PyAV is not installed")
+        first, second = (write(tmp_path / f"{rate}.ogg", rate=rate) for rate in (16_000, 48_000))
+        first.write_bytes(first.read_bytes() + second.read_bytes())
+        with pytest.raises(
+            AudioError, match="several recordings in one file, and not all can be read; split it"
+        ):
+            audio.read(first)
+
     @pytest.mark.parametrize("name", COMPRESSED)
     def test_whole(self, tmp_path, name):
         assert heard(write(tmp_path / name, rate=48_000, **COMPRESSED[name]))[1] == []

@@ -36,6 +36,7 @@ from .intervals import (
     reliability_table,
     risk_coverage,
     score_interval,
+    slice_table,
     subset_accuracy,
 )
 from .predictions import (

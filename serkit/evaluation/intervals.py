@@ -19,9 +19,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
+from serkit.constants import SEGMENT_S
 from serkit.errors import ParameterError, check_choice, check_range
 from serkit.evaluation.predictions import scored_rows
+from serkit.folds import seconds_of
 from serkit.metrics import PROBABILITY, SCORES, labels_of
 
 AVERAGES = ("pooled", "fold_mean")
@@ -295,6 +298,71 @@ def risk_coverage(predictions, folds=None):
     for coverage in np.arange(1, 11) / 10:
         records.append({"coverage": coverage} | _accuracy(rows[sure <= coverage]))
     return pd.DataFrame(records)
+
+
+def slice_table(predictions, manifest, folds=None):
+    """UA and recall in parts of the test utterances, and by how much each part differs from the rest of its kind.
+
+    Kinds are gender, session, scene, duration and agreement of the annotators, as far as the corpus knows them. A
+    difference is tested by Student's t with the jackknife's error over speakers (and seeds), and all of them are
+    corrected together (Holm). Of two parts one difference is tested: the other is the same with another sign.
+
+    Parameters
+    ----------
+    predictions : pd.DataFrame
+        Prediction table of one variant; test rows of all seeds count.
+    manifest : pd.DataFrame
+    folds : sequence of str or of Fold, optional
+        See :func:`serkit.evaluation.predictions.check_predictions`.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row per part, the first one all of them: ``slice, part, n_utterances, n_speakers, UA``, the recall of each class, ``difference`` (each an
+        :class:`Estimate` in percent or points), ``p_holm``. Fewer than 5 speakers have no interval, and no difference.
+    """
+    rows = scored_rows(predictions, folds)
+    about = manifest.set_index("utterance_id").loc[rows["utterance_id"]].set_index(rows.index)
+    names, edges = ["0 to 3 s", "3 to 6 s", "6 s and more"], [0, SEGMENT_S, 2 * SEGMENT_S, np.inf]
+    kinds = {
+        "gender": about["gender"].map({"F": "female", "M": "male"}),
+        "session": about["session"],
+        "scene": about["scripted"].map({True: "scripted", False: "improvised"}),
+        "duration": pd.cut(seconds_of(about), edges, right=False, labels=names),
+        "annotators": pd.cut(about["agreement"], [0, 0.999, np.inf], labels=["disagree", "agree"]),
+    }
+    everything = np.ones(len(rows), bool)
+    records = [{"slice": "all", "part": "utterances"} | _part(rows, everything, False)]
+    for kind, members in kinds.items():
+        members = members.dropna().astype(str)
+        parts = sorted(members.unique())
+        for part in parts if len(parts) > 1 else []:
+            tested = len(parts) > 2 or part == parts[0]
+            about_part = _part(rows.loc[members.index], (members == part).to_numpy(), tested)
+            records.append({"slice": kind, "part": part} | about_part)
+    table = pd.DataFrame(records)
+    if (known := table["p_holm"].notna()).any():
+        table.loc[known, "p_holm"] = multipletests(table.loc[known, "p_holm"], method="holm")[1]
+    return table
+
+
+def _part(rows, inside, tested):
+    """A row of :func:`slice_table`, its p not yet corrected: of those of some rows that are ``inside``."""
+    part, speakers = rows[inside], [rows.loc[chosen, "speaker"].nunique() for chosen in (inside, ~inside)]
+    record = {"n_utterances": part["utterance_id"].nunique(), "n_speakers": speakers[0]}
+    record["UA"] = percent(part, average="pooled")
+    for label in labels_of(rows):
+        of_label = part[part["truth"] == label]
+        none = Estimate(float("nan"))
+        record[label] = percent(of_label, score="wa", average="pooled") if len(of_label) else none
+    difference, p = Estimate(float("nan")), float("nan")
+    if tested and min(speakers) >= MIN_CLUSTERS:
+        # each seed of a part is a unit: first those of the rest, then those of the part
+        counts = np.split(tally(rows.assign(fold=inside), "fold_mean"), 2, axis=2)
+        *ends, error = interval_limits(counts[::-1], "ua", len(rows))
+        difference = Estimate(*(100 * end for end in ends))
+        p = 2 * stats.t.sf(abs(ends[0]) / max(error, 1e-12), len(counts[0]) - 1)
+    return record | {"difference": difference, "p_holm": p}
 
 
 def tally(rows, average):

@@ -1,7 +1,5 @@
 """What a corpus holds and how well it is recognised: counts, matrices, recalls, confidence, ablations."""
 
-import itertools
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -16,11 +14,9 @@ from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
 from serkit.evaluation.comparison import AXES
 from serkit.figures import saving
 from serkit.figures.saving import BLUE, ORANGE, SPLIT_COLOURS, VERMILLION, colours_of, legend_above
-from serkit.folds import SPLITS, seconds_of, task_rows
+from serkit.folds import SPLITS, seconds_of
 
 BIN_S = 0.5  # s, of the histogram of durations
-EDGES_S = (0, 1, 2, 3, 4, 6, 9)  # s; the last class of durations is open
-OPEN_S = 2  # s, how wide that one is drawn
 DOT = {"mec": "black", "mew": 0.4}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.8, "zorder": 0}
 DOTTED = {"color": "0.5", "linestyle": ":", "linewidth": 0.8, "zorder": 0}
@@ -375,59 +371,25 @@ def plot_risk(predictions, ax: Axes, *, folds=None) -> Axes:
     return legend_above(ax)
 
 
-def duration_accuracy(predictions, manifest, *, folds=None):
-    """Share of right utterances by duration: a class holds its lower edge and not its upper one; the last is open.
+def plot_slices(table, ax: Axes) -> Axes:
+    """UA in parts of the test utterances with 95 % intervals over speakers; dashed: UA of all.
 
     Parameters
     ----------
-    predictions : pd.DataFrame
-        Prediction table of one variant; test rows of all seeds count.
-    manifest : pd.DataFrame
-        Columns ``utterance_id, label, num_samples, sample_rate``.
-    folds
-        As in :func:`serkit.evaluation.subset_accuracy`.
-
-    Returns
-    -------
-    pd.DataFrame
-        As :func:`serkit.evaluation.subset_accuracy`, with ``duration`` such as ``3–4`` (s) first.
-
-    Raises
-    ------
-    ParameterError
-        If the manifest lacks an utterance.
-    RunError, FoldError
-        As :func:`serkit.evaluation.check_predictions`.
+    table : pd.DataFrame
+        From :func:`serkit.evaluation.slice_table`.
+    ax : Axes
     """
-    seconds = seconds_of(task_rows(manifest).set_index("utterance_id"))
-    names = [f"{low:g}–{high:g}" for low, high in itertools.pairwise(EDGES_S)] + [f"≥ {EDGES_S[-1]:g}"]
-    classes = pd.cut(seconds, [*EDGES_S, np.inf], right=False, labels=names)
-    table = evaluation.subset_accuracy(predictions, classes, folds=folds)
-    return table.rename(columns={"subset": "duration"})
-
-
-def plot_duration_accuracy(predictions, manifest, ax: Axes, *, folds=None) -> Axes:
-    """Accuracy by duration, with 95 % intervals over speakers.
-
-    Parameters, errors: as :func:`duration_accuracy`, and the ``ax``. Bars span their durations; the open class is
-    drawn 2 s long, one without utterances not at all. The dotted line marks one segment, the dashed one is WA over all.
-    """
-    table = duration_accuracy(predictions, manifest, folds=folds)
-    table = table.assign(start=EDGES_S, end=[*EDGES_S[1:], EDGES_S[-1] + OPEN_S])
-    table = table[table["n_utterances"] > 0]
-    start, end = table["start"], table["end"]
-    ends = (100 * table[["accuracy", "low", "high"]]).set_index((start + end) / 2)
-    ax.hlines(ends["accuracy"], start, end, color=BLUE, linewidth=2.0, label="accuracy")
-    draw_whiskers(ax, ends)
-    for x, n in zip(ends.index, table["n_utterances"], strict=True):
-        ax.text(x, 103, f"n = {n}", ha="center", va="bottom", fontsize=7)
-    wa = np.average(ends["accuracy"], weights=table["n_utterances"])
-    ax.axhline(wa, label=f"WA {wa:.1f} %", **DASHED)
-    ax.axvline(SEGMENT_S, label=f"{SEGMENT_S:g} s segment", **DOTTED)
-    ticks = np.unique([*start, *end])
-    ax.set_xticks(ticks, [f"{edge:g}" if edge <= EDGES_S[-1] else "" for edge in ticks])
-    ax.set(xlabel="duration (s)", ylabel="accuracy (%)", xlim=(start.min(), end.max()), **PERCENT)
-    ax.set_ylim(0, 110)
+    value, low, high = np.array(table["UA"].tolist()).T
+    reach = np.clip([value - low, high - value], 0, None)
+    style = {"fmt": "o", "capsize": 2.5, "markersize": 4}
+    for number, (_, parts) in enumerate(table.groupby("slice", sort=False)):
+        line, colour = parts.index, (BLUE, VERMILLION)[number % 2]
+        ax.errorbar(value[line], line, xerr=reach[:, line], color=colour, **style)
+    names = [f"{row.slice}: {row.part} (n = {row.n_utterances})" for row in table.itertuples()]
+    ax.axvline(value[0], label=f"UA {value[0]:.1f} %", **DASHED)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="UA (%)", xlim=(0, 103), ylim=(len(names) - 0.5, -0.5))
     return legend_above(ax)
 
 

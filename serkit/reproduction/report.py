@@ -24,7 +24,7 @@ from serkit.reproduction.page import ABOUT_WEIGHTS, read_catalogue, write_catalo
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
 CAPTIONS = tomllib.loads(Path(__file__).with_name("captions.toml").read_text(encoding="utf-8"))  # by stem
 MAX_PAIRS = 6  # differences of variants, the first ones by name
-COLUMN, TALL, WIDE = (1, 2.4), (1, 2.8), (2, 2.4)  # sizes of figures: columns of a page, and height in inches
+COLUMN, TALL = (1, 2.4), (1, 2.8)  # sizes of figures: columns of a page, and height in inches
 
 
 @dataclass(frozen=True)
@@ -323,20 +323,20 @@ def _of_variant(run, variant, table, folds, item):
         ("reliability", evaluation.reliability_table, figures.plot_reliability, TALL, table),
         ("reliability_calibrated", evaluation.reliability_table, figures.plot_reliability, TALL, tempered),
         ("risk_coverage", evaluation.risk_coverage, figures.plot_risk, COLUMN, tempered),
-        (
-            "duration_accuracy",
-            figures.duration_accuracy,
-            figures.plot_duration_accuracy,
-            WIDE,
-            table,
-            manifest,
-        ),
     ]
-    rows = [row for row in rows if not any(data is None or data.empty for data in row[4:])]
     made = [
-        item(stem, partial(numbers, *data, folds=folds), plot=partial(plot, *data, folds=folds), size=size)
-        for stem, numbers, plot, size, *data in rows
+        item(stem, partial(numbers, data, folds=folds), plot=partial(plot, data, folds=folds), size=size)
+        for stem, numbers, plot, size, data in rows
+        if len(data)
     ]
+    if manifest is not None:
+        slices = cache(partial(evaluation.slice_table, table, manifest, folds))
+        of_recall = ["slice", "part", *labels_of(table)]
+        made += [
+            item("slices", slices, plot=lambda ax: figures.plot_slices(slices(), ax), size=(2, 3.4)),
+            item("slice_scores", lambda: slices().drop(columns=of_recall[2:])),
+            item("slice_recalls", lambda: slices()[of_recall]),
+        ]
     curves = partial(figures.plot_history, what="ua", chance=chance_ua(labels_of(table)))
     made.append(item("fold_curves", histories, plot=lambda ax: curves(histories(), ax)))
     about = {

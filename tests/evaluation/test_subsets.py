@@ -8,9 +8,10 @@ from benchmarks.interval_coverage import SAMPLES, share_coverage
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from serkit import evaluation
 from serkit.constants import LABELS
 from serkit.errors import ParameterError
-from serkit.evaluation import class_recall, subset_accuracy
+from serkit.evaluation import class_recall, intervals, subset_accuracy
 from serkit.metrics import recall_per_class
 
 
@@ -95,3 +96,51 @@ class TestIntervalsOfShares:
         held = share_coverage(share, spread, sample, n)
         # 93 to 97 % in the long run, each bound with 99.9 % of the draws of a binomial
         assert stats.binom.ppf(0.001, n, 0.93) <= n * held <= stats.binom.ppf(0.999, n, 0.97)
+
+
+def known(about):
+    """What a corpus may know beside: sex by the speaker's name, every other utterance scripted, all under 3 s."""
+    number = about["utterance_id"].str[-3:].astype(int)
+    sound = {"num_samples": 32_000, "sample_rate": 16_000}
+    more = {"gender": about["speaker"].str[-1], "scripted": number % 2 == 0, "agreement": np.nan}
+    return about.assign(**sound, **more)
+
+
+class TestSlices:
+    def test_counts_scores_and_difference_by_hand(self):
+        about = known(tables.manifest())
+        predictions = tables.predict(about, right=1.0)
+        # of the men, half of the angry ones are taken for sad: their UA is 7/8
+        wrong = (predictions["speaker"].str[-1] == "M") & predictions["utterance_id"].str.endswith("000")
+        predictions.loc[wrong, "prediction"] = "sad"
+        predictions = tables.with_probabilities(predictions)
+        table = evaluation.slice_table(predictions, about).set_index(["slice", "part"])
+        assert [*table.index.get_level_values(0).unique()] == ["all", "gender", "session", "scene"]
+        men, women = table.loc["gender", "male"], table.loc["gender", "female"]
+        assert (men["n_utterances"], men["n_speakers"], women["n_speakers"]) == (40, 5, 5)
+        assert men["UA"].value == pytest.approx(87.5) and women["UA"].value == pytest.approx(100)
+        assert men["angry"].value == pytest.approx(50) and men["sad"].value == pytest.approx(100)
+        assert women["difference"].value == pytest.approx(12.5) and np.isnan(men["difference"].value)
+        assert women["p_holm"] < 1e-6  # all men alike, all women alike
+        assert np.isnan(table.loc["session"]["p_holm"]).all()  # two speakers each
+        assert table.loc["all", "utterances"]["UA"].value == pytest.approx(93.75)
+
+    def test_seeds_are_of_both_parts(self):
+        about = known(tables.manifest())
+        predictions = pd.concat([tables.predict(about, seed=seed) for seed in (111, 211)])
+        table = evaluation.slice_table(predictions, about).set_index(["slice", "part"])
+        assert table.loc["scene", "scripted"]["n_utterances"] == 40
+        assert 0 < table.loc["scene", "improvised"]["p_holm"] <= 1
+
+    def test_where_nothing_differs_few_are_found_different(self):
+        """Of 200 tables of ten speakers who differ, but not by sex; 5 % would be 10, with a standard error of 3."""
+        rng, rows = np.random.default_rng(0), tables.predict(tables.manifest(), right=1.0)
+        rows = rows[rows["split"] == "test"].reset_index(drop=True)
+        truth, found = rows["truth"].to_numpy(), 0
+        for _ in range(200):
+            right = dict(zip(tables.SPEAKERS, rng.uniform(0.4, 0.9, 10), strict=True))
+            lost = rng.random(len(rows)) > rows["speaker"].map(right)
+            rows["prediction"] = np.where(lost, rng.choice(LABELS, len(rows)), truth)
+            rows = tables.with_probabilities(rows)
+            found += intervals._part(rows, (rows["speaker"].str[-1] == "F").to_numpy(), True)["p_holm"] < 0.05
+        assert 2 <= found <= 20

@@ -10,13 +10,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy import stats
 
-from serkit import figures
+from serkit import evaluation, figures
 from serkit.constants import LABELS
 from serkit.errors import FoldError, ParameterError, RunError
 from serkit.evaluation import Estimate, class_recall
-from serkit.figures import EMOTION_COLOURS, scores
+from serkit.figures import EMOTION_COLOURS
 from serkit.folds import fold_table, make_folds
-from serkit.metrics import weighted_accuracy
 
 mpl.use("Agg")
 
@@ -46,7 +45,8 @@ def about():
     """Ten speakers, 8 utterances each; durations that depend on the number."""
     table = tables.manifest()
     number = table["utterance_id"].str[-3:].astype(int)
-    return table.assign(num_samples=16_000 * (1 + number), sample_rate=16_000)
+    known = {"gender": table["speaker"].str[-1], "scripted": number % 2 == 0, "agreement": float("nan")}
+    return table.assign(num_samples=16_000 * (1 + number), sample_rate=16_000, **known)
 
 
 @pytest.fixture(scope="module")
@@ -257,32 +257,15 @@ class TestCertainty:
         assert alphas[95] < 0.2 and alphas[65] == pytest.approx(0.6)
 
 
-class TestDurations:
-    def test_durations_by_hand(self, predictions, about, ax, monkeypatch):
-        monkeypatch.setattr(scores, "EDGES_S", (0, 3, 5))
-        table = figures.duration_accuracy(predictions, about).set_index("duration")
-        # utterance i lasts 1 + i seconds: two of eight are shorter than 3 s, two more than 5 s
-        assert table["n_utterances"].to_dict() == {"0–3": 20, "3–5": 20, "≥ 5": 40}
-        test = predictions[predictions["split"] == "test"]
-        short = test[test["utterance_id"].str[-3:].astype(int) < 2]
-        assert np.isclose(
-            table.loc["0–3", "accuracy"], weighted_accuracy(short["truth"], short["prediction"])
-        )
-        figures.plot_duration_accuracy(predictions, about, ax)
-        levels = np.array(ax.collections[0].get_segments())  # (classes, ends, x and y)
-        assert np.allclose(levels[:, :, 1], 100 * table[["accuracy", "accuracy"]])
-        assert levels[:, :, 0].tolist() == [
-            [0, 3],
-            [3, 5],
-            [5, 7],
-        ]  # seconds; the open class is drawn 2 s long
-        wa = 100 * weighted_accuracy(test["truth"], test["prediction"])
-        assert {f"WA {wa:.1f} %", "3 s segment"} <= set(legend_of(ax))
-
-    def test_classes_without_utterances_are_not_drawn(self, predictions, about, ax, monkeypatch):
-        monkeypatch.setattr(scores, "EDGES_S", (0, 0.5, 3, 5, 20))
-        figures.plot_duration_accuracy(predictions, about, ax)
-        assert len(ax.collections[0].get_segments()) == 3 and ax.get_xlim() == (0.5, 20)
+class TestSlices:
+    def test_a_row_for_each_part(self, predictions, about, ax):
+        table = evaluation.slice_table(predictions, about)
+        figures.plot_slices(table, ax)
+        names = [tick.get_text() for tick in ax.get_yticklabels()]
+        assert names[:3] == ["all: utterances (n = 80)", "gender: female (n = 40)", "gender: male (n = 40)"]
+        assert f"UA {table['UA'][0].value:.1f} %" in legend_of(ax)
+        dots = np.concatenate([line.get_xydata() for line in ax.lines if line.get_marker() == "o"])
+        assert np.allclose(dots[:, 0], [cell.value for cell in table["UA"]])
 
 
 PLOTS = {
@@ -290,7 +273,6 @@ PLOTS = {
     "difference": lambda p, m, ax: figures.plot_confusion_difference(p, p, ax),
     "recall": lambda p, m, ax: figures.plot_recall_intervals(p, ax),
     "reliability": lambda p, m, ax: figures.plot_reliability(p, ax),
-    "durations": figures.plot_duration_accuracy,
 }
 
 

@@ -4,41 +4,26 @@ import base64
 import io
 import json
 import re
+import tomllib
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from urllib.parse import quote
+
+import jinja2
 
 from serkit import runs
 from serkit.experiment import project_home, show_path
 from serkit.figures import DIGEST, markdown_text, printable, write_file
 from serkit.reproduction.jobs import one_line
+from serkit.reproduction.plan import ANALYSIS, PREPARATION, TRAINING
 
-PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
-TRAINING, ANALYSIS = "05_train_coattention", "06_confusion_matrix"
-SCORES, ABOUT_WEIGHTS, MORE = "Scores and verdict", "What the co-attention does", "More"
-STORY = {  # section -> beginnings of the stems in it, in the order of the story; the first that fits counts
-    SCORES: ("scores_by_variant", "paper_comparison", "baselines", "variant_differences"),
-    "The corpus": ("corpus",),
-    "The three views": ("mfcc", "spectrogram", "wav2vec2"),
-    "Training": ("curves", "fold_curves", "coattention"),
-    "Results on unseen speakers": (
-        "scores", "confusion", "recall", "speaker_scores", "speaker", "duration", "reliability", "embedding", "marked",
-    ),
-    ABOUT_WEIGHTS: ("attention",),
-    "Ablations": ("ablation", "checkpoint_rules"),
-    "A recording": ("predict",),
-    "Context": ("literature",),
-    MORE: ("",),
-}  # fmt: skip
+ABOUT_WEIGHTS = "What the co-attention does"  # a section
+# section -> beginnings of the stems in it, in the order of the story; the first that fits counts
+STORY = tomllib.loads(Path(__file__).with_name("story.toml").read_text(encoding="utf-8"))
 EMBEDDED = re.compile(r"data:(image/png|audio/wav);base64,([A-Za-z0-9+/=]+)")
 COLOURS = 64  # of an embedded picture
 OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")  # end of a stem
-THUMBNAIL = 240  # pixels wide
-# Nothing is fetched, nothing runs, whatever a notebook's output holds
-POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
-STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -46,11 +31,24 @@ class Entry:
     """One figure or table."""
 
     stem: str
-    kind: str = ""  # figure or table; empty if that can't be known
     caption: str = ""
     files: tuple[str, ...] = ()  # names of the files that are there
     faults: tuple[str, ...] = ()  # what is wrong with it; empty: nothing
     parameters: dict = field(default_factory=dict)  # what it was made with
+
+    @property
+    def headline(self):
+        """What is seen, for who can't see it: the caption up to its protocol.
+
+        >>> Entry("curves", caption="UA by epoch, fold 1.5 dropped. All five folds.").headline
+        'UA by epoch, fold 1.5 dropped'
+        """
+        return self.caption.partition(". ")[0].removesuffix(".")
+
+    @property
+    def is_of_a_fold(self):
+        """Whether it is about a single fold, of many."""
+        return bool(OF_A_FOLD.search(self.stem))
 
 
 def read_catalogue(run, *, digests, not_made=None):
@@ -94,28 +92,16 @@ def _place(stem):
     return next((i, j, stem) for i, j, name in places if stem.startswith(name))
 
 
-def _section(entry):
-    return list(STORY)[_place(entry.stem)[0]]
+def _sections(entries):
+    """Sections of the story with their entries."""
+    sections = groupby(entries, key=lambda entry: list(STORY)[_place(entry.stem)[0]])
+    return [(name, list(members)) for name, members in sections]
 
 
 def write_catalogue(run, entries):
     """Write ``figures/<run>/README.md``: picture, caption and files of each entry, by section; returns its path."""
-    lines = [f"# Figures and tables of the run `{run}`", "", "Made by `serkit report`."]
-    for section, members in groupby(entries, key=_section):
-        lines += ["", f"## {section}", "", "| | caption | files |", "| :-- | :-- | :-- |"]
-        for entry in members:
-            faults = (f"**{markdown_text(printable(fault))}**" for fault in entry.faults)
-            caption = " ".join([markdown_text(entry.caption), *faults])
-            first = f"<code>{markdown_text(printable(entry.stem))}</code>"
-            if f"{entry.stem}.png" in entry.files:
-                alt = escape(_first_sentence(entry.caption).replace("|", "/"))
-                first = f'<img src="{quote(entry.stem)}.png" width="{THUMBNAIL}" alt="{alt}"><br>{first}'
-            links = " ".join(
-                f"[{markdown_text(printable(name.rpartition('.')[2]))}]({quote(name)})"
-                for name in entry.files
-            )
-            lines.append(f"| {first} | {caption} | {links} |")
-    return write_file(project_home() / "figures" / run / "README.md", "\n".join([*lines, ""]).encode())
+    path = project_home() / "figures" / run / "README.md"
+    return _write(path, "catalogue.md", run, sections=_sections(entries))
 
 
 def write_page(run, *, summary, entries, notes=None, predictions=""):
@@ -147,37 +133,39 @@ def write_page(run, *, summary, entries, notes=None, predictions=""):
     """
     home = project_home() / "runs" / run
     notebooks = _notebooks(run)
-    faults = [f"{entry.stem}: {'; '.join(entry.faults)}" for entry in entries if entry.faults]
-    faults += [f"notebook {show_path(path)}: not there" for path in notebooks if not path.is_file()]
-    parts = [f"<h1>Run {escape(run)}</h1>", *(f"<p>{escape(text)}</p>" for text in summary)]
-    for section, members in groupby((entry for entry in entries if entry.files), key=_section):
-        parts.append(f"<h2>{section}</h2>")
-        parts += [f"<p>{escape(text)}</p>" for text in (notes or {}).get(section, [])]
-        parts += [_shown(run, entry) for entry in members]
-    parts.append("<h2>Notebooks as they were run</h2>")
     there = [path for path in notebooks if path.is_file()]
-    trained = [path for path in there if path.stem == TRAINING]
-    for path in there:
-        if path not in trained[1:]:
-            parts.append(_folded(path.relative_to(home).as_posix(), _notebook(path)))
-    if trained[1:]:
-        names = ", ".join(show_path(path).as_posix() for path in trained[1:])
-        parts.append(f"<p>The same for the other folds and seeds: {escape(names)}.</p>")
-    if faults:
-        items = "".join(f"<li>{escape(fault)}</li>" for fault in faults)
-        parts.append(_folded(f"Missing or out of date: {len(faults)}", f'<ul class="fault">{items}</ul>'))
-    head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    head += f'<title>Run {escape(run)}</title><meta name="{DIGEST}" content="{escape(predictions)}">'
-    body = EMBEDDED.sub(_smaller, _self_contained("\n".join(parts)))
-    html = f'<!DOCTYPE html>\n<html lang="en"><head>{head}<style>\n{STYLE}</style></head>\n<body>{body}</body></html>\n'
-    return write_file(home / runs.REPORT, html.encode())
+    of_other_folds = [path for path in there if path.stem == TRAINING][1:]
+    return _write(
+        home / runs.REPORT, "page.html", run, summary=summary, notes=notes or {}, predictions=predictions,
+        digest=DIGEST,
+        sections=_sections(entry for entry in entries if entry.files),
+        faulty=[entry for entry in entries if entry.faults],
+        missing=[show_path(path) for path in notebooks if not path.is_file()],
+        notebooks=[(path.relative_to(home), _notebook(path)) for path in there if path not in of_other_folds],
+        of_other_folds=[show_path(path).as_posix() for path in of_other_folds],
+    )  # fmt: skip
+
+
+def _write(path, template, run, **values):
+    """Fill in a template that lies beside this file, which may show pictures and tables of the run; HTML escapes values."""
+    folder = project_home() / "figures" / run
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=jinja2.select_autoescape(),
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "markdown": lambda text: markdown_text(printable(text)),
+        "table": lambda name: _table(folder / name),
+        "base64": lambda name: base64.b64encode((folder / name).read_bytes()).decode(),
+        "self_contained": _self_contained,
+    }
+    return write_file(path, environment.get_template(template).render(values, run=run).encode())
 
 
 def _entry(folder, stem, files, digests):
     try:
         record = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-        kind, parameters = record["kind"], dict(record["parameters"])
-        caption = printable(str(record["caption"]))
+        caption, parameters = printable(str(record["caption"])), dict(record["parameters"])
         faults = [
             f"{name} is missing or was changed after it was made"
             for name, recorded in dict(record["sha256"]).items()
@@ -188,7 +176,7 @@ def _entry(folder, stem, files, digests):
         return Entry(stem, files=files, faults=(fault,))
     if parameters.get(DIGEST, digests[0]) not in digests:
         faults.append("out of date: made from other predictions than the run holds now")
-    return Entry(stem, kind, caption, files, tuple(faults), parameters)
+    return Entry(stem, caption, files, tuple(faults), parameters)
 
 
 def _notebooks(run):
@@ -216,15 +204,22 @@ def _notebook(path):
         return f'<p class="fault">can\'t be read: {escape(one_line(f"{type(error).__name__}: {error}"))}</p>'
 
 
+def _table(path):
+    from nbconvert.filters import markdown2html
+
+    return markdown2html(path.read_text(encoding="utf-8", errors="replace"))
+
+
 def _self_contained(html):
-    """The same page without scripts, links, and anything that a browser would fetch."""
+    """The same page without scripts, links, and anything that a browser would fetch; pictures and sounds smaller."""
     import nh3
 
     tags = nh3.ALLOWED_TAGS - {"a"} | {"section", "audio", "source"}
     attributes = nh3.ALLOWED_ATTRIBUTES | {
         "*": {"class"}, "audio": {"controls", "src"}, "source": {"src", "type"},
     }  # fmt: skip
-    return nh3.clean(html, tags=tags, attributes=attributes, url_schemes={"data"}, url_relative="deny")
+    clean = nh3.clean(html, tags=tags, attributes=attributes, url_schemes={"data"}, url_relative="deny")
+    return EMBEDDED.sub(_smaller, clean)
 
 
 def _smaller(match):
@@ -244,32 +239,3 @@ def _smaller(match):
     except Exception:  # cut short, a rate that MP3 doesn't know, a picture of a billion pixels
         return match[0]
     return f"data:{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _first_sentence(caption):
-    """What is seen, for who can't see it: a caption up to its protocol.
-
-    >>> _first_sentence("UA by epoch, fold 1.5 dropped. All five folds.")
-    'UA by epoch, fold 1.5 dropped'
-    """
-    return caption.partition(". ")[0].removesuffix(".")
-
-
-def _folded(summary, html):
-    return f"<details><summary>{escape(summary)}</summary>{html}</details>"
-
-
-def _shown(run, entry):
-    """A figure or table with its caption; what is of a single fold has to be unfolded."""
-    folder = project_home() / "figures" / run
-    html = f"<p>{escape(entry.caption)}</p>"
-    if f"{entry.stem}.md" in entry.files:
-        from nbconvert.filters import markdown2html
-
-        html = markdown2html((folder / f"{entry.stem}.md").read_text(encoding="utf-8", errors="replace"))
-    elif f"{entry.stem}.png" in entry.files:
-        data = base64.b64encode((folder / f"{entry.stem}.png").read_bytes()).decode()
-        image = f'<img alt="{escape(_first_sentence(entry.caption))}" src="data:image/png;base64,{data}">'
-        html = f"<figure>{image}<figcaption>{escape(entry.caption)}</figcaption></figure>"
-    html += f'<p class="fault">{escape("; ".join(entry.faults))}</p>'
-    return _folded(_first_sentence(entry.caption), html) if OF_A_FOLD.search(entry.stem) else html

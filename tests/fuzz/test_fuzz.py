@@ -320,7 +320,7 @@ def pages(home):
         cells = [nbformat.v4.new_markdown_cell(text()), nbformat.v4.new_code_cell(text(), outputs=outputs)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), notebooks / "06_confusion_matrix.ipynb")
         name, caption = re.sub(r"[/\x00.]", "", text())[:40].encode(errors="ignore").decode() or "x", text()
-        entry = page.Entry("scores", "table", caption, ("scores.csv", "scores.md"), (text(),))
+        entry = page.Entry("scores", caption, ("scores.csv", "scores.md"), (text(),))
         folder = home / "figures" / "fuzz"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

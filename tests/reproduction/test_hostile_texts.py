@@ -105,7 +105,7 @@ def home(project):
 def test_the_page_runs_and_fetches_nothing(home):
     entries = page.read_catalogue("trial", digests=["x"], not_made={"table1": TEXTS[5]})
     path = page.write_page(
-        "trial", summary=TEXTS, entries=entries, notes={page.MORE: TEXTS}, predictions=TEXTS[25]
+        "trial", summary=TEXTS, entries=entries, notes={"More": TEXTS}, predictions=TEXTS[25]
     )
     html = path.read_text(encoding="utf-8")
     seen = assert_nothing_runs_or_is_fetched(html)
@@ -134,7 +134,7 @@ def test_a_browser_runs_and_asks_for_nothing(home):
     if not program:
         pytest.skip("no Chromium here")
     entries = page.read_catalogue("trial", digests=["x"])
-    path = page.write_page("trial", summary=TEXTS, entries=entries, notes={page.MORE: TEXTS})
+    path = page.write_page("trial", summary=TEXTS, entries=entries, notes={"More": TEXTS})
     asked, said = [], []
     with driver.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from serkit.errors import RunError, shown
 from serkit.experiment import project_home
-from serkit.reproduction.jobs import INTERRUPTED, one_line
+from serkit.reproduction.jobs import end_state, one_line
 from serkit.runs import PACKAGES
 
 GPU = "GPU"  # the resource that a worker with a GPU announces: --resources GPU=1
@@ -61,7 +61,7 @@ def check_cluster(address):
         return _count_places(_fit_workers(client, needs, {}))
 
 
-def run_on_cluster(steps, address, execute, on_change=None):
+def run_on_cluster(steps, address, execute, on_change):
     """Run steps on a dask.distributed cluster, in any order; none waits for the result of another.
 
     If any worker announces the resource ``GPU``, only such workers get jobs, and each job takes one
@@ -79,28 +79,15 @@ def run_on_cluster(steps, address, execute, on_change=None):
     execute : callable
         ``execute(step)`` runs in a worker and returns None, or in one line what went wrong. A top-level
         function of a module that workers can import.
-    on_change : callable, optional
-        Called with title and state of a step: ``running``, ``done``, ``failed: <fault>`` or
-        ``interrupted: <fault>``.
-
-    Returns
-    -------
-    dict of str to str or None
-        Title of each step that was started to its fault, None where it is done.
+    on_change : callable
+        Called with title and state of a step, as by :func:`serkit.reproduction.jobs.run_local`.
 
     Raises
     ------
     RunError
         As :func:`check_cluster`, or if the scheduler or every worker that is fit is lost.
     """
-    say = on_change or (lambda title, state: None)
-    waiting, running, faults, reasons, looked = deque(steps), {}, {}, {}, -WORKERS_S
-
-    def end(title, fault, kind="failed: "):
-        del running[title]  # before anybody is told, who may interrupt
-        faults[title] = fault
-        say(title, f"{kind}{fault}" if fault else "done")
-
+    waiting, running, reasons, looked = deque(steps), {}, {}, -WORKERS_S
     with _connected(address) as (client, needs):
         try:
             while waiting or running:
@@ -115,22 +102,23 @@ def run_on_cluster(steps, address, execute, on_change=None):
                         _job, step, execute, needs, key=f"{step.title}-{step.key()}", pure=False,
                         resources={GPU: 1} if any(map(_has_gpu, fit.values())) else None,
                     )  # fmt: skip
-                    say(step.title, "running")
+                    on_change(step.title, "running")
                 time.sleep(LOOK_S)
                 for title, job in list(running.items()):
                     if client.status != "running" or job.status in ("lost", "cancelled"):
                         raise ConnectionError
                     if job.status in ("finished", "error"):
                         with suppress(TimeoutError):  # its worker is lost at this moment: it is run again
-                            end(title, _fault(job))
+                            state = end_state(_fault(job))
+                            del running[title]  # before anybody is told, who may interrupt
+                            on_change(title, state)
         except KeyboardInterrupt:
             client.cancel(list(running.values()), force=True)
-            for title in list(running):
-                end(title, f"{INTERRUPTED}: goes on to its end on the cluster", kind="")
+            for title in running:
+                on_change(title, "interrupted: goes on to its end on the cluster")
         except (OSError, CancelledError) as error:
             cure = "start it and its workers again and repeat the call: it goes on where it was"
             raise RunError(f"scheduler {address}: lost; {cure}") from error
-    return faults
 
 
 def _fault(job):

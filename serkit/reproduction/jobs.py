@@ -23,7 +23,6 @@ from filelock import FileLock
 from serkit import runs
 from serkit.errors import check_range
 
-INTERRUPTED = "interrupted"  # how the fault of a job begins that was asked to stop
 THREADS = "OMP_NUM_THREADS"
 POLL_S = 0.05
 KERNEL_START_S = 300  # papermill's own 60 s are too few on a busy machine
@@ -83,14 +82,12 @@ def one_line(text):
     return textwrap.shorten(text, LONGEST, placeholder=" ...")
 
 
-def execute(step, environment=None):
+def execute(step):
     """Run one step in a process of its own and wait for it.
 
     Parameters
     ----------
     step : serkit.reproduction.plan.Step
-    environment : dict of str to str, optional
-        Variables to set for it.
 
     Returns
     -------
@@ -98,12 +95,12 @@ def execute(step, environment=None):
         In one line what went wrong; None: it is done.
     """
     try:
-        return Job(step, environment).fault()
+        return Job(step).fault()
     except OSError as error:  # a full disk, no more processes
         return one_line(f"{type(error).__name__}: {error}")
 
 
-def run_local(steps, n_jobs, on_change=None):
+def run_local(steps, n_jobs, on_change):
     """Run steps on this machine, some side by side; none waits for the result of another.
 
     Ctrl-C ends every job at once: a training goes on at its last finished epoch the next time.
@@ -114,23 +111,11 @@ def run_local(steps, n_jobs, on_change=None):
     n_jobs : int
         How many at a time. On a machine with several GPUs they take turns in getting one for
         themselves; the cores are divided among them.
-    on_change : callable, optional
-        Called with title and state of a step: ``running``, ``done``, ``failed: <fault>`` or
-        ``interrupted: <fault>``.
-
-    Returns
-    -------
-    dict of str to str or None
-        Title of each step that was started to its fault, None where it is done. The fault of one
-        that was asked to stop begins with ``interrupted``; one that was not started is left out.
+    on_change : callable
+        Called with title and state of a step that was started: ``running``, then ``done``, ``failed: <fault>``,
+        or ``interrupted: <what becomes of it>`` if it was asked to stop.
     """
-    say = on_change or (lambda title, state: None)
-    waiting, running, faults, environments = deque(steps), {}, {}, job_environments(n_jobs)
-
-    def end(title, fault, kind="failed: "):
-        faults[title] = fault
-        say(title, f"{kind}{fault}" if fault else "done")
-
+    waiting, running, environments = deque(steps), {}, job_environments(n_jobs)
     try:
         while running or waiting:
             for slot, environment in enumerate(environments):
@@ -138,22 +123,26 @@ def run_local(steps, n_jobs, on_change=None):
                     if slot in running and running[slot].process.poll() is not None:
                         job = running.pop(slot)
                         step = job.step
-                        end(step.title, job.fault())
+                        on_change(step.title, end_state(job.fault()))
                     if slot not in running and waiting:
                         step = waiting.popleft()
-                        say(step.title, "running")
+                        on_change(step.title, "running")
                         running[slot] = Job(step, environment)
                 except OSError as error:  # a full disk, no more processes: the others may still go on
-                    end(step.title, one_line(f"{type(error).__name__}: {error}"))
+                    on_change(step.title, end_state(one_line(f"{type(error).__name__}: {error}")))
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         for job in running.values():
-            end(job.step.title, f"{INTERRUPTED}: ended in mid-work", kind="")
+            on_change(job.step.title, "interrupted: ended in mid-work")
     finally:
         for job in running.values():
             job.process.kill()  # its kernel notices within a second
             job.process.wait()
-    return faults
+
+
+def end_state(fault):
+    """State of a step that has ended with this fault, or with none."""
+    return f"failed: {fault}" if fault else "done"
 
 
 def find_gpus():

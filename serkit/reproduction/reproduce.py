@@ -22,7 +22,7 @@ from serkit import corpora, runs
 from serkit.errors import ParameterError, RunError, SerkitError, shown
 from serkit.experiment import require_project
 from serkit.reproduction.estimate import Cost, describe, disk_use, estimate, show_bytes
-from serkit.reproduction.jobs import INTERRUPTED, count_jobs, execute, find_gpus, run_local, threads_per_job
+from serkit.reproduction.jobs import count_jobs, execute, find_gpus, run_local, threads_per_job
 from serkit.reproduction.plan import TRAINING, make_plan, unfinished
 
 GRID = "grid.toml"  # copy of the grid in its run folder
@@ -59,7 +59,6 @@ def reproduce(
         Exit code: 0 when everything is done, 1 when a step failed, 130 when it was interrupted.
     """
     require_project()
-    runs.check_run_name(run)
     runner, jobs = _choose_runner(jobs, scheduler, dry_run)
     if grid is not None:
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}
@@ -97,10 +96,8 @@ def _choose_runner(jobs, scheduler, dry_run):
         raise ParameterError(f"jobs={shown(jobs)} beside a scheduler, expected 0: its workers say how many")
     from serkit.reproduction import cluster  # here: dask takes a while to import
 
-    def runner(steps, _, on_change):
-        return cluster.run_on_cluster(steps, scheduler, execute, on_change)
-
-    return runner, 1 if dry_run else cluster.check_cluster(scheduler)
+    n_places = 1 if dry_run else cluster.check_cluster(scheduler)
+    return lambda steps, _, on_change: cluster.run_on_cluster(steps, scheduler, execute, on_change), n_places
 
 
 def print_plan(steps, costs, jobs=1):
@@ -158,60 +155,54 @@ def run_plan(steps, run, jobs=1, *, runner=run_local, grid=None, costs=None):
     with only_one(run) as folder:
         if grid is not None and grid.path.resolve() != (folder / GRID).resolve():
             shutil.copyfile(grid.path, folder / GRID)  # the results say by themselves what they are part of
-        began, todo, faults = time.perf_counter(), unfinished(steps), {}
-        with _progress(steps, todo, costs or {}) as change:
+        began, todo = time.perf_counter(), unfinished(steps)
+        states = {step.title: "not started" if step in todo else "done before" for step in steps}
+        with _progress(steps, todo, costs or {}, states) as change:
             for is_training, stage in groupby(todo, lambda step: step.notebook == TRAINING):
                 stage = list(stage)
-                faults |= runner(stage, jobs, change) if is_training else run_local(stage, 1, change)
-                if any(_verdict(faults, step) in ("interrupted", "not started") for step in stage):
+                runner(stage, jobs, change) if is_training else run_local(stage, 1, change)
+                if any(states[step.title].startswith(("interrupted", "not started")) for step in stage):
                     break
     outcome = {kind: [] for kind in ("done", "done before", "failed", "interrupted", "not started")}
-    for step in steps:
-        outcome[_verdict(faults, step) if step in todo else "done before"].append(step.title)
+    for title, state in states.items():
+        outcome[state.partition(": ")[0]].append(title)
     counts = [f"{len(titles)} {kind}" for kind, titles in outcome.items() if titles or kind[0] in "df"]
     print(f"{', '.join(counts)} in {(time.perf_counter() - began) / 60:.1f} min")
     for step in steps:
-        if fault := faults.get(step.title):
-            verdict, fault = _verdict(faults, step), fault.removeprefix(f"{INTERRUPTED}: ")
-            print(f"  {verdict}: {step.title}: {fault}\n          see {runs.show_path(step.log)}")
+        kind, _, fault = states[step.title].partition(": ")
+        if fault:
+            print(f"  {kind}: {step.title}: {fault}\n          see {runs.show_path(step.log)}")
     if outcome["interrupted"] or outcome["not started"]:
         print("interrupted; call again to continue", flush=True)
     return outcome
 
 
-def _verdict(faults, step):
-    fault = faults.get(step.title, "")
-    if fault is None:
-        return "done"
-    return "not started" if not fault else "interrupted" if fault.startswith(INTERRUPTED) else "failed"
-
-
 @contextmanager
-def _progress(steps, todo, costs):
+def _progress(steps, todo, costs, states):
     """A line for every change, and on a terminal a bar below them for all.
 
-    Yields what is to be called with title and state of a step.
+    Yields what is to be called with title and state of a step; ``states`` has the last one of each that has ended.
     """
     console, began = get_console(), {}
-    numbers = {step.title: number for number, step in enumerate(steps, start=1)}
-    logs = {step.title: runs.show_path(step.log) for step in todo}
+    numbered = {step.title: (number, step) for number, step in enumerate(steps, start=1)}
     seconds = {step.title: costs.get(step.title, Cost()).seconds for step in todo}
     columns = *Progress.get_default_columns(), TimeElapsedColumn()
     bar = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=A_DAY_S)
 
     def say(title, text):
-        console.out(f"[{numbers[title]:2d}/{len(steps)}] {title}: {text}", highlight=False)
+        console.out(f"[{numbered[title][0]:2d}/{len(steps)}] {title}: {text}", highlight=False)
 
     def change(title, state):
         if state == "running":
             began[title] = time.monotonic()
-            return say(title, f"running, log in {logs[title]}")
+            return say(title, f"running, log in {runs.show_path(numbered[title][1].log)}")
+        states[title] = state
         kind, _, fault = state.partition(": ")
         bar.advance(everything, seconds[title])
         took = f"{time.monotonic() - began[title]:.0f} s"
         say(title, f"{kind.upper()} after {took}: {fault}" if fault else f"done in {took}")
 
-    for title in numbers:
+    for title in numbered:
         if title not in seconds:
             say(title, "done before")
     with bar:

@@ -30,11 +30,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="serkit-overhead-") as folder:
         steps = write_project(Path(folder), options.jobs)
         began = time.perf_counter()
-        faults = run_local(steps, options.at_once)
+        states = {}
+        run_local(steps, options.at_once, states.__setitem__)
         seconds = time.perf_counter() - began
-        lost = [step.title for step in steps if step.title not in faults or not step.is_done()]
+        lost = [step.title for step in steps if step.title not in states or not step.is_done()]
         parts = {name: sum(times) / len(times) for name, times in measure(steps).items()}
-    failed = Counter(fault for fault in faults.values() if fault)
+    failed = Counter(state for state in states.values() if state != "done")
     per_job = seconds / options.jobs
     print(f"{options.jobs} jobs, {options.at_once} at once on {os.cpu_count()} cores: {seconds:.0f} s in all")
     print(f"overhead: {per_job:.2f} s per job, aim at most {AIM_S:.0f} s")

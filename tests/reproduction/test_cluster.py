@@ -81,8 +81,16 @@ def ignore(*_):
     pass
 
 
-def run(steps, address, on_change=ignore):
-    return cluster.run_on_cluster(steps, address, count, on_change)
+def run(steps, address, on_change=ignore, execute=count):
+    """The last state of each step that was started."""
+    states = {}
+
+    def change(title, state):
+        states[title] = state
+        on_change(title, state)
+
+    cluster.run_on_cluster(steps, address, execute, change)
+    return states
 
 
 def start(n_workers, **settings):
@@ -110,16 +118,15 @@ def test_all_are_done_once_and_a_fault_stops_nothing(pair, tmp_path):
     steps[1].output.parent.mkdir()
     count(steps[1])
     told = []
-    faults = run(steps[::-1], pair, lambda *change: told.append(change))
-    assert faults == dict.fromkeys(step.title for step in steps[:5]) | {
-        steps[5].title: "cell 3: ValueError: no", steps[6].title: "ValueError: out of luck",
+    states = run(steps[::-1], pair, lambda *change: told.append(change))
+    assert states == dict.fromkeys((step.title for step in steps[:5]), "done") | {
+        steps[5].title: "failed: cell 3: ValueError: no", steps[6].title: "failed: ValueError: out of luck",
     }  # fmt: skip
     for step in steps:
-        state = f"failed: {faults[step.title]}" if faults[step.title] else "done"
-        assert [state for title, state in told if title == step.title] == ["running", state]
+        assert [state for title, state in told if title == step.title] == ["running", states[step.title]]
     check_all_done_once(steps[:5])
     assert not list((tmp_path / "runs").iterdir())
-    assert run([Toy(5, tmp_path)], pair) == {steps[5].title: None}  # mended
+    assert run([Toy(5, tmp_path)], pair) == {steps[5].title: "done"}  # mended
     assert key_split(f"{steps[0].title}-{steps[0].key()}") == steps[0].title  # the dashboard's name for it
 
 
@@ -130,13 +137,13 @@ def test_ctrl_c_takes_back_what_was_not_started(pair, tmp_path):
         if state == "done":
             raise KeyboardInterrupt
 
-    faults = run(steps, pair, interrupt_the_first)
-    assert list(faults.values()).count(None) >= 1
-    assert len(faults) < 6 and set(faults.values()) <= {
-        None,
+    states = run(steps, pair, interrupt_the_first)
+    assert list(states.values()).count("done") >= 1
+    assert len(states) < 6 and set(states.values()) <= {
+        "done",
         "interrupted: goes on to its end on the cluster",
     }
-    assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+    assert run(steps, pair) == dict.fromkeys((s.title for s in steps), "done")
     check_all_done_once(steps)
 
 
@@ -150,7 +157,7 @@ def test_a_killed_worker_is_replaced_and_its_step_goes_on_where_it_was(pair, tmp
         os.kill(int(lines(starts)[-1]), signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
-    assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+    assert run(steps, pair) == dict.fromkeys((s.title for s in steps), "done")
     first, second = lines(starts)
     units = lines(progress)
     assert (
@@ -163,7 +170,7 @@ def test_no_job_waits_behind_a_long_one(pair, tmp_path):
     """Whoever is free gets the next: the worker with the long job has no other."""
     long = Toy(0, tmp_path, units=40, unit_s=0.1)
     short = [Toy(number, tmp_path, units=2, unit_s=0.1) for number in range(1, 7)]
-    assert set(run([long, *short], pair).values()) == {None}
+    assert set(run([long, *short], pair).values()) == {"done"}
     assert lines(long.file(".starts"))[0] not in {lines(step.file(".starts"))[0] for step in short}
 
 
@@ -188,7 +195,7 @@ def test_a_killed_driver_leaves_nothing_undone_for_the_second_call(pair, tmp_pat
     driver.kill()
     driver.wait()
     assert not all(step.is_done() for step in steps)
-    assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+    assert run(steps, pair) == dict.fromkeys((s.title for s in steps), "done")
     check_all_done_once(steps)
 
 
@@ -227,7 +234,7 @@ def test_a_killed_scheduler_is_said_and_the_second_call_finishes(pair, tmp_path)
             process.kill()
             process.wait()
     assert not all(step.is_done() for step in steps)
-    assert run(steps, pair) == dict.fromkeys(s.title for s in steps)
+    assert run(steps, pair) == dict.fromkeys((s.title for s in steps), "done")
     assert [len(lines(step.file(".progress"))) for step in steps] == [5] * 4
 
 
@@ -314,7 +321,7 @@ def test_a_training_does_not_inherit_how_dask_frees_memory(pair, tmp_path):
     steps = [Toy(number, tmp_path) for number in range(2)]
     with Client(pair) as client:
         client.run(os.environ.__setitem__, cluster.TRIM, "65536")
-    assert set(cluster.run_on_cluster(steps, pair, write_trim).values()) == {None}
+    assert set(run(steps, pair, execute=write_trim).values()) == {"done"}
     assert [step.file(".done").read_text() for step in steps] == ["not set"] * 2
 
 
@@ -326,8 +333,8 @@ def test_with_gpus_announced_their_workers_get_one_job_each(tmp_path):
     with SpecCluster(workers=workers, scheduler=scheduler) as mixed:
         address = mixed.scheduler_address
         assert cluster.check_cluster(address) == 1
-        faults = cluster.run_on_cluster(steps, address, write_worker)
-    assert faults == dict.fromkeys(step.title for step in steps)
+        states = run(steps, address, execute=write_worker)
+    assert states == dict.fromkeys((step.title for step in steps), "done")
     assert {step.file(".done").read_text() for step in steps} == {"gpu"}
     began = sorted((step.output.with_name("lock").stat().st_mtime, step.number) for step in steps)
     ended = {step.number: step.file(".done").stat().st_mtime for step in steps}
@@ -351,9 +358,8 @@ def test_a_worker_that_comes_later_and_is_unfit_gets_no_jobs(tmp_path, monkeypat
                 client.wait_for_workers(2)
                 client.run(spoil, workers=[w for w, pid in client.run(os.getpid).items() if pid != fit])
 
-        assert run(steps, cluster_of_one.scheduler_address, add_another) == dict.fromkeys(
-            s.title for s in steps
-        )
+        states = run(steps, cluster_of_one.scheduler_address, add_another)
+        assert states == dict.fromkeys((s.title for s in steps), "done")
     check_all_done_once(steps)
     assert {pid for step in steps for pid in lines(step.file(".starts"))} == {str(fit)}
     assert capfd.readouterr().out.count("install the same; it gets no jobs") == 1
@@ -380,8 +386,9 @@ def notebooks(tmp_path):
 def test_notebooks_are_executed_in_the_project_folder(notebooks, pair, tmp_path):
     runner, jobs = reproduce._choose_runner(0, pair, False)
     assert jobs == 2 and not (tmp_path / "runs" / "trial").exists()
-    faults = runner(notebooks, jobs, ignore)
-    assert faults == {"square  1": "cell 3: ValueError: out of luck", "square  2": None}
+    states = {}
+    runner(notebooks, jobs, states.__setitem__)
+    assert states == {"square  1": "failed: cell 3: ValueError: out of luck", "square  2": "done"}
     assert re.search(rf"\n4 {re.escape(str(tmp_path))} \d+", notebooks[1].log.read_text())
     assert [step.is_done() for step in notebooks] == [False, True]
 

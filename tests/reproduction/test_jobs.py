@@ -126,8 +126,7 @@ def test_side_by_side_gives_the_same_results(project, monkeypatch):
     files, changes = [], []
     for n_jobs in (1, 2):
         steps = toy_project.training_steps(2)
-        faults = jobs.run_local(steps, n_jobs, lambda *change: changes.append(change))
-        assert faults == {step.title: None for step in steps}
+        jobs.run_local(steps, n_jobs, lambda *change: changes.append(change))
         files.append(results(project))
         (project / "runs").rename(project / f"runs-{n_jobs}")
     assert len(files[0]) == 6 and files[0] == files[1]
@@ -145,12 +144,17 @@ def test_killed_and_failed_jobs_stop_nothing_and_are_done_by_a_second_call(proje
     steps = toy_project.training_steps(4)
     when(steps[:1], lambda: os.kill(kernel_of(steps[0]), signal.SIGKILL))
     when(steps[2:3], lambda: os.kill(parent_of(kernel_of(steps[2])), signal.SIGKILL))
-    faults = jobs.run_local(steps, 2)
-    kernel, cell, process, undisturbed = (faults[step.title] for step in steps)
-    assert re.fullmatch(r"cell 3: DeadKernelError: .*; it was killed, perhaps for want of memory", kernel)
-    assert cell == "cell 2: ValueError: out of luck"
-    assert re.match(r"its process was ended by SIGKILL, perhaps for want of memory; see runs/trial/", process)
-    assert undisturbed is None
+    states = {}
+    jobs.run_local(steps, 2, states.__setitem__)
+    kernel, cell, process, undisturbed = (states[step.title] for step in steps)
+    assert re.fullmatch(
+        r"failed: cell 3: DeadKernelError: .*; it was killed, perhaps for want of memory", kernel
+    )
+    assert cell == "failed: cell 2: ValueError: out of luck"
+    assert re.match(
+        r"failed: its process was ended by SIGKILL, perhaps for want of memory; see runs/trial/", process
+    )
+    assert undisturbed == "done"
     assert "out of luck" in steps[1].output.read_text()  # the executed notebook is kept
     assert steps[1].log.read_text().endswith("cell 2: ValueError: out of luck\n")
     before = results(project)
@@ -197,9 +201,10 @@ def test_a_folder_that_can_not_be_made(project):
     blocked = steps[0].output.parents[1]
     blocked.parent.mkdir(parents=True)
     blocked.touch()
-    faults = jobs.run_local(steps, 1)
-    assert re.match(r"(FileExists|NotADirectory)Error: .*fold=1", faults[steps[0].title])
-    assert faults[steps[1].title] is None
+    states = {}
+    jobs.run_local(steps, 1, states.__setitem__)
+    assert re.match(r"failed: (FileExists|NotADirectory)Error: .*fold=1", states[steps[0].title])
+    assert states[steps[1].title] == "done"
 
 
 def test_a_process_that_says_nothing(project, monkeypatch):
@@ -231,7 +236,7 @@ class TestInterrupted:
         program = (
             "import sys, pathlib; from serkit.reproduction import jobs, plan\n"
             f"step = plan.Step({step.notebook!r}, {step.parameters!r}, pathlib.Path({str(step.output)!r}))\n"
-            "jobs.run_local([step], 1)"
+            "jobs.run_local([step], 1, print)"
         )
         driver = subprocess.Popen([sys.executable, "-c", program], cwd=project)
         wait_until(lambda: kernel_of(step), alive=driver)

@@ -14,17 +14,17 @@ import tyro
 from serkit import runs
 from serkit.constants import CORPORA, SPEECH_ENCODER
 from serkit.errors import ParameterError, SerkitError, shown
-from serkit.experiment import ACROSS, SETTINGS, convert, expectation
+from serkit.experiment import ACROSS, HELP, SETTINGS, convert, expectation
 
 Words = tyro.conf.Positional[tuple[str, ...]]
 
 
 def _option(field):
     """A setting as tyro wants it: switches as they are, all else as text, which ``convert`` reads as everywhere."""
-    about = field.metadata["help"]
+    about = HELP[field.name]
     if field.type is bool:
         return field.name, Annotated[bool, tyro.conf.arg(help=about)], field.default
-    about += f": {expectation(field)}"
+    about += f": {expectation(field.name)}"
     return field.name, Annotated[str, tyro.conf.arg(help=about, metavar="VALUE")], str(field.default).lower()
 
 
@@ -88,15 +88,14 @@ class Report:
     """Scores, verdicts on the paper, tables, figures and one page of a run: runs/RUN/report.html."""
 
     # the run, and further ones to set beside the paper
-    names: Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")] = ()
-    run: str = "demo"  # another way to name the run
+    names: Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")] = ("demo",)
     partial: bool = False  # report on the folds there are, although some are missing
     baselines: bool = False  # make those that take minutes too: eGeMAPS, the probe of a fine-tuned encoder
 
     def __call__(self):
         from serkit.reproduction.report import write_report
 
-        name, *others = map(runs.check_run_name, self.names or (self.run,))
+        name, *others = map(runs.check_run_name, self.names)
         write_report(name, others, self.partial, self.baselines)
         return 0
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
@@ -28,19 +29,25 @@ HEAD_LEARNING_RATE = 1e-3  # what learns on a frozen encoder begins from random 
 SEGMENTS = (1, 4096, "segments")
 RATES = (1e-8, 1.0)
 ACROSS = "-to-"  # between the corpora that are trained on and the one that is tested
-SCHEDULES = ("constant", "linear", "cosine")
-PRECISIONS = ("auto", "float32", "bf16", "fp16")
+# texts that are no choice of a few: a regular expression, and what it allows in words
+ENCODER_TRAINING = r"all|transformer|frozen|top_[1-9]\d?", "all, transformer, frozen or top_<k> such as top_4"
+ENCODER_LAYERS = (
+    r"last|weighted|\d{1,2}",
+    "last, weighted, or the number of a layer such as 9 (0: the input of the first)",
+)
+CORPUS = (
+    r"\w[\w+-]{0,63}",
+    f"one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ that name a table",
+)
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")  # what may stand for a switch
 
 
-def setting(default, text, *, choices=(), between=(), like=(), none="the profile's own"):
-    """Declare a setting; its type is the annotation of the field.
+def setting(default, *, choices=(), between=(), like=(), none="the profile's own"):
+    """Declare a setting; its type is the annotation of the field, and ``settings.toml`` says what it is.
 
     Parameters
     ----------
     default
-    text : str
-        What it is, for ``serkit reproduce --help``.
     choices : sequence of str, optional
     between : tuple, optional
         Smallest and largest value, and their unit if they have one.
@@ -49,7 +56,7 @@ def setting(default, text, *, choices=(), between=(), like=(), none="the profile
     none : str, optional
         What None means, where that is the default.
     """
-    about = {"help": text, "choices": tuple(choices), "between": between, "like": like, "none": none}
+    about = {"choices": tuple(choices), "between": between, "like": like, "none": none}
     return field(default=default, metadata=about)
 
 
@@ -58,74 +65,43 @@ class Experiment:
     """Everything that decides the numbers of one training run; None is the profile's own value."""
 
     # how a model is trained; the defaults are the published ones
-    profile: str = setting("demo", "size of the model", choices=TRAINING)
-    views: str = setting("all", "what the model sees: all views, one, or two", choices=VIEW_SETS)
-    fusion: str = setting("coattention", "how views become one; the first is published", choices=FUSIONS)
-    epochs: int | None = setting(None, "epochs at most", between=(1, 1000, "epochs"))
-    batch_size: int | None = setting(None, "segments of one optimiser step", between=SEGMENTS)
-    micro_batch: int | None = setting(
-        None, "segments per forward pass", between=SEGMENTS, none="the whole batch"
-    )
-    learning_rate: float | None = setting(
-        None, f"learning rate of AdamW; {HEAD_LEARNING_RATE} on a frozen encoder if not given", between=RATES
-    )
-    encoder_learning_rate: float | None = setting(
-        None, "learning rate of the speech encoder", between=RATES, none="like everything else"
-    )
-    weight_decay: float = setting(0.01, "weight decay of AdamW; torch's default", between=(0.0, 1.0))
-    warmup: float = setting(0.0, "share of steps in which the rate rises", between=(0.0, 0.9, "of all steps"))
-    schedule: str = setting("constant", "of the learning rate after the warmup", choices=SCHEDULES)
-    class_weights: bool = setting(False, "errors on rare classes count more: N / (K n)")
-    label_smoothing: float = setting(
-        0.0, "probability spread evenly over all classes", between=(0.0, 0.9, "of the target")
-    )
-    max_grad_norm: float | None = setting(
-        None, "longer gradients are cut to this length", between=(1e-6, 1e6), none="never"
-    )
-    patience: int | None = setting(
-        None, "stop after this many epochs without improvement", between=(1, 1000, "epochs")
-    )
-    min_epochs: int | None = setting(None, "never stop before this epoch", between=(1, 1000, "epochs"))
-    precision: str = setting("auto", "auto is what the device is good at", choices=PRECISIONS)
-    speech_encoder: str | None = setting(None, "hub id or folder of a speech encoder, or random")
-    cnn_weights: str | None = setting(None, "of AlexNet, to begin with", choices=("imagenet", "random"))
-    encoder_training: str = setting(
-        "all", "what of the encoder learns",
-        like=(r"all|transformer|frozen|top_[1-9]\d?", "all, transformer, frozen or top_<k> such as top_4"),
-    )  # fmt: skip
-    encoder_layers: str = setting(
-        "last", "one, or a learned sum of all",
-        like=(r"last|weighted|\d{1,2}", "last, weighted, or the number of a layer such as 9 (0: the input of the first)"),
-    )  # fmt: skip
-    encoder_cache: bool = setting(True, "a frozen encoder's output is computed once and read from disk")
-    gradient_checkpointing: bool = setting(False, "a third more time for a fraction of the memory")
-    compile: bool = setting(False, "torch.compile")
-    checkpoint_rule: str = setting(
-        "wa+ua", "which epoch is the best: of highest WA + UA, or of lowest loss", choices=("wa+ua", "loss")
-    )
-    keep_epochs: bool = setting(True, "keep the predictions of every epoch, to compare rules of choosing one")
+    profile: str = setting("demo", choices=TRAINING)
+    views: str = setting("all", choices=VIEW_SETS)
+    fusion: str = setting("coattention", choices=FUSIONS)
+    epochs: int | None = setting(None, between=(1, 1000, "epochs"))
+    batch_size: int | None = setting(None, between=SEGMENTS)
+    micro_batch: int | None = setting(None, between=SEGMENTS, none="the whole batch")
+    learning_rate: float | None = setting(None, between=RATES)
+    encoder_learning_rate: float | None = setting(None, between=RATES, none="like everything else")
+    weight_decay: float = setting(0.01, between=(0.0, 1.0))  # torch's default
+    warmup: float = setting(0.0, between=(0.0, 0.9, "of all steps"))
+    schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
+    class_weights: bool = setting(False)
+    label_smoothing: float = setting(0.0, between=(0.0, 0.9, "of the target"))
+    max_grad_norm: float | None = setting(None, between=(1e-6, 1e6), none="never")
+    patience: int | None = setting(None, between=(1, 1000, "epochs"))
+    min_epochs: int | None = setting(None, between=(1, 1000, "epochs"))
+    precision: str = setting("auto", choices=("auto", "float32", "bf16", "fp16"))
+    speech_encoder: str | None = setting(None)
+    cnn_weights: str | None = setting(None, choices=("imagenet", "random"))
+    encoder_training: str = setting("all", like=ENCODER_TRAINING)
+    encoder_layers: str = setting("last", like=ENCODER_LAYERS)
+    encoder_cache: bool = setting(True)
+    gradient_checkpointing: bool = setting(False)
+    compile: bool = setting(False)
+    checkpoint_rule: str = setting("wa+ua", choices=("wa+ua", "loss"))
+    keep_epochs: bool = setting(True)
     # on what, and who is tested
-    corpus: str = setting(
-        "demo", "which corpus; A-to-B: trained on A, tested on B",
-        like=(r"\w[\w+-]{0,63}", f"one of {', '.join(CORPORA)}, or at most 64 letters (a to z), digits, - and _ that name a table"),
-    )  # fmt: skip
-    recipe: str = setting("corrected", "mistakes that are corrected", like=recipes.NAMES)
-    selection: str = setting(
-        "clean", "which speakers choose the checkpoint; published is a leak", choices=SELECTIONS
-    )
-    by: str = setting(
-        "session",
-        "what a fold tests and leaves out of training; split: as the corpus says",
-        choices=GROUPINGS,
-    )
-    unseen_text: bool = setting(
-        False, "no sentence that is tested is trained on; half of the shared ones are each"
-    )
-    fold: str = setting("1", "the session or speaker that is tested")
-    seed: int = setting(111, "of every random draw", between=(0, 2**31))
+    corpus: str = setting("demo", like=CORPUS)
+    recipe: str = setting("corrected", like=recipes.NAMES)
+    selection: str = setting("clean", choices=SELECTIONS)
+    by: str = setting("session", choices=GROUPINGS)
+    unseen_text: bool = setting(False)
+    fold: str = setting("1")
+    seed: int = setting(111, between=(0, 2**31))
 
     def __post_init__(self):
-        values = {field.name: _converted(field, getattr(self, field.name)) for field in fields(self)}
+        values = {name: convert(name, given) for name, given in vars(self).items()}
         values["recipe"] = recipes.named(values["recipe"]).name
         if "speech" not in VIEW_SETS[values["views"]]:  # what is said of an encoder decides nothing then
             values |= {name: SETTINGS[name].default for name in SETTINGS if "encoder" in name}
@@ -200,6 +176,7 @@ class Experiment:
 
 
 SETTINGS = {field.name: field for field in fields(Experiment)}  # by name, as they were declared
+HELP = tomllib.loads(Path(__file__).with_name("settings.toml").read_text(encoding="utf-8"))  # what each is
 
 
 WORDS = {
@@ -210,7 +187,7 @@ LONGEST = 4000  # characters of a text; a path may be as long
 NOT_OF_ITS_TYPE = (ValueError, OverflowError, RecursionError)
 
 
-def convert(name, value):
+def convert(name, given):
     """A value of a setting in its declared type, checked.
 
     Raises
@@ -226,8 +203,23 @@ def convert(name, value):
     Traceback (most recent call last):
     serkit.errors.ParameterError: epochs=2.5, expected a whole number from 1 to 1000 epochs, or none: the profile's own
     """
-    check_names([name], SETTINGS)
-    return _converted(SETTINGS[name], value)
+    field = SETTINGS[name]
+    choices, (low, high, *_) = field.metadata["choices"], field.metadata["between"] or (None, None)
+    like = field.metadata["like"]
+    try:
+        if field.default is None and str(given).strip().lower() in ("", "none"):
+            return None
+        value = _parsed(_kind(field), given)
+        if (
+            (low is not None and not low <= value <= high)
+            or (choices and value not in choices)
+            or (like and not re.fullmatch(like[0], value, re.ASCII))
+        ):
+            raise ValueError
+    except NOT_OF_ITS_TYPE:
+        hint = meant(given, choices)
+        raise ParameterError(f"{name}={shown(given)}, expected {expectation(name)}{hint}") from None
+    return value
 
 
 def check_names(names, known):
@@ -238,8 +230,9 @@ def check_names(names, known):
             raise ParameterError(f"{shown(name)} is not a setting{hint}")
 
 
-def expectation(field):
-    """What a setting may be, in words; ``field`` as in ``SETTINGS``."""
+def expectation(name):
+    """What a setting may be, in words."""
+    field = SETTINGS[name]
     about, kind = field.metadata, _kind(field)
     words = about["like"][1] if about["like"] else WORDS[kind]
     if about["choices"]:
@@ -252,27 +245,6 @@ def expectation(field):
 
 def _kind(field):
     return (get_args(field.type) or (field.type,))[0]
-
-
-def _converted(field, given):
-    about = field.metadata
-    choices, (low, high, *_) = about["choices"], about["between"] or (None, None)
-    if field.default is None and (
-        given is None or (isinstance(given, str) and given.strip().lower() in ("", "none"))
-    ):
-        return None
-    try:
-        value = _parsed(_kind(field), given)
-        if (
-            (low is not None and not low <= value <= high)
-            or (choices and value not in choices)
-            or (about["like"] and not re.fullmatch(about["like"][0], value, re.ASCII))
-        ):
-            raise ValueError
-    except NOT_OF_ITS_TYPE:
-        hint = meant(given, choices)
-        raise ParameterError(f"{field.name}={shown(given)}, expected {expectation(field)}{hint}") from None
-    return value
 
 
 def _parsed(kind, given):

@@ -12,7 +12,7 @@ from papermill.translators import PythonTranslator
 
 from serkit import cli, corpora, recipe, runs
 from serkit.errors import ParameterError, SerkitError, check_choice, check_range
-from serkit.experiment import SETTINGS, Experiment, convert, declared
+from serkit.experiment import HELP, SETTINGS, Experiment, convert, declared
 from serkit.reproduction.plan import read_grid
 
 TRAINING = Path(__file__).parents[1] / "notebooks" / "05_train_coattention.ipynb"
@@ -42,6 +42,10 @@ WRONG = [  # setting, value, sentence
     ("class_weights", "maybe", "class_weights='maybe', expected true or false"),
     ("compile", 2, "compile=2, expected true or false"),
 ]  # fmt: skip
+
+
+def test_every_setting_has_a_sentence_of_help():
+    assert list(HELP) == list(SETTINGS)
 
 
 def in_a_notebook(name, value):

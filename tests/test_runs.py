@@ -38,7 +38,7 @@ class TestStartRun:
             lambda name: runs.start_run(name, corpus="demo"),
             lambda name: save_figure(Figure(), "stem", run=name, data=pd.DataFrame({"x": [1]}), caption="c"),
             lambda name: cli.Reproduce(run=name or "..", dry_run=True)(),
-            lambda name: cli.Report(run=name)(),
+            lambda name: cli.Report(names=(name,))(),
             lambda name: cli.Verify(run=name)(),
             lambda name: cli.Predict(run=name)(),
         ):

@@ -6,6 +6,7 @@ exchanged, to see what each of them is good for.
 """
 
 import copy
+import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -47,6 +48,10 @@ class ModelConfig:
     labels: tuple = LABELS  # the classes, in class order
     sources: dict = field(default_factory=dict)  # where weights came from; filled by create_model
 
+    def __post_init__(self):
+        # files have lists
+        vars(self).update(cnn_channels=tuple(self.cnn_channels), labels=tuple(self.labels))
+
     @property
     def names_encoder(self):
         """Whether a saved model names its speech encoder and holds none of its weights: it is frozen, not random."""
@@ -76,28 +81,7 @@ class ModelConfig:
 
 
 PAPER = ModelConfig()
-DEMO = ModelConfig(
-    profile="demo",
-    speech_encoder=encoders.RANDOM,
-    cnn_weights=encoders.RANDOM,
-    speech={
-        "model_type": "wav2vec2",
-        "conv_dim": [8, 16, 16, 32, 32, 32, 32],
-        "hidden_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 96,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 4,
-        "attention_dropout": 0.0,  # drawing its random numbers would take a third of the time
-    },
-    cnn_channels=(16, 16, 32, 32, 32),
-    lstm_hidden=16,
-    hidden=64,
-    dropout=0.2,
-    layerdrop=0.0,  # of two layers none can be spared
-    mask_time_prob=0.0,  # learned from scratch on few data
-)
+DEMO = ModelConfig(**tomllib.loads(Path(__file__).with_name("demo.toml").read_text(encoding="utf-8")))
 PROFILES = {"paper": PAPER, "demo": DEMO}
 
 

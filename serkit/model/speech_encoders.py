@@ -340,29 +340,27 @@ def states_shape(config, preprocessor, layers):
         raise WeightsError(f"{about}; use {ONE_OF}") from error
 
 
-def count_encoder_frames(num_samples, encoder, heard=None):
+def count_encoder_frames(num_samples, encoder, heard):
     """Frames that an encoder makes of ``num_samples``: 149 of 48,000 for wav2vec2-base.
 
     Counted through the encoder's own convolutions, where it has any.
 
     Parameters
     ----------
-    num_samples : int or torch.Tensor of int64
+    num_samples : torch.Tensor of int64
     encoder : transformers.PreTrainedModel
-    heard : Waveform, optional
-        Its :func:`encoder_input`; it hears samples unless given.
+    heard : Waveform
+        Its :func:`encoder_input`.
 
     Returns
     -------
-    int or torch.Tensor of int64
+    torch.Tensor of int64
         A piece with any sample has at least one frame, one without samples has none.
     """
-    num_samples, is_number = torch.as_tensor(num_samples), not torch.is_tensor(num_samples)
-    frames = num_samples if heard is None else heard.count(num_samples)
+    frames = heard.count(num_samples)
     if hasattr(encoder, "_get_feat_extract_output_lengths"):
         frames = encoder._get_feat_extract_output_lengths(frames)
-    frames = torch.where(num_samples > 0, frames.clamp_min(1), 0)
-    return int(frames) if is_number else frames
+    return torch.where(num_samples > 0, frames.clamp_min(1), 0)
 
 
 def freeze(encoder, training, layers="last"):

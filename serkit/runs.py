@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import pandas as pd
 
 from serkit import recipe as recipes
 from serkit.errors import ParameterError, RunError, explain_names, shown
-from serkit.experiment import Experiment, declared, key_of, of_type, project_home, require_project, show_path
+from serkit.experiment import Experiment, declared, of_type, project_home, require_project, show_path
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
@@ -24,7 +25,7 @@ DONE = "DONE"  # written last into a finished run folder
 FOLD_CURE = "but the fold is marked as done; delete its folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
 EXAMPLE = "example"  # run whose predictions come with the kit, in this file:
-PACKED = "data/examples/ravdess_whisper.parquet"
+PACKED = "data/examples/ravdess_whisper.tar.xz"
 EPOCHS = "epochs.parquet"  # predictions after every epoch, where they are kept
 VECTORS = "embedding.parquet"  # what the network makes of each test utterance
 ATTENTION = "attention.parquet"  # weights of each test segment, from the model of a finished fold
@@ -205,9 +206,9 @@ def device_name():
 
     if torch.cuda.is_available():
         return f"cuda ({torch.cuda.get_device_name()})"
-    if torch.backends.mps.is_available():
-        return "mps (Apple GPU)"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    return (
+        "mps (Apple GPU)" if torch.backends.mps.is_available() else f"cpu ({torch.get_num_threads()} threads)"
+    )
 
 
 def provenance():
@@ -222,15 +223,13 @@ def provenance():
 
 def current_commit():
     """Commit of the checkout this package runs from; None outside a checkout or without git."""
-    package = Path(__file__).resolve().parent
-    command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "--verify", "HEAD"]
+    # not that of an environment inside someone else's repository
+    folder = Path(__file__).resolve().parents[1] / ".git"
+    command = ["git", "--git-dir", str(folder), "rev-parse", "--verify", "HEAD"]
     try:
-        answer = subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10)
-        top, commit = answer.splitlines()
-    except (OSError, subprocess.SubprocessError, ValueError):
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
+    except (OSError, subprocess.SubprocessError):
         return None
-    # an environment inside someone else's repository has a commit too, but not ours
-    return commit if Path(top).resolve() == package.parent else None
 
 
 def write_json(path, record):
@@ -373,13 +372,11 @@ def check_folder(folder, experiment):
     record = read_record(folder)
     if record.get("key") == experiment.key:
         return
-    before = record["parameters"] | {"key": record.get("key")}
     now = asdict(experiment) | {"key": experiment.key}
-    for name in [*asdict(experiment), *before]:
-        if before.get(name) != now.get(name):
-            other = f"{name}={shown(before.get(name))}, asked for {shown(now.get(name))}"
-            cure = "choose another run name, or delete it"
-            raise RunError(f"{show_path(folder)} holds a run with {other}; {cure}")
+    before = record["parameters"] | {"key": record.get("key")}
+    name = next(name for name in asdict(experiment) | before if before.get(name) != now.get(name))
+    other = f"{name}={shown(before.get(name))}, asked for {shown(now.get(name))}"
+    raise RunError(f"{show_path(folder)} holds a run with {other}; choose another run name, or delete it")
 
 
 def find_folds(run="*", variant="*", home=None):
@@ -441,18 +438,7 @@ def unpack_example():
     mark = target / "unpacked.txt"  # SHA-256 of the file that they were made from
     if not packed.is_file() or (mark.is_file() and mark.read_text() == sha256_of(packed)):
         return
-    table = pd.read_parquet(packed)
-    records = json.loads(table.attrs.pop("records"))
-    for (variant, seed, fold), rows in table.groupby(["variant", "seed", "fold"]):
-        folder = target / variant / f"fold={fold}" / f"seed={seed}"
-        parameters = records[variant]["parameters"] | {"fold": fold, "seed": seed}
-        record = {"key": key_of(parameters)} | records[variant] | {"parameters": parameters}
-        write_json(folder / "experiment.json", record)
-        every_epoch = rows[rows["epoch"] > 0]
-        rows[rows["epoch"] == 0].drop(columns="epoch").to_parquet(folder / "predictions.parquet", index=False)
-        if len(every_epoch):
-            every_epoch.to_parquet(folder / EPOCHS, index=False)
-        (folder / DONE).write_text(record["key"])
+    shutil.unpack_archive(packed, target, filter="data")
     mark.write_text(sha256_of(packed))
 
 

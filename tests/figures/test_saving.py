@@ -193,9 +193,13 @@ class TestSaving:
         monkeypatch.setattr(subprocess, "run", missing)
         assert runs.current_commit() is None
 
-    def test_commit_of_another_repository_is_not_ours(self, monkeypatch):
-        done = subprocess.CompletedProcess([], 0, stdout="/elsewhere\n" + "a" * 40 + "\n")
-        monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: done)
+    def test_commit_of_another_repository_is_not_ours(self, tmp_path, monkeypatch):
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.check_call([*git, "init", "-q"])
+        subprocess.check_call([*git, "commit", "-q", "--allow-empty", "-m", "theirs"])
+        monkeypatch.setattr(runs, "__file__", str(tmp_path / "serkit" / "runs.py"))
+        assert len(runs.current_commit()) == 40
+        monkeypatch.setattr(runs, "__file__", str(tmp_path / "packages" / "serkit" / "runs.py"))
         assert runs.current_commit() is None
 
 

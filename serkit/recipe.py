@@ -48,8 +48,8 @@ class Recipe:
     def deviations(self):
         """Ids of the mistakes that this recipe has mended, in order."""
         return tuple(
-            key for key, change in DEVIATIONS.items()
-            if all(getattr(self, field) == value for field, value in change.switches.items())
+            key for key, switches in DEVIATIONS.items()
+            if all(getattr(self, field) == value for field, value in switches.items())
         )  # fmt: skip
 
     @property
@@ -60,28 +60,23 @@ class Recipe:
     def with_deviation(self, key, mended=True):
         """The same recipe with one deviation mended, or brought back."""
         check_choice("deviation", key, DEVIATIONS)
-        switches = DEVIATIONS[key].switches
+        switches = DEVIATIONS[key]
         published = {field: getattr(PUBLISHED, field) for field in switches}
         return dataclasses.replace(self, **(switches if mended else published))
 
 
-@dataclass(frozen=True)
-class Deviation:
-    """One mistake of the published procedure and the switches that mend it."""
-
-    title: str
-    switches: dict
-
-
+# id of each mistake of the published procedure -> the switches that mend it
 DEVIATIONS = {
-    "D1": Deviation(
-        "padding on the same side in all views, without weight in the co-attention",
-        {"waveform_padding": "after", "mask_padding": True},
-    ),
-    "D2": Deviation("spectrogram padded with silence, not with its peak", {"spectrogram_fill": "floor"}),
-    "D3": Deviation("last piece of a long utterance: its last 3 s, unpadded", {"last_piece": "overlapping"}),
-    "D4": Deviation("no pre-emphasis before wav2vec 2.0", {"preemphasis_waveform": False}),
-    "D5": Deviation("normalisation statistics leave padding out", {"statistics_over_padding": False}),
+    # padding on the same side in all views, without weight in the co-attention
+    "D1": {"waveform_padding": "after", "mask_padding": True},
+    # spectrogram padded with silence, not with its peak
+    "D2": {"spectrogram_fill": "floor"},
+    # last piece of a long utterance: its last 3 s, unpadded
+    "D3": {"last_piece": "overlapping"},
+    # no pre-emphasis before wav2vec 2.0
+    "D4": {"preemphasis_waveform": False},
+    # normalisation statistics leave padding out
+    "D5": {"statistics_over_padding": False},
 }  # D6, the selection of the checkpoint, is no feature: see serkit.folds
 
 NAMES = (  # regular expression, and in words
@@ -89,8 +84,9 @@ NAMES = (  # regular expression, and in words
     f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})",
 )
 PUBLISHED = Recipe()
-MENDED = {field: value for d in DEVIATIONS.values() for field, value in d.switches.items()}
-CORRECTED = Recipe(name="corrected", **MENDED)
+CORRECTED = Recipe(
+    name="corrected", **{field: value for d in DEVIATIONS.values() for field, value in d.items()}
+)
 
 
 def named(name):

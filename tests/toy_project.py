@@ -53,7 +53,7 @@ def make_project(folder, monkeypatch, preparation=plan.PREPARATION):
     (folder / "notebooks").mkdir()
     shutil.copytree(NOTEBOOKS / "grids", folder / "notebooks" / "grids")
     more = "iemocap_check = variant = ''\nskip_broken = name_variant = partial = False\nsettings = {}\n"
-    for name in (*plan.PREPARATION, *plan.TOGETHER):
+    for name in (*plan.PREPARATION, plan.ANALYSIS, plan.ABLATIONS):
         write_notebook(folder / "notebooks" / f"{name}.ipynb", separate(COMMON + more), "print('ended')")
     write_training(folder, TRAINING, WAITING, WRITING)
     monkeypatch.chdir(folder)

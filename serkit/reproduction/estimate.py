@@ -19,7 +19,7 @@ import psutil
 
 from serkit import folds, runs
 from serkit.errors import ParameterError, WeightsError
-from serkit.experiment import project_home
+from serkit.experiment import SETTINGS, project_home
 from serkit.features.audio import resampled_length
 from serkit.features.segments import count_segments
 from serkit.recipe import named
@@ -35,12 +35,7 @@ CARDS = (8, 12, 16, 24)  # GiB of memory that GPUs have
 CUDA, GAPS = 2**30, 0.1  # assumed beside what is predicted: bytes for CUDA and a screen, share that lies idle
 # trainings that differ in nothing else take the same time for a segment, and are measured once
 UNTIMED = {
-    "recipe": "corrected",
-    "selection": "clean",
-    "by": "session",
-    "unseen_text": False,
-    "fold": "1",
-    "seed": 111,
+    name: SETTINGS[name].default for name in ("recipe", "selection", "by", "unseen_text", "fold", "seed")
 }
 PART = attrgetter("protocol", "fold", "recipe")  # trainings that agree in these have as many segments
 

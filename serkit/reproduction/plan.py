@@ -18,7 +18,6 @@ PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
 TRAINING = "05_train_coattention"
 ANALYSIS = "06_confusion_matrix"
 ABLATIONS = "07_ablations"
-TOGETHER = (ANALYSIS, ABLATIONS)  # put finished folds together
 ALWAYS = ("recipe", "selection", "by", "profile", "fold", "seed")  # given to notebook 05, usual or not
 ALL = "*"  # variants
 MOST = 1000  # trainings of a plan, and variants of a grid
@@ -150,7 +149,7 @@ def make_plan(
     bases = {label: Experiment.of({"corpus": corpus} | settings | changes) for label, changes in variants}
     shared = {"run": run, "corpus": corpus, "root": root}
     steps = _preparation(shared, list(bases.values()), {"iemocap_check": check, "skip_broken": skip_broken})
-    partial, seeds = {}, list(dict.fromkeys(seeds))  # whether folds of the protocol are left out
+    seeds, together = list(dict.fromkeys(seeds)), []
     for label, base in bases.items():
         all_folds = folds.make_folds(manifest, *base.protocol)
         named = {fold.name: fold for fold in (folds.find_fold(all_folds, name) for name in fold_names)}
@@ -158,14 +157,12 @@ def make_plan(
         if len(bases) * len(chosen) * len(seeds) > MOST:
             asked = f"{len(bases)} variants, {len(chosen)} folds and {len(seeds)} seeds"
             raise ParameterError(f"{asked} are more than {MOST} trainings; plan them as several runs")
-        partial[label] = len(chosen) < len(all_folds)
         for seed, fold in product(seeds, chosen):
             steps.append(_training(shared, replace(base, fold=fold.name, seed=seed), label))
-    for label, base in bases.items():
-        parameters = {"run": run, "variant": base.variant, "partial": partial[label]}
+        parameters = {"run": run, "variant": base.variant, "partial": len(chosen) < len(all_folds)}
         suffix = f"_{base.variant}" if label else ""
-        steps.append(_step(ANALYSIS, parameters, suffix, label=label, reads=base.variant))
-    return [*steps, _step(ABLATIONS, {"run": run}, reads=ALL)]
+        together.append(_step(ANALYSIS, parameters, suffix, label=label, reads=base.variant))
+    return [*steps, *together, _step(ABLATIONS, {"run": run}, reads=ALL)]
 
 
 def _step(notebook, parameters, suffix="", **about):

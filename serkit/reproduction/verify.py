@@ -173,7 +173,7 @@ def _prediction_faults(folder):
     """The prediction table is of this folder and fit to be averaged."""
     table = runs.read_predictions(folder)
     variant, fold, seed = (part.rpartition("=")[2] for part in folder.parts[-RUN_FOLDER:])
-    for column, value in {"variant": variant, "fold": fold, "seed": seed}.items():
+    for column, value in zip(metrics.UNIT, (variant, seed, fold), strict=True):
         others = set(table[column].map(str)) - {value}
         if others:
             yield f"predictions.parquet: rows with {column}={min(others)}, expected {value}; copied from elsewhere?"

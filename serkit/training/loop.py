@@ -25,32 +25,25 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from accelerate.utils.memory import should_reduce_batch_size
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 from transformers import get_scheduler
 
-from serkit import runs
+from serkit import metrics, runs
 from serkit.constants import LABELS
 from serkit.errors import RunError
 from serkit.experiment import Experiment
 from serkit.features.views import SpectrogramScaler
 from serkit.folds import make_folds, task_rows
-from serkit.metrics import (
-    certainty,
-    classes_of,
-    hardly_learned,
-    pooled_and_fold_mean,
-    score_table,
-    unweighted_accuracy,
-    weighted_accuracy,
-)
 from serkit.model import coattention, storage
 from serkit.model.encoders import RANDOM
 from serkit.training import checkpoints, scoring
 from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs
 from serkit.training.encoder_states import build_states, fit_states
 
-LINE_S = 60.0  # s between lines inside a long epoch
+LINE_S = 60.0  # s between signs of life inside a long epoch
 MB = 1e6
 
 
@@ -120,7 +113,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         _claim(folder, experiment, manifest)
         accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
         set_seed(experiment.seed)
-        labels = classes_of(manifest)
+        labels = metrics.classes_of(manifest)
         model = coattention.create_model(model_config(experiment, labels))
         _report_start(experiment, model, accelerator, report)
         store = store.through(model.config.hears(store.recipe))
@@ -138,7 +131,7 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
 
         while not progress.is_finished(experiment):
             epoch, started = progress.epoch + 1, time.perf_counter()
-            trained, learning_rate = train_epoch(learner, data["train"], epoch, report)
+            trained, learning_rate = train_epoch(learner, data["train"], epoch)
             validated = _validate(learner, data, manifest, folder, epoch)
             progress.history.append({"epoch": epoch} | trained | validated | {"learning_rate": learning_rate})
             seconds, peak_mb = time.perf_counter() - started, peak_memory(accelerator.device) / MB
@@ -152,13 +145,13 @@ def train_fold(experiment, store, manifest, fold, folder, *, report=print):
         best = storage.load_model(folder / "model").to(accelerator.device)
         scored = _predict(learner, best, data, ["validation", "test"])
         _write_result(folder, learner, manifest, progress, scored)
-        if warning := hardly_learned(pd.DataFrame(progress.history), labels):
+        if warning := metrics.hardly_learned(pd.DataFrame(progress.history), labels):
             report(f"WARNING: {warning}")
     return read_result(folder)
 
 
-def train_epoch(learner, dataset, epoch, report=lambda line: None):
-    """One pass over a training set, optimiser step by optimiser step.
+def train_epoch(learner, dataset, epoch):
+    """One pass over a training set, optimiser step by optimiser step; a long one tells every minute how far it is.
 
     Parameters
     ----------
@@ -167,8 +160,6 @@ def train_epoch(learner, dataset, epoch, report=lambda line: None):
     dataset : SegmentDataset
     epoch : int
         From 1; order of the segments and all random draws follow from it and the experiment's seed.
-    report : callable, optional
-        Called with a line once a minute.
 
     Returns
     -------
@@ -183,9 +174,11 @@ def train_epoch(learner, dataset, epoch, report=lambda line: None):
     if experiment.class_weights:
         weight = class_weights(dataset.labels, len(classes))
     loss, truth, guesses = 0.0, [], []
-    started = said = time.perf_counter()
+    progress = tqdm(
+        batches, f"epoch {epoch}", mininterval=LINE_S, maxinterval=LINE_S, delay=LINE_S, leave=False
+    )
     learner.model.train()
-    for number, batch in enumerate(batches, start=1):
+    for number, batch in enumerate(progress, start=1):
         set_seed(seed_of_step(experiment.seed, epoch, number))
         learning_rate = learner.optimizer.param_groups[-1]["lr"]
         with _explained(f"epoch {epoch}, batch {number}", experiment):
@@ -193,12 +186,9 @@ def train_epoch(learner, dataset, epoch, report=lambda line: None):
         loss += step_loss * len(guess)
         truth.append(batch["label"])
         guesses.append(guess)
-        if time.perf_counter() - said >= LINE_S:
-            said = time.perf_counter()
-            left_min = (said - started) / number * (len(batches) - number) / 60
-            report(f"epoch {epoch}, batch {number} of {len(batches)}  {left_min:.0f} min left")
     truth, guess = torch.cat(truth).numpy(), torch.cat(guesses).cpu().numpy()
-    wa, ua = weighted_accuracy(truth, guess, classes), unweighted_accuracy(truth, guess, classes)
+    wa = metrics.weighted_accuracy(truth, guess, classes)
+    ua = metrics.unweighted_accuracy(truth, guess, classes)
     return {"train_loss": loss / len(truth), "train_wa": wa, "train_ua": ua}, learning_rate
 
 
@@ -273,8 +263,7 @@ def _explained(where, experiment):
             "set precision='float32' or max_grad_norm=1.0; under a new run name"
         ) from error
     except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if not (isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text):
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
             raise
         size = experiment.micro_batch or experiment.batch_size
         raise RunError(
@@ -313,7 +302,7 @@ def model_config(experiment, labels=LABELS):
     names = ["encoder_training", "encoder_layers", "views", "fusion"]
     names += [name for name in ("speech_encoder", "cnn_weights") if getattr(experiment, name)]
     changes = {name: getattr(experiment, name) for name in names}
-    return replace(coattention.PROFILES[experiment.profile], labels=tuple(labels), **changes)
+    return replace(coattention.PROFILES[experiment.profile], labels=labels, **changes)
 
 
 def peak_memory(device):
@@ -422,16 +411,14 @@ def _write_result(folder, learner, manifest, progress, scored):
     predictions.to_parquet(folder / "predictions.parquet", index=False, write_page_checksum=True)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
     pd.DataFrame(progress.timing).to_csv(folder / "timing.csv", index=False)
-    metrics = pooled_and_fold_mean(predictions)
+    scores = metrics.pooled_and_fold_mean(predictions)
     best = checkpoints.best_epoch(history, experiment.checkpoint_rule)
-    metrics |= {"best_epoch": best, "epochs": len(history)}
-    runs.write_json(folder / "metrics.json", metrics | {"weights": learner.model.config.sources})
-    genders = manifest[["utterance_id", "gender"]].dropna()
-    metrics["by_gender"] = score_table(predictions.merge(genders, on="utterance_id"), "gender").to_dict(
-        "records"
-    )
-    about = {"scaler": learner.scaler, "experiment": experiment, "metrics": metrics}
-    storage.describe_model(folder / "model", **about, certainty=certainty(predictions))
+    scores |= {"best_epoch": best, "epochs": len(history)}
+    runs.write_json(folder / "metrics.json", scores | {"weights": learner.model.config.sources})
+    known = predictions.merge(manifest[["utterance_id", "gender"]].dropna(), on="utterance_id")
+    by_gender = metrics.score_table(known, "gender").to_dict("records")
+    about = {"scaler": learner.scaler, "experiment": experiment, "metrics": scores | {"by_gender": by_gender}}
+    storage.describe_model(folder / "model", **about, certainty=metrics.certainty(predictions))
     runs.write_inventory(folder)
     runs.mark_done(folder, experiment)
     (folder / runs.CHECKPOINT).unlink()
@@ -440,8 +427,8 @@ def _write_result(folder, learner, manifest, progress, scored):
 def read_result(folder):
     """Read a finished run folder back; a RunError names a file that is damaged."""
     names = ("history.csv", "timing.csv", "predictions.parquet", "metrics.json")
-    *tables, metrics = (runs.read_table(Path(folder) / name, runs.FOLD_CURE) for name in names)
-    return FoldResult(Path(folder), *tables, metrics, metrics["best_epoch"])
+    *tables, scores = (runs.read_table(Path(folder) / name, runs.FOLD_CURE) for name in names)
+    return FoldResult(Path(folder), *tables, scores, scores["best_epoch"])
 
 
 def _log_scalars(folder, progress):

@@ -17,7 +17,6 @@ import tyro
 from serkit import cli, corpora, runs
 from serkit.errors import ParameterError, RunError
 from serkit.reproduction import estimate, plan, report, reproduce
-from serkit.reproduction.plan import TOGETHER
 
 HOME = Path(__file__).parents[2]
 
@@ -142,7 +141,11 @@ class TestRun:
         before = {path: path.read_bytes() for path in (toy / "runs").rglob("fold=1/seed=111/*")}
         second = reproduce.run_plan(make_plan(demo_corpus, fold_names=["1"]), "trial")
         # the toy preparation leaves no manifest, so that 01 to 04 are not done
-        assert second["done before"] == ["05_train_coattention  fold=1 seed=111", *TOGETHER]
+        assert second["done before"] == [
+            "05_train_coattention  fold=1 seed=111",
+            plan.ANALYSIS,
+            plan.ABLATIONS,
+        ]
         assert before and all(path.read_bytes() == content for path, content in before.items())
         assert "prepared" in (toy / "runs/trial/notebooks/01_prepare_corpus.log").read_text()
 
@@ -203,7 +206,7 @@ class TestCommandLine:
             assert subject in out
 
     def test_report_without_a_run(self, serkit):
-        code, _, err = serkit("report", "--run", "nothing")
+        code, _, err = serkit("report", "nothing")
         assert code == 2 and "no finished fold" in err
 
 
@@ -238,7 +241,7 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsy
     matrix = (project / "figures/trial/confusion_matrix.csv").read_text()
     assert sum(int(n) for line in matrix.splitlines()[1:] for n in line.split(",")[1:]) == 176
     monkeypatch.setattr(report, "run_figures", lambda *_: [])  # drawn in test_verify
-    command = tyro.cli(cli.Command, args=["report", "--run", "trial", "--partial"])
+    command = tyro.cli(cli.Command, args=["report", "trial", "--partial"])
     assert command() == 0
     assert "can't speak about the paper" in capsys.readouterr().out
     page = (project / "runs/trial/report.html").read_text()

@@ -148,6 +148,9 @@ def write_page(run, *, summary, entries, notes=None, predictions=""):
 
 def _write(path, template, run, **values):
     """Fill in a template that lies beside this file, which may show pictures and tables of the run; HTML escapes values."""
+    # here, and what else reads notebooks: whoever only wants scores need not wait for it
+    from nbconvert.filters import markdown2html
+
     folder = project_home() / "figures" / run
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=jinja2.select_autoescape(),
@@ -155,7 +158,7 @@ def _write(path, template, run, **values):
     )  # fmt: skip
     environment.filters |= {
         "markdown": lambda text: markdown_text(printable(text)),
-        "table": lambda name: _table(folder / name),
+        "table": lambda name: markdown2html((folder / name).read_text(encoding="utf-8", errors="replace")),
         "base64": lambda name: base64.b64encode((folder / name).read_bytes()).decode(),
         "self_contained": _self_contained,
     }
@@ -193,7 +196,7 @@ def _notebooks(run):
 
 
 def _notebook(path):
-    import nbformat  # here, and nbconvert too: whoever only wants scores need not wait for them
+    import nbformat
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
@@ -202,12 +205,6 @@ def _notebook(path):
         return exporter.from_notebook_node(notebook)[0]
     except Exception as error:  # nbformat's own errors have no common base
         return f'<p class="fault">can\'t be read: {escape(one_line(f"{type(error).__name__}: {error}"))}</p>'
-
-
-def _table(path):
-    from nbconvert.filters import markdown2html
-
-    return markdown2html(path.read_text(encoding="utf-8", errors="replace"))
 
 
 def _self_contained(html):

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from rich import get_console
-from rich.progress import Progress, TimeElapsedColumn
 from tabulate import tabulate
+from tqdm import tqdm
 
 from serkit import corpora, runs
 from serkit.errors import ParameterError, RunError, SerkitError, shown
@@ -26,7 +25,7 @@ from serkit.reproduction.jobs import count_jobs, execute, find_gpus, run_local, 
 from serkit.reproduction.plan import TRAINING, make_plan, unfinished
 
 GRID = "grid.toml"  # copy of the grid in its run folder
-A_DAY_S = 86_400  # over which the time left is reckoned: jobs take minutes to hours
+BAR = "everything {percentage:3.0f}% |{bar}| {elapsed}, about {remaining} left"
 
 
 def reproduce(
@@ -183,14 +182,13 @@ def _progress(steps, todo, costs, states):
 
     Yields what is to be called with title and state of a step; ``states`` has the last one of each that has ended.
     """
-    console, began = get_console(), {}
     numbered = {step.title: (number, step) for number, step in enumerate(steps, start=1)}
     seconds = {step.title: costs.get(step.title, Cost()).seconds for step in todo}
-    columns = *Progress.get_default_columns(), TimeElapsedColumn()
-    bar = Progress(*columns, console=console, disable=not console.is_terminal, speed_estimate_period=A_DAY_S)
+    bar, began = tqdm(total=sum(seconds.values()), disable=None, smoothing=0, bar_format=BAR), {}
 
     def say(title, text):
-        console.out(f"[{numbered[title][0]:2d}/{len(steps)}] {title}: {text}", highlight=False)
+        with bar.external_write_mode():
+            print(f"[{numbered[title][0]:2d}/{len(steps)}] {title}: {text}", flush=True)
 
     def change(title, state):
         if state == "running":
@@ -198,7 +196,7 @@ def _progress(steps, todo, costs, states):
             return say(title, f"running, log in {runs.show_path(numbered[title][1].log)}")
         states[title] = state
         kind, _, fault = state.partition(": ")
-        bar.advance(everything, seconds[title])
+        bar.update(seconds[title])
         took = f"{time.monotonic() - began[title]:.0f} s"
         say(title, f"{kind.upper()} after {took}: {fault}" if fault else f"done in {took}")
 
@@ -206,7 +204,6 @@ def _progress(steps, todo, costs, states):
         if title not in seconds:
             say(title, "done before")
     with bar:
-        everything = bar.add_task("everything", total=sum(seconds.values()))
         yield change
 
 

@@ -25,7 +25,6 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from accelerate.utils.memory import should_reduce_batch_size
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -263,7 +262,8 @@ def _explained(where, experiment):
             "set precision='float32' or max_grad_norm=1.0; under a new run name"
         ) from error
     except (RuntimeError, MemoryError) as error:
-        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+        text = str(error).lower()
+        if not (isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text):
             raise
         size = experiment.micro_batch or experiment.batch_size
         raise RunError(

@@ -185,7 +185,7 @@ def versions():
     dict of str to str
     """
     code, package = hashlib.sha256(), Path(__file__).parents[1]
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.rglob("*.py"), *package.rglob("*.toml")]):
         code.update(str(path.relative_to(package)).encode() + path.read_bytes())
     python = ".".join(platform.python_version_tuple()[:2])
     packages = {name: version(name) for name in PACKAGES}

@@ -12,7 +12,7 @@ from papermill.translators import PythonTranslator
 
 from serkit import cli, corpora, recipe, runs
 from serkit.errors import ParameterError, SerkitError, check_choice, check_range
-from serkit.experiment import HELP, SETTINGS, Experiment, convert, declared
+from serkit.experiment import HEAD_LEARNING_RATE, HELP, SETTINGS, Experiment, convert, declared
 from serkit.reproduction.plan import read_grid
 
 TRAINING = Path(__file__).parents[1] / "notebooks" / "05_train_coattention.ipynb"
@@ -46,6 +46,7 @@ WRONG = [  # setting, value, sentence
 
 def test_every_setting_has_a_sentence_of_help():
     assert list(HELP) == list(SETTINGS)
+    assert f" {HEAD_LEARNING_RATE} on a frozen encoder" in HELP["learning_rate"]
 
 
 def in_a_notebook(name, value):

@@ -106,15 +106,12 @@ def print_plan(steps, costs, jobs=1):
     settings = pd.DataFrame([asdict(step.experiment) for step in trainings], dtype=object)
     settings = settings.set_axis([step.title for step in trainings]).drop(columns=["fold", "seed"])
     varied = settings.nunique(dropna=False) > 1
-    rows = []
-    for number, step in enumerate(steps, start=1):
-        cost = costs.get(step.title)
-        minutes = f"at most {cost.seconds / 60:.1f} min" if cost else "done before"
-        memory = show_bytes(cost.memory) if cost and cost.memory else ""
-        rows.append([number, step.title, minutes, memory])
-        rows[-1] += list(settings.loc[step.title, varied]) if step.experiment is not None else []
-    names = ["", "step", "time", "memory", *settings.columns[varied]]
-    print(tabulate(rows, names, tablefmt="plain", disable_numparse=True))
+    table = pd.DataFrame({"step": [step.title for step in steps]}, range(1, len(steps) + 1))
+    known = [costs.get(step.title) for step in steps]
+    table["time"] = [f"at most {cost.seconds / 60:.1f} min" if cost else "done before" for cost in known]
+    table["memory"] = [show_bytes(cost.memory) if cost and cost.memory else "" for cost in known]
+    table = table.join(settings.loc[:, varied], on="step").fillna("")
+    print(tabulate(table, headers="keys", tablefmt="plain", disable_numparse=True))
     common = settings.loc[:, ~varied].iloc[0]
     print("parameters: " + ", ".join(f"{name}={value}" for name, value in common.items()))
     training_s = [costs[step.title].seconds for step in trainings if step.title in costs]

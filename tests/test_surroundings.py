@@ -64,7 +64,7 @@ def test_an_executed_notebook_shows_its_pictures_on_any_machine(project, rc, tmp
     )
     step = plan.Step("toy", {}, project / "runs" / "toy.ipynb", experiment=object())
     about = {"MPLBACKEND": "Agg", "TMPDIR": str(folder), "HOME": "/nowhere", "MPLCONFIGDIR": str(tmp_path)}
-    assert jobs.execute(step, about) is None
+    assert jobs.Job(step, about).fault() is None
     assert pictures(step.output) == 1
     assert not list(folder.iterdir())
 

@@ -373,7 +373,8 @@ def reported(tmp_path_factory):
         patch.chdir(home)
         (home / "notebooks").mkdir()
         (home / "notebooks" / "01_prepare_corpus.ipynb").write_text("{}")
-        about = tables.manifest().assign(num_samples=40_000, sample_rate=16_000)
+        sound = {"num_samples": 40_000, "sample_rate": 16_000}
+        about = tables.manifest().assign(**sound, gender="F", scripted=True, agreement=float("nan"))
         processed = home / "data" / "processed" / "demo"
         processed.mkdir(parents=True)
         about.to_parquet(processed / "manifest.parquet")

@@ -24,7 +24,7 @@ from serkit.recipe import CORRECTED
 from serkit.training import loop, scoring
 from serkit.training.batches import SegmentDataset, fit_scaler, load_batches
 from serkit.training.encoder_states import build_states
-from serkit.training.scoring import make_accelerator
+from serkit.training.scoring import make_accelerator, resolve_precision
 
 # whatever has MFCC takes seconds: without cuDNN, each of 300 frames is a call of its own
 CASES = [
@@ -152,7 +152,7 @@ def test_the_predict_room(tmp_path, gpu, monkeypatch, precision):
     monkeypatch.setattr(predictor, "_analyse", lambda *given: analysed)
     gpu("float32")
     ours.device = predictor._find_device("cuda")
-    ours.precision = predictor._find_precision(precision, ours.device)
+    ours.precision = resolve_precision(precision, device=ours.device.type)
     ours.model.to(ours.device)
     seen = ours.attend(waveform)
     assert seen.weights.shape == (2, ours.model.n_encoder_frames) and len(seen.segments) == 2

@@ -205,7 +205,7 @@ class CoAttentionModel(nn.Module):
             vectors.append(speech)
         joined = torch.cat(vectors, dim=1)  # (B, n_views * hidden)
         if weights is None:  # no frame of speech counts
-            weights = joined.new_zeros(len(joined), self.n_encoder_frames)
+            weights = joined.new_zeros(joined.shape[0], self.n_encoder_frames)
         if self.config.fusion == "gated":
             joined = joined * torch.sigmoid(self.gate(joined))
         hidden_1 = F.relu(self.fusion_1(self.dropout(joined)))  # (B, hidden)

@@ -107,7 +107,7 @@ class KaldiBands(Waveform):
         variance = (level * real).square().sum(1, keepdim=True) / (n_real - 1)
         level = torch.where(real > 0, level / (variance + 1e-7).sqrt(), self.padding)
         level = level[:, : level.shape[1] // self.stride * self.stride]
-        return {"input_features": level.reshape(len(level), -1, self.stride * level.shape[2])}
+        return {"input_features": level.reshape(level.shape[0], -1, self.stride * level.shape[2])}
 
 
 INPUTS = {

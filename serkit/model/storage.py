@@ -294,7 +294,7 @@ def export_onnx(folder, target):
     ParameterError
         If there is no such place, or a package is missing.
     WeightsError
-        As `open_model_folder`; if the model is too large for one file, or the two differ by more than 1e-4.
+        As `open_model_folder`; if the model is too large for one file, torch can't convert it, or the two differ by more than 1e-4.
     """
     folder, target = (Path(os.path.expanduser(path)).resolve() for path in (folder, target))
     if target.suffix != ".onnx" or target.is_dir() or not target.parent.is_dir() or target.parent == folder:
@@ -319,18 +319,30 @@ def export_onnx(folder, target):
     if "waveform" in inputs and opened.recipe.mask_padding:
         inputs["num_samples"] = torch.tensor([SEGMENT_SAMPLES, SAMPLE_RATE])
     expected, batch = model(**inputs), {0: torch.export.Dim("batch")}
-    with warnings.catch_warnings(action="ignore"):
-        program = torch.onnx.export(
-            model, (), kwargs=inputs, dynamic_shapes=dict.fromkeys(inputs, batch), output_names=list(expected), verbose=False
-        )  # fmt: skip
-    program.model.metadata_props["features.json"] = (folder / "features.json").read_text(encoding="utf-8")
+    one = {
+        name: value[1:].numpy() for name, value in inputs.items()
+    }  # where two were traced: any number must do
+    about = f"{show_path(folder)}: can't be written as ONNX"
     with replacing(target) as partial:
-        program.save(partial)
-        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
-        [logits] = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
-        if not (error := abs(logits - expected.logits.numpy()).max()) <= ONNX_ERROR:
-            about = f"{show_path(folder)}: as ONNX its logits are {error:.0e} off"
-            raise WeightsError(f"{about}, expected {ONNX_ERROR:.0e} at most; use the folder itself")
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                program = torch.onnx.export(
+                    model, (), kwargs=inputs, dynamic_shapes=dict.fromkeys(inputs, batch),
+                    output_names=list(expected), verbose=False,
+                )  # fmt: skip
+            program.model.metadata_props["features.json"] = (folder / "features.json").read_text(
+                encoding="utf-8"
+            )
+            program.save(partial)
+            session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+            [logits] = session.run(["logits"], one)
+        except Exception as fault:  # torch's and onnxruntime's own, of many kinds
+            reason = (str(fault).strip() or repr(fault)).splitlines()[0][:200]
+            raise WeightsError(f"{about} ({reason}); use the folder itself") from fault
+        if not (error := abs(logits - expected.logits.numpy()[1:]).max()) <= ONNX_ERROR:
+            raise WeightsError(
+                f"{about}: logits are {error:.0e} off, expected {ONNX_ERROR}; use the folder itself"
+            )
     return float(error)
 
 

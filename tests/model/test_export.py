@@ -165,4 +165,14 @@ class TestRefused:
         monkeypatch.setattr(storage, "ONNX_ERROR", -1)
         (target := tmp_path / "out").mkdir()
         assert run("--onnx", tmp_path, target / "model.onnx") == 2
-        assert "as ONNX its logits are" in capfd.readouterr().err and not list(target.iterdir())
+        assert "can't be written as ONNX: logits are" in capfd.readouterr().err and not list(target.iterdir())
+
+    def test_what_torch_can_not_convert(self, runtime, folder, tmp_path, monkeypatch, capfd):
+        def fail(*_, **__):
+            raise torch.onnx.OnnxExporterError("an operator\nis unknown")
+
+        monkeypatch.setattr(torch.onnx, "export", fail)
+        assert run("--onnx", folder, tmp_path / "model.onnx") == 2
+        assert "can't be written as ONNX (an operator); use" in capfd.readouterr().err and not list(
+            tmp_path.iterdir()
+        )

@@ -307,7 +307,8 @@ def people_table(manifest, predictions):
     -------
     pd.DataFrame
         ``who, agreement`` (all utterances, those on which all annotators agree, and the others), ``wa, ua`` (percent,
-        with intervals over speakers), ``n_utterances``; empty where nobody rated.
+        with intervals over speakers), ``n_utterances``; empty where nobody rated. By agreement the model alone: of three
+        annotators, those who agree are right by definition, and of the others only who stands alone can be compared.
     distance : Estimate or None
         Jensen-Shannon distance (base 2, 0 to 1) between the model's probabilities and the annotators' shares.
     """
@@ -319,7 +320,7 @@ def people_table(manifest, predictions):
     agree = rows["agreement"] == 1
     parts = {"all": rows, "all agree": rows[agree], "some differ": rows[~agree]}
     for name, part in parts.items():
-        for who in ("person", "model") if len(part) else ():
+        for who in ("person", "model")[name != "all" :] if len(part) else ():
             # frustrated, say, is no class and no right answer
             scored = part.assign(prediction=part[who].where(part[who].isin(labels), wrong))
             scores = {score: percent(scored, score=score) for score in ("wa", "ua")}

@@ -41,11 +41,12 @@ def test_the_ceiling_of_people_is_one_minus_their_error(error):
     assert model["ua"].value > 99.5
 
 
-def test_people_who_agree_are_right_where_they_agree():
+def test_by_agreement_the_model_alone_is_compared():
     table, _ = people_table(*simulate(0.1, n_annotators=3))
     by = table.set_index(["who", "agreement"])
-    assert by.loc[("person", "all agree"), "wa"].value == 100
-    assert by.loc[("person", "some differ"), "wa"].value < 60
+    assert ("person", "all agree") not in by.index and ("person", "some differ") not in by.index
+    n = by["n_utterances"]
+    assert n["model", "all agree"] + n["model", "some differ"] == n["model", "all"]
 
 
 def test_a_model_that_is_the_annotators_distribution_has_no_distance():

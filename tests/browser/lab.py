@@ -174,9 +174,7 @@ class OpenNotebook:
 
     def move_sliders(self):
         """Move every slider by a step with the keyboard and wait for its new picture; return their names."""
-        from playwright.sync_api import (
-            TimeoutError as NotYet,
-        )  # here: this module is read without Playwright too
+        from playwright.sync_api import TimeoutError as NotYet
 
         names = []
         for panel in self.node.locator(".serkit-sliders").all():

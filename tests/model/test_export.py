@@ -7,15 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from command_line import exit_code
 from voices import voice, write_model, write_model_folder
 
-from serkit import cli
 from serkit.experiment import Experiment
 from serkit.features import audio, segment_features
 from serkit.model import storage
@@ -35,14 +36,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """
 
-
-def run(*arguments):
-    """Exit code of the command line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["serkit", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-    return caught.value.code
+run = partial(exit_code, "export")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ import pandas as pd
 import pytest
 import soundfile
 import soxr
+from command_line import exit_code
 from voices import SCALER, voice, write_model, write_model_folder
 
-from serkit import cli
 from serkit.constants import LABELS
 from serkit.corpora.manifest import make_manifest
 from serkit.errors import AudioError, ParameterError, WeightsError
@@ -30,6 +31,8 @@ from serkit.training import scoring
 from serkit.training.batches import SegmentDataset, fit_scaler
 
 PROBABILITIES = [f"p_{label}" for label in LABELS]
+
+run = partial(exit_code, "predict")
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +65,6 @@ def sounds(tmp_path_factory):
 
 def probabilities(prediction):
     return np.array(list(prediction.utterance.values()))
-
-
-def run(*arguments):
-    """Exit code of the command line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["serkit", "predict", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-    return caught.value.code
 
 
 @pytest.mark.parametrize("name", ["corrected", "published", "published+D1", "corrected-D5"])

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import tyro
+from command_line import exit_code
 
 from serkit import cli, corpora, runs
 from serkit.errors import ParameterError, RunError
@@ -165,17 +166,10 @@ class TestRun:
 
 
 @pytest.fixture
-def serkit(toy, monkeypatch, capsys):
+def serkit(toy, capsys):
     """The command line in this process: exit code, and what it prints."""
     before = signal.getsignal(signal.SIGTERM)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["serkit", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return ended.value.code, *capsys.readouterr()
-
-    yield call
+    yield lambda *words: (exit_code(*words), *capsys.readouterr())
     signal.signal(signal.SIGTERM, before)
 
 

@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import fields
 from functools import partial
@@ -291,6 +291,8 @@ def _build(rows, recipe, folder, workers, skip_broken):
     with replacing(folder / "utterances.parquet") as partial_table:
         table.drop(index=list(broken)).to_parquet(partial_table, index=False)
     names = [*(file.path.name for file in files.values()), "utterances.parquet"]
+    with ThreadPoolExecutor() as pool:
+        checksums = dict(zip(names, pool.map(lambda name: checksum(folder / name), names), strict=True))
     record = {
         "feature_version": FEATURE_VERSION,
         "extraction": recipe.extraction,
@@ -299,7 +301,7 @@ def _build(rows, recipe, folder, workers, skip_broken):
         "audio_type": audio_type,
         "skipped": {table["utterance_id"][row]: fault for row, fault in broken.items()},
         "complete": True,
-        "checksums": {name: checksum(folder / name) for name in names},
+        "checksums": checksums,
     }
     with replacing(folder / "store.json") as partial_record:
         partial_record.write_text(json.dumps(record | {"key": key_of(record)}, indent=2) + "\n")

@@ -14,6 +14,8 @@ from serkit.constants import SEGMENT_FRAMES
 from serkit.errors import WeightsError
 
 RANDOM = "random"  # the source that must be asked for by name
+# a CPU without AVX-512 has no LSTM in bf16: there it stays in float32, where torch would end in an error
+CPU_HAS_BF16_LSTM = torch.cpu.get_capabilities().get("avx512_bw", False)
 ALEXNET_POOL = (6, 6)  # what adaptive pooling leaves of any picture, height x width
 
 
@@ -71,7 +73,8 @@ class MfccBiLstm(nn.Module):
         self.projection = nn.Linear(SEGMENT_FRAMES * 2 * lstm_hidden, hidden)
 
     def forward(self, mfcc):
-        x, _ = self.lstm(F.normalize(mfcc, dim=2))  # (B, T, 2 * lstm_hidden)
+        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and CPU_HAS_BF16_LSTM):
+            x, _ = self.lstm(F.normalize(mfcc, dim=2))  # (B, T, 2 * lstm_hidden)
         return F.relu(self.projection(self.dropout(x.flatten(1))))  # (B, hidden)
 
 

@@ -28,7 +28,7 @@ COMMON = {"run", "corpus", "root", "recipe"}
 OWN = {  # corpus and recipe are those of the model, the variant or all variants, as their records say
     "06_confusion_matrix": {"run", "variant", "partial"},
     "07_ablations": {"run", "score"},
-    "08_predict": {"run", "model", "recording", "device"},
+    "08_predict": {"run", "model", "recording", "device", "abstain"},
     "09_own_corpus": {"run", "corpus", "root", "fold", "seed", "epochs"},
 }
 OTHERWISE = {"09_own_corpus": {"corpus"}}  # settings whose default is another one there

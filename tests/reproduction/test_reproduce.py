@@ -208,7 +208,7 @@ class TestCommandLine:
 def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsys, monkeypatch):
     """The real notebooks: SIGKILL in the second fold, then the same command again."""
     command = [sys.executable, "-m", "serkit.cli", "reproduce", "--root", str(demo_corpus), "--run", "trial"]
-    command += ["--folds", "1,2", "--epochs", "2"]
+    command += ["--folds", "1,2", "--epochs", "2", "--views", "mfcc"]
     base = project / "runs/trial/corrected_clean_session_demo"
     driver = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, start_new_session=True)
     wait_for(base / "fold=2/seed=111/checkpoint.pt", driver)

@@ -440,8 +440,7 @@ class TestCommand:
         assert run(sounds / "short.wav", "--model", folder, "--output", tmp_path / "link") == 0
         assert (tmp_path / "link").is_symlink() and "short.wav" in (tmp_path / "kept.csv").read_text()
 
-    @pytest.mark.parametrize("form", ["table", "json"])
-    def test_a_closed_pipe_ends_quietly(self, folder, sounds, form):
+    def test_a_closed_pipe_ends_quietly(self, folder, sounds):
         """`serkit predict ... | head`: nobody reads any longer."""
         command = [
             sys.executable,
@@ -452,7 +451,7 @@ class TestCommand:
             "--model",
             str(folder),
         ]
-        child = subprocess.Popen([*command, "--format", form], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         child.stdout.close()
         err = child.stderr.read().decode()
         assert child.wait() == 141 and "Error" not in err and "Traceback" not in err, err

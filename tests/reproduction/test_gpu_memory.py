@@ -18,6 +18,7 @@ from serkit.recipe import CORRECTED
 from serkit.reproduction.gpu_memory import Bytes, LikeGpu, prepare_step, step_memory
 from serkit.training.loop import train_step
 
+WHOLE = {"precision": "float32", "batch_size": 16}
 CONVOLUTIONS = {"views": "spectrogram+speech", "batch_size": 8}
 # a step with content, in a process that gives memory back as soon as it is freed
 REAL_STEP = """
@@ -57,6 +58,10 @@ class TestBytes:
 
 
 class TestStep:
+    @pytest.fixture(scope="class")
+    def whole(self):
+        return step_memory(Experiment(**WHOLE))
+
     def test_tensors_with_content_take_as_much(self):
         """All but the LSTM: oneDNN's own keeps more than cuDNN's."""
         experiment = Experiment(**CONVOLUTIONS)
@@ -92,9 +97,8 @@ class TestStep:
         ],
         ids=str,
     )  # fmt: skip
-    def test_what_needs_less(self, less):
-        whole = {"precision": "float32", "batch_size": 16}
-        assert step_memory(Experiment(**whole | less)) < 0.95 * step_memory(Experiment(**whole))
+    def test_what_needs_less(self, whole, less):
+        assert step_memory(Experiment(**WHOLE | less)) < 0.95 * whole
 
     def test_an_encoder_by_its_config_alone(self, tmp_path):
         """No weights are needed; each layer more keeps more."""

@@ -112,7 +112,7 @@ def kill(victim, engine, driver, steps, address, chance):
     return False
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(20, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.campaign)])
 def test_killed_again_and_again(project, pair, forkserver, rounds):
     undisturbed = two_steps("undisturbed")
     began = time.monotonic()

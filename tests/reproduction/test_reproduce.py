@@ -209,7 +209,7 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsy
     """The real notebooks: SIGKILL in the second fold, then the same command again."""
     command = [sys.executable, "-m", "serkit.cli", "reproduce", "--root", str(demo_corpus), "--run", "trial"]
     command += ["--folds", "1,2", "--epochs", "2", "--views", "mfcc"]
-    base = project / "runs/trial/corrected_clean_session_demo"
+    base = project / "runs/trial/corrected_clean_session_demo_mfcc"
     driver = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, start_new_session=True)
     wait_for(base / "fold=2/seed=111/checkpoint.pt", driver)
     os.kill(driver.pid, signal.SIGKILL)
@@ -222,7 +222,7 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsy
     assert len(skipped) == 5  # 01 to 04 and fold 1
     scores = {}
     for name in ("wa", "ua"):
-        (scores[name],) = re.findall(rf"session_demo \| {name.upper()} +\|.*? (\d+\.\d)[ |]", done.stdout)
+        (scores[name],) = re.findall(rf"session_demo_mfcc \| {name.upper()} +\|.*? (\d+\.\d)[ |]", done.stdout)
     folds = [json.loads((base / f"fold={k}/seed=111/metrics.json").read_text()) for k in (1, 2)]
     for name, printed in scores.items():
         assert float(printed) == pytest.approx(50 * sum(one[f"{name}_fold_mean"] for one in folds), abs=0.06)

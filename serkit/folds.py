@@ -82,27 +82,28 @@ def make_folds(manifest, by="session", selection="clean", unseen_text=False):
     check_choice("selection", selection, SELECTIONS)
     if selection == "clean9" and by != "speaker":
         raise FoldError(f"selection='clean9' with by={by!r}, expected by='speaker': it is about partners")
-    rows = task_rows(manifest)
-    if by == "split":
-        return [_own_split(rows, selection, unseen_text)]
-    names = sorted(rows[by].unique())
-    sessions = sorted(rows["session"].unique())
-    needed = 3 if by == "session" and selection == "clean" else 2
-    if len(names) < needed or len(sessions) < 2:
-        about = f"by={by!r}, selection={selection!r}: found {len(names)} {by}s in {len(sessions)} sessions"
-        cure = "use a larger part of the corpus or selection='last'"
-        raise FoldError(f"{about}, expected at least {needed} in 2; {cure}")
-    folds = [_fold(rows, name, by, selection, sessions) for name in names]
+    rows, names = task_rows(manifest), ["test"]
+    if by == "split":  # utterances without one are in no part
+        rows = rows[rows["split"].isin(SPLITS if selection == "clean" else ("train", "test"))]
+    else:
+        names, n_sessions = sorted(rows[by].unique()), rows["session"].nunique()
+        needed = 3 if by == "session" and selection == "clean" else 2
+        if len(names) < needed or n_sessions < 2:
+            about = f"by={by!r}, selection={selection!r}: found {len(names)} {by}s in {n_sessions} sessions"
+            cure = "use a larger part of the corpus or selection='last'"
+            raise FoldError(f"{about}, expected at least {needed} in 2; {cure}")
+    folds = [_fold(rows, name, by, selection) for name in names]
     folds = [_without_texts(fold, rows, n) for n, fold in enumerate(folds)] if unseen_text else folds
     for fold in folds:
         if selection == "clean" and not len(fold.validation):
-            cure = "use by='session' or selection='last'"
-            raise FoldError(f"fold {fold.name}: its session has no other speaker to validate on; {cure}")
+            alone = "its session has no other speaker to validate on; use by='session'"
+            lacks = "nothing is in validation; name some" if by == "split" else alone
+            raise FoldError(f"fold {fold.name}: {lacks} or selection='last'")
     check_folds(folds, rows, selection)
     return folds
 
 
-def _without_texts(fold, rows, number=0):
+def _without_texts(fold, rows, number):
     """The fold without training utterances that say what is tested; ``number`` says which half of the sentences is.
 
     Sentences are compared by their words. Where there is no transcript, the name of the dialogue stands for it: in
@@ -119,37 +120,25 @@ def _without_texts(fold, rows, number=0):
     return Fold(fold.name, train, test if fold.validation is fold.test else fold.validation, test)
 
 
-def _own_split(rows, selection, unseen_text):
-    """The fold that the corpus itself names; utterances without a split are in none of its parts."""
-    ids = {name: rows.loc[rows["split"] == name, "utterance_id"].to_numpy(str) for name in SPLITS}
-    if selection != "clean":
-        ids["validation"] = ids["test"] if selection == "published" else ids["test"][:0]
-    if selection == "clean" and not len(ids["validation"]):
-        raise FoldError("by='split': nothing is in validation; name some, or use selection='last'")
-    fold = Fold("test", **ids)
-    fold = _without_texts(fold, rows) if unseen_text else fold
-    check_folds([fold], rows, selection)
-    return fold
-
-
-def _fold(rows, name, by, selection, sessions):
+def _fold(rows, name, by, selection):
     test = rows[by] == name
     if selection == "published":
         validation = test
     elif selection == "last":
         validation = test & False
+    elif by == "split":
+        validation = rows["split"] == "validation"
     elif selection == "clean9":
         others = rows.index[rows["session"] != rows["session"][test].iloc[0]]
         validation = rows.index.isin(others[::CLEAN9_SHARE])
     elif by == "speaker":
         validation = (rows["session"] == rows["session"][test].iloc[0]) & ~test
     else:
+        sessions = sorted(rows["session"].unique())
         validation = rows["session"] == sessions[(sessions.index(name) + 1) % len(sessions)]
     ids = rows["utterance_id"].to_numpy(str)
-    tested = ids[test]
-    return Fold(
-        str(name), ids[~test & ~validation], tested if validation is test else ids[validation], tested
-    )
+    train, tested = ids[~test & ~validation], ids[test]
+    return Fold(str(name), train, tested if validation is test else ids[validation], tested)
 
 
 def check_folds(folds, manifest, selection="clean"):
@@ -196,10 +185,9 @@ def _check_sounds(table, manifest):
     for pair in pairs.itertuples():
         with suppress(OSError):  # files that have gone can't be compared
             if filecmp.cmp(pair.path, pair.path_again, shallow=False):
-                raise FoldError(
-                    f"fold {pair.fold}: {pair.utterance_id} in train and {pair.utterance_id_again} in "
-                    f"{pair.split_again} are the same sound; take one of them out of the corpus"
-                )
+                both = f"{pair.utterance_id} in train and {pair.utterance_id_again} in {pair.split_again}"
+                cure = "take one of them out of the corpus"
+                raise FoldError(f"fold {pair.fold}: {both} are the same sound; {cure}")
 
 
 def check_speakers(table, selection="clean", about=""):

@@ -114,10 +114,8 @@ class Experiment:
             usual = usual | {"learning_rate": HEAD_LEARNING_RATE}
         vars(self).update(values | {name: usual[name] for name in usual if values[name] is None})
         if self.fusion != "coattention" and self.views != "all":
-            raise ParameterError(
-                f"fusion={self.fusion!r} with views={self.views!r}, expected views='all': fusions are compared on all "
-                "three views; leave out fusion or views"
-            )
+            rule = "views='all': fusions are compared on all three views; leave out fusion or views"
+            raise ParameterError(f"fusion={self.fusion!r} with views={self.views!r}, expected {rule}")
 
     @classmethod
     def of(cls, settings):
@@ -157,12 +155,9 @@ class Experiment:
         named = [self.recipe, self.selection, self.by, self.profile]
         if self.speech_encoder:
             named.append(re.sub(r"\W+", "-", Path(self.speech_encoder).name, flags=re.ASCII)[:64])
-        named += [self.encoder_training] * (self.encoder_training != "all")
-        layers = f"layer{self.encoder_layers}" if self.encoder_layers.isdigit() else self.encoder_layers
-        named += [layers] * (layers != "last")
-        named += [self.views] * (self.views != "all") + [self.fusion] * (self.fusion != "coattention")
-        named += [self.checkpoint_rule] * (self.checkpoint_rule != "wa+ua") + ["unseen"] * self.unseen_text
-        return "_".join(named)
+        changed = (getattr(self, name) for name in NAMED if getattr(self, name) != SETTINGS[name].default)
+        named += [f"layer{value}" if value.isdigit() else value for value in changed]
+        return "_".join(named + ["unseen"] * self.unseen_text)
 
     @property
     def key(self):
@@ -175,6 +170,8 @@ class Experiment:
         return of_variant / f"fold={self.fold}" / f"seed={self.seed}"
 
 
+# settings that a variant is called after where they are not the usual ones
+NAMED = ("encoder_training", "encoder_layers", "views", "fusion", "checkpoint_rule")
 SETTINGS = {field.name: field for field in fields(Experiment)}  # by name, as they were declared
 HELP = tomllib.loads(Path(__file__).with_name("settings.toml").read_text(encoding="utf-8"))  # what each is
 
@@ -210,11 +207,9 @@ def convert(name, given):
         if field.default is None and str(given).strip().lower() in ("", "none"):
             return None
         value = _parsed(_kind(field), given)
-        if (
-            (low is not None and not low <= value <= high)
-            or (choices and value not in choices)
-            or (like and not re.fullmatch(like[0], value, re.ASCII))
-        ):
+        beyond = low is not None and not low <= value <= high
+        unlike = like and not re.fullmatch(like[0], value, re.ASCII)
+        if beyond or unlike or (choices and value not in choices):
             raise ValueError
     except NOT_OF_ITS_TYPE:
         hint = meant(given, choices)
@@ -297,10 +292,8 @@ def require_project():
         Naming the folder.
     """
     if not (project_home() / MARKER).is_file():
-        raise RunError(
-            f"{Path.cwd()} is not inside the project folder: no {MARKER} here or above; start it there, or give "
-            "papermill --cwd FOLDER"
-        )
+        cure = "start it there, or give papermill --cwd FOLDER"
+        raise RunError(f"{Path.cwd()} is not inside the project folder: no {MARKER} here or above; {cure}")
 
 
 def declared(names):

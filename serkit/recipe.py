@@ -11,8 +11,9 @@ its mistakes. Each mistake is a *deviation* with an id, D1 to D5, and can be men
 
 import dataclasses
 import re
+from collections import ChainMap
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from serkit.constants import PREEMPHASIS, TOP_DB
 from serkit.errors import ParameterError, check_choice, check_range, shown
@@ -40,17 +41,13 @@ class Recipe:
         if self.mask_padding and self.waveform_padding == "before":
             raise ParameterError("mask_padding=True needs waveform_padding='after': it counts from the start")
         for field in dataclasses.fields(self):
-            allowed = getattr(field.type, "__args__", None)
-            if allowed:
+            if allowed := get_args(field.type):
                 check_choice(field.name, getattr(self, field.name), allowed)
 
     @property
     def deviations(self):
         """Ids of the mistakes that this recipe has mended, in order."""
-        return tuple(
-            key for key, switches in DEVIATIONS.items()
-            if all(getattr(self, field) == value for field, value in switches.items())
-        )  # fmt: skip
+        return tuple(key for key, switches in DEVIATIONS.items() if switches.items() <= vars(self).items())
 
     @property
     def extraction(self):
@@ -84,9 +81,7 @@ NAMES = (  # regular expression, and in words
     f"published or corrected, then changes such as +D2 or -D3 (known: {', '.join(DEVIATIONS)})",
 )
 PUBLISHED = Recipe()
-CORRECTED = Recipe(
-    name="corrected", **{field: value for d in DEVIATIONS.values() for field, value in d.items()}
-)
+CORRECTED = Recipe(name="corrected", **ChainMap(*DEVIATIONS.values()))
 
 
 def named(name):

@@ -16,7 +16,9 @@ from serkit.constants import CORPORA, SPEECH_ENCODER
 from serkit.errors import ParameterError, SerkitError, shown
 from serkit.experiment import ACROSS, HELP, SETTINGS, convert, expectation
 
-Words = tyro.conf.Positional[tuple[str, ...]]
+Positional = tyro.conf.Positional
+Words = Positional[tuple[str, ...]]
+Runs = Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")]
 
 
 def _option(field):
@@ -83,114 +85,136 @@ class Reproduce(make_dataclass("Settings", OPTIONS, frozen=True)):
         )  # fmt: skip
 
 
-@dataclass
-class Report:
-    """Scores, verdicts on the paper, tables, figures and one page of a run: runs/RUN/report.html."""
+def report(names: Runs = ("demo",), partial: bool = False, baselines: bool = False):
+    """Scores, verdicts on the paper, tables, figures and one page of a run: runs/RUN/report.html.
 
-    # the run, and further ones to set beside the paper
-    names: Annotated[Words, tyro.conf.arg(metavar="RUN [RUN ...]")] = ("demo",)
-    partial: bool = False  # report on the folds there are, although some are missing
-    baselines: bool = False  # make those that take minutes too: eGeMAPS, the probe of a fine-tuned encoder
+    Parameters
+    ----------
+    names : tuple of str
+        the run, and further ones to set beside the paper
+    partial : bool
+        report on the folds there are, although some are missing
+    baselines : bool
+        make those that take minutes too: eGeMAPS, the probe of a fine-tuned encoder
+    """
+    from serkit.reproduction.report import write_report
 
-    def __call__(self):
-        from serkit.reproduction.report import write_report
-
-        name, *others = map(runs.check_run_name, self.names)
-        write_report(name, others, self.partial, self.baselines)
-        return 0
-
-
-@dataclass
-class Verify:
-    """Compute everything in a run folder again that can be, and say whether it all follows from the predictions."""
-
-    run: Annotated[str, tyro.conf.Positional] = "demo"  # name of the run, a folder under runs/ and figures/
-    partial: bool = False  # missing folds are named, but are no fault
-
-    def __call__(self):
-        from serkit.reproduction.verify import verify
-
-        return verify(runs.check_run_name(self.run), self.partial)
+    name, *others = map(runs.check_run_name, names)
+    write_report(name, others, partial, baselines)
 
 
-@dataclass
-class Predict:
-    """Recognise four emotions in sound files, for each file or every three seconds of it."""
+def verify(run: Positional[str] = "demo", partial: bool = False):
+    """Compute everything in a run folder again that can be, and say whether it all follows from the predictions.
 
-    # sound files: WAV, FLAC, OGG, MP3, ... of any rate and length; a folder means the sounds in it
-    files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = ()
-    model: str = ""  # model folder; empty: that of the newest finished fold of --run
-    run: str = "demo"  # run to take the model from
-    format: Literal["table", "json", "csv"] = "table"  # of the result
-    segments: bool = False  # one row for every 3 s segment
-    channel: int = 0  # the only one that is heard, such as 1 for one side of a call; 0: the average of all
-    output: str = ""  # file for the result; empty: printed. An interrupted call with it goes on where it was
-    timeline: str = ""  # picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
-    device: str = "auto"  # auto, cpu, cuda, mps
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    # withhold this share of the least sure answers, reckoned on validation speakers; such as 0.2
-    abstain: float = 0.0
+    Parameters
+    ----------
+    run : str
+        name of the run, a folder under runs/ and figures/
+    partial : bool
+        missing folds are named, but are no fault
+    """
+    from serkit.reproduction import verify
 
-    def __call__(self):
-        from serkit.predict.command import predict_files
-
-        options = vars(self) | {"run": runs.check_run_name(self.run)}
-        return predict_files(options.pop("files"), form=options.pop("format"), **options)
+    return verify.verify(runs.check_run_name(run), partial)
 
 
-@dataclass
-class Export:
-    """Write a trained model as one file, for programs that have neither serkit nor torch; takes a minute or two."""
+def predict(
+    files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = (),
+    model: str = "",
+    run: str = "demo",
+    format: Literal["table", "json", "csv"] = "table",
+    segments: bool = False,
+    channel: int = 0,
+    output: str = "",
+    timeline: str = "",
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto",
+    abstain: float = 0.0,
+):
+    """Recognise four emotions in sound files, for each file or every three seconds of it.
 
-    # model folder, such as runs/RUN/VARIANT/fold=1/seed=111/model
-    onnx: Annotated[str, tyro.conf.arg(metavar="MODEL_FOLDER")]
-    out: Annotated[str, tyro.conf.Positional] = "model.onnx"  # the file; not in the model folder
+    Parameters
+    ----------
+    files : tuple of str
+        sound files: WAV, FLAC, OGG, MP3, ... of any rate and length; a folder means the sounds in it
+    model : str
+        model folder; empty: that of the newest finished fold of --run
+    run : str
+        run to take the model from
+    format : str
+        of the result
+    segments : bool
+        one row for every 3 s segment
+    channel : int
+        the only one that is heard, such as 1 for one side of a call; 0: the average of all
+    output : str
+        file for the result; empty: printed. An interrupted call with it goes on where it was
+    timeline : str
+        picture of the emotions over time: FILE.png, .pdf or .svg; one recording only
+    device : str
+        auto, cpu, cuda, mps
+    precision : str
+        of the model's arithmetic
+    abstain : float
+        withhold this share of the least sure answers, reckoned on validation speakers; such as 0.2
+    """
+    options = locals() | {"run": runs.check_run_name(run)}
+    from serkit.predict import predict_files
 
-    def __call__(self):
-        from serkit.model import export_onnx
-
-        runs.quiet_libraries()
-        error = export_onnx(self.onnx, self.out)
-        print(f"{self.out}: on noise, its logits differ from the model's by at most {error:.0e}")
-        return 0
-
-
-@dataclass
-class Corpus:
-    """Look at the table of a corpus of your own: what is understood, what is doubtful, the folds that follow."""
-
-    action: Annotated[Literal["check"], tyro.conf.Positional]
-    file: Annotated[str, tyro.conf.Positional]  # CSV, TSV, JSON Lines or Parquet, or the folder that holds it
-
-    def __call__(self):
-        from serkit.corpora.table import check
-
-        return 0 if check(self.file) else 1
-
-
-@dataclass
-class Fetch:
-    """Download a free corpus, check and unpack it; what is there already isn't fetched again."""
-
-    # ravdess, tess; of emodb, cremad and savee it says what to do by hand
-    corpus: Annotated[str, tyro.conf.Positional]
-    root: str = ""  # folder to unpack to; empty: data/<corpus>
-
-    def __call__(self):
-        from serkit.corpora.fetch import fetch
-
-        fetch(self.corpus, root=self.root or None)
-        return 0
+    return predict_files(options.pop("files"), form=options.pop("format"), **options)
 
 
-@dataclass
-class Doctor:
+def export(onnx: Annotated[str, tyro.conf.arg(metavar="MODEL_FOLDER")], out: Positional[str] = "model.onnx"):
+    """Write a trained model as one file, for programs that have neither serkit nor torch; takes a minute or two.
+
+    Parameters
+    ----------
+    onnx : str
+        model folder, such as runs/RUN/VARIANT/fold=1/seed=111/model
+    out : str
+        the file; not in the model folder
+    """
+    from serkit.model import export_onnx
+
+    runs.quiet_libraries()
+    error = export_onnx(onnx, out)
+    print(f"{out}: on noise, its logits differ from the model's by at most {error:.0e}")
+
+
+def corpus(action: Positional[Literal["check"]], file: Positional[str]):
+    """Look at the table of a corpus of your own: what is understood, what is doubtful, the folds that follow.
+
+    Parameters
+    ----------
+    action : str
+        what to do with it
+    file : str
+        CSV, TSV, JSON Lines or Parquet, or the folder that holds it
+    """
+    from serkit.corpora.table import check
+
+    return 0 if check(file) else 1
+
+
+def fetch(corpus: Positional[str], root: str = ""):
+    """Download a free corpus, check and unpack it; what is there already isn't fetched again.
+
+    Parameters
+    ----------
+    corpus : str
+        ravdess, tess; of emodb, cremad and savee it says what to do by hand
+    root : str
+        folder to unpack to; empty: data/<corpus>
+    """
+    from serkit.corpora.fetch import fetch
+
+    fetch(corpus, root=root or None)
+
+
+def doctor():
     """Say what is installed and found, and what to do about each gap."""
-
-    def __call__(self):
-        for good, subject, present, absent in _findings():
-            print(f"{'ok ' if good else '-- '} {subject:22s} {present if good else absent}")
-        return 0
+    for good, subject, present, absent in _findings():
+        print(f"{'ok ' if good else '-- '} {subject:22s} {present if good else absent}")
 
 
 def _absolute(part):
@@ -231,7 +255,15 @@ def _findings():
     yield float(free) >= 20, "disk", f"{free} GB free", f"{free} GB free; {needed}"
 
 
-Command = Reproduce | Report | Verify | Predict | Export | Corpus | Fetch | Doctor
+COMMANDS = {"reproduce": Reproduce} | {
+    command.__name__: command for command in (report, verify, predict, export, corpus, fetch, doctor)
+}
+
+
+def run(arguments=None):
+    """Do what a command line asks for, by default that of this process; returns the exit code."""
+    done = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="serkit", description=__doc__, args=arguments)
+    return (done() if isinstance(done, Reproduce) else done) or 0
 
 
 def main():
@@ -240,7 +272,7 @@ def main():
     sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has all characters
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's time limit ends it as Ctrl-C does
     try:
-        code = tyro.cli(Command, prog="serkit", description=__doc__)()
+        code = run()
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read the output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

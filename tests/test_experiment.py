@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import tyro
 from papermill.cli import _resolve_type
 from papermill.translators import PythonTranslator
 
@@ -66,7 +65,7 @@ def by_papermill(name, value):
 
 def on_the_command_line(name, value):
     option = f"--{name.replace('_', '-')}={value}"
-    tyro.cli(cli.Command, prog="serkit", args=["reproduce", option, "--dry-run"])()
+    cli.run(["reproduce", option, "--dry-run"])
 
 
 def in_a_grid(name, value):
@@ -209,7 +208,7 @@ def test_the_command_line_hands_on_what_was_given(project, monkeypatch):
     words = (
         "--epochs 3 --learning-rate 1e-4 --class-weights --no-encoder-cache --micro-batch none --seeds 1,2"
     )
-    tyro.cli(cli.Command, prog="serkit", args=["reproduce", *words.split()])()
+    cli.run(["reproduce", *words.split()])
     expected = {
         "epochs": 3,
         "learning_rate": 1e-4,

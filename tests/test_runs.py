@@ -38,9 +38,9 @@ class TestStartRun:
             lambda name: runs.start_run(name, corpus="demo"),
             lambda name: save_figure(Figure(), "stem", run=name, data=pd.DataFrame({"x": [1]}), caption="c"),
             lambda name: cli.Reproduce(run=name or "..", dry_run=True)(),
-            lambda name: cli.Report(names=(name,))(),
-            lambda name: cli.Verify(run=name)(),
-            lambda name: cli.Predict(run=name)(),
+            lambda name: cli.report((name,)),
+            lambda name: cli.verify(name),
+            lambda name: cli.predict(run=name),
         ):
             with pytest.raises(ParameterError, match=r"expected at most 64 letters .* it names a folder"):
                 use(name)

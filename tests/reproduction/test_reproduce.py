@@ -12,7 +12,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import tyro
 from command_line import exit_code
 
 from serkit import cli, corpora, runs
@@ -235,8 +234,7 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsy
     matrix = (project / "figures/trial/confusion_matrix.csv").read_text()
     assert sum(int(n) for line in matrix.splitlines()[1:] for n in line.split(",")[1:]) == 176
     monkeypatch.setattr(report, "run_figures", lambda *_: [])  # drawn in test_verify
-    command = tyro.cli(cli.Command, args=["report", "trial", "--partial"])
-    assert command() == 0
+    assert cli.run(["report", "trial", "--partial"]) == 0
     assert "can't speak about the paper" in capsys.readouterr().out
     page = (project / "runs/trial/report.html").read_text()
     assert "scores are of folds 1, 2 only" in page

@@ -9,6 +9,7 @@ segments seldom holds nothing but a pause, whose noise would be lifted to full l
 """
 
 import math
+import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ CLIPPED_RUN = 3  # samples at full scale in a row; one or two may be an honest p
 FULL_SCALE = {  # largest positive amplitude that the format can hold; all others: that of 16 bits
     "PCM_U8": 127 / 128, "PCM_S8": 127 / 128, "ULAW": 32124 / 32768, "ALAW": 32256 / 32768,
 }  # fmt: skip
+LIMITS = {"window_s": WINDOW_S, "silence_dbfs": SILENCE_DBFS, "quiet_dbfs": QUIET_DBFS, "run": CLIPPED_RUN}
+NOTICES = tomllib.loads(Path(__file__).with_name("notices.toml").read_text(encoding="utf-8"))
 
 
 class Notice(NamedTuple):
@@ -120,39 +123,30 @@ class Recording:
         -------
         list of Notice
         """
-        rate, windows, silent = self.sample_rate, self.n_windows, self.silent_windows
-        level = to_dbfs(self.peak)
-        starts = ", ".join(f"{start:.0f} s" for start in silent[:3]) + " ..." * (len(silent) > 3)
-        share = self.full / max(1, self.num_samples * (1 if self.channel else self.channels))
-        faults = [
-            ("too short", self.duration_s < SHORT_S,
-             f"{self.duration_s:.2f} s, so {1 - self.duration_s / SEGMENT_S:.0%} of the {SEGMENT_S:g} s segment is padding",
-             "Record a whole sentence: three seconds fill a segment."),
-            ("incomplete", self.announced_s - self.duration_s > MISSING_S,
-             f"the file announces {self.announced_s:.1f} s and holds {self.duration_s:.1f} s",
-             "Was it cut short? Copy or record the file again."),
-            ("incomplete", not is_finished(self.path), f"the file breaks off after {self.duration_s:.1f} s",
-             "Was it cut short? Copy or record the file again."),
-            ("long", windows > 1, f"cut into {windows} windows of {WINDOW_S} s, each treated as an utterance",
-             "Read the timeline and not the single answer for the whole."),
-            ("silent parts", windows > 1 and silent,
-             f"{len(silent)} of {windows} windows are below {SILENCE_DBFS:g} dBFS (from {starts})",
-             "Don't read the probabilities of these parts: there is nothing behind them, and they count in the whole."),
-            ("silence", level < SILENCE_DBFS,
-             f"the average of all channels peaks at {level:.1f} dBFS, expected {SILENCE_DBFS:g} dBFS or more",
-             "Don't read the probabilities: there is nothing behind them. Is the right microphone on?"),
-            ("quiet", SILENCE_DBFS <= level < QUIET_DBFS,
-             f"the loudest sample is at {level:.1f} dBFS, expected {QUIET_DBFS:g} dBFS or more",
-             "Go nearer to the microphone or turn its level up; the model counts loudness as evidence."),
-            ("clipping", self.clipped, f"{share:.2%} of the samples are at full scale, {CLIPPED_RUN} or more in a row",
-             "Turn the level down or step back, and record again; what was cut off can't be put back."),
-            ("sample rate", rate < SAMPLE_RATE,
-             f"{rate} Hz, so there is nothing above {rate / 2:g} Hz; the model expects sound up to {SAMPLE_RATE // 2} Hz",
-             "Record at 16 kHz or more; nothing brings back what was not recorded."),
-            ("channels", self.channels > 1 and not self.channel, f"{self.channels} were averaged to one",
-             "Nothing to do, unless each is another voice, or they cancel each other: then name one (--channel 1)."),
-        ]  # fmt: skip
-        return [Notice(kind, f"{kind}: {text}", advice) for kind, holds, text, advice in faults if holds]
+        rate, silent, level = self.sample_rate, self.silent_windows, to_dbfs(self.peak)
+        in_parts, heard = self.n_windows > 1, 1 if self.channel else self.channels
+        holds = {
+            "too short": self.duration_s < SHORT_S,
+            "incomplete": self.announced_s - self.duration_s > MISSING_S,
+            "broken off": not is_finished(self.path),
+            "long": in_parts,
+            "silent parts": in_parts and silent,
+            "silence": level < SILENCE_DBFS,
+            "quiet": SILENCE_DBFS <= level < QUIET_DBFS,
+            "clipping": self.clipped,
+            "sample rate": rate < SAMPLE_RATE,
+            "channels": heard > 1,
+        }
+        values = LIMITS | {
+            "recording": self, "level": level, "nyquist": rate / 2, "padding": 1 - self.duration_s / SEGMENT_S,
+            "full_share": self.full / max(1, self.num_samples * heard), "n_silent": len(silent),
+            "starts": ", ".join(f"{start:.0f} s" for start in silent[:3]) + " ..." * (len(silent) > 3),
+        }  # fmt: skip
+        return [
+            Notice(notice.get("kind", name), notice["text"].format_map(values), notice["advice"])
+            for name, notice in NOTICES.items()
+            if holds[name]
+        ]
 
     def _mono_seconds(self):
         """The file as mono at its own rate, a second at a time; levels are measured on the way."""

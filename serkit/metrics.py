@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from sklearn import metrics as sk
 
 from serkit.constants import CORPORA, LABELS
@@ -340,8 +341,7 @@ def utterance_probabilities(mean_log_probability):
     >>> utterance_probabilities(score).round(4).tolist()
     [0.6667, 0.3333]
     """
-    probability = np.exp(mean_log_probability - mean_log_probability.max(axis=-1, keepdims=True))
-    return probability / probability.sum(axis=-1, keepdims=True)
+    return softmax(mean_log_probability, axis=-1)
 
 
 def at_temperature(probabilities, temperature):

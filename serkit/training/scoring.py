@@ -89,22 +89,15 @@ def _classes(scored):
 
 def prediction_table(scored, manifest, experiment):
     """Rows of ``predictions.parquet``, from the table that ``predict`` made of each split."""
-    tables = []
+    tables, training = [], {name: getattr(experiment, name) for name in ("fold", "seed", "variant")}
     for split, scores in scored.items():
         labels = np.array(_classes(scores))
         log_probability = scores[labels].to_numpy()
-        about = manifest.set_index("utterance_id").loc[scores.index]
-        table = pd.DataFrame({
-            "utterance_id": scores.index,
-            "speaker": about["speaker"].to_numpy(),
-            "session": about["session"].to_numpy(),
-            "truth": labels[scores["truth"]],
-            "prediction": labels[log_probability.argmax(axis=1)],
-        })  # fmt: skip
+        about = manifest.set_index("utterance_id")[["speaker", "session"]].astype(object)
+        table = about.loc[scores.index].rename_axis("utterance_id").reset_index()
+        table = table.assign(truth=labels[scores["truth"]], prediction=labels[log_probability.argmax(axis=1)])
         table[[PROBABILITY + label for label in labels]] = utterance_probabilities(log_probability)
-        for name in ("fold", "seed", "variant"):
-            table[name] = getattr(experiment, name)
-        tables.append(table.assign(split=split))
+        tables.append(table.assign(**training, split=split))
     return pd.concat(tables, ignore_index=True)
 
 

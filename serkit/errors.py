@@ -9,7 +9,7 @@ import re
 import symtable
 import sys
 from collections.abc import Hashable
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from numbers import Integral, Real
 
@@ -71,6 +71,49 @@ def meant(given, known, lead="; "):
     return f"{lead}did you mean {near[0]!r}?" if near else ""
 
 
+@contextmanager
+def reported_as(kind, about, cure, causes=Exception):
+    """Report an error of a library as one of ours: what it is about, the reason in brackets, and how to mend it.
+
+    Parameters
+    ----------
+    kind : type
+        The error to raise; one that is of this kind already passes as it is.
+    about, cure : str
+        Beginning and end of its message.
+    causes : type or tuple of types
+        Which errors are meant.
+
+    Examples
+    --------
+    >>> with reported_as(ParameterError, "seeds.txt: can't be read", "write one number", ValueError):
+    ...     int("one")
+    Traceback (most recent call last):
+        ...
+    serkit.errors.ParameterError: seeds.txt: can't be read (invalid literal for int() with base 10: 'one'); write one number
+    """
+    try:
+        yield
+    except kind:
+        raise
+    except causes as error:
+        raise kind(f"{about} ({reason_of(error)}); {cure}") from error
+
+
+def reason_of(error):
+    """What an error says in one line: its first, unless that is only a heading.
+
+    >>> reason_of(KeyError("scaler")), reason_of(RuntimeError("Errors in loading:\\n  size mismatch"))
+    ("'scaler' is missing", 'size mismatch')
+    """
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    # the plain reason of an OSError or of libsndfile, whose texts repeat the path
+    text = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in lines if not line.endswith(":")), lines[0]).rstrip(".")[:200]
+
+
 def check_choice(name, value, choices):
     """Refuse an argument that is none of its choices, naming them."""
     if not isinstance(value, Hashable) or value not in list(choices):  # an array can't be looked up
@@ -113,10 +156,8 @@ def where_made(name, notebook):
             headings = [] if is_code else re.findall(r"^#+ (.*)", source, re.MULTILINE)
             heading, number = f"'{headings[-1]}'" if headings else heading, number + is_code
             if is_code and _makes(source, name):
-                return (
-                    f"'{name}' is made by code cell {number}, under {heading}: run that cell first, "
-                    "or all above this one (menu Run, Run All Above Selected Cell)"
-                )
+                cure = "run that cell first, or all above this one (menu Run, Run All Above Selected Cell)"
+                return f"'{name}' is made by code cell {number}, under {heading}: {cure}"
     except (OSError, ValueError, KeyError):
         return f"'{name}' is made by a cell that has not run: run all above this one first"
     return f"'{name}' is made by no cell of this notebook: check how it is written"

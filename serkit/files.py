@@ -27,7 +27,7 @@ def sync(path):
 
 @contextmanager
 def replacing(path):
-    """Write a file beside ``path``; it takes that name when it is whole and on the disk.
+    """Write a file beside ``path``, in a folder that is made if need be; it takes that name when it is whole and on the disk.
 
     Parameters
     ----------
@@ -50,6 +50,7 @@ def replacing(path):
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
         sync(partial)

@@ -16,13 +16,13 @@ from pathlib import Path
 import pandas as pd
 
 from serkit import recipe as recipes
-from serkit.errors import ParameterError, RunError, explain_names, shown
+from serkit.errors import ParameterError, RunError, explain_names, reported_as, shown
 from serkit.experiment import Experiment, declared, of_type, project_home, require_project, show_path
 from serkit.files import replacing, sync
 
 CHECKPOINT = "checkpoint.pt"  # of a run folder that is not finished
 DONE = "DONE"  # written last into a finished run folder
-FOLD_CURE = "but the fold is marked as done; delete its folder and run `serkit reproduce` again"
+FOLD_CURE = "but the fold is marked as done: delete its folder and run `serkit reproduce` again"
 MANIFEST = "manifest.parquet"  # of a corpus, in its folder of processed data
 EXAMPLE = "example"  # run whose predictions come with the kit, in this file:
 PACKED = "data/examples/ravdess_whisper.tar.xz"
@@ -156,11 +156,9 @@ def open_manifest(run):
         If there is none yet, or it is damaged, saying how to make it.
     """
     corpus = run if isinstance(run, str) else run.experiment.corpus
-    manifest = find_manifest(corpus)
-    if manifest is None:
-        where = show_path(processed_folder(corpus) / MANIFEST)
+    if (manifest := find_manifest(corpus)) is None:
         cure = f"run notebook 01_prepare_corpus with corpus={corpus!r} first, or `serkit reproduce`"
-        raise RunError(f"{where} is missing; {cure}")
+        raise RunError(f"{show_path(processed_folder(corpus) / MANIFEST)} is missing; {cure}")
     return manifest
 
 
@@ -206,9 +204,8 @@ def device_name():
 
     if torch.cuda.is_available():
         return f"cuda ({torch.cuda.get_device_name()})"
-    return (
-        "mps (Apple GPU)" if torch.backends.mps.is_available() else f"cpu ({torch.get_num_threads()} threads)"
-    )
+    on_apple = torch.backends.mps.is_available()
+    return "mps (Apple GPU)" if on_apple else f"cpu ({torch.get_num_threads()} threads)"
 
 
 def provenance():
@@ -234,8 +231,6 @@ def current_commit():
 
 def write_json(path, record):
     """Write a JSON file in one step: there is never half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         partial.write_text(json.dumps(record, indent=2, default=str) + "\n")
 
@@ -317,10 +312,8 @@ def read_record(folder):
     path = Path(folder) / "experiment.json"
     cure = "copy that folder again, or delete it and run `serkit reproduce`"
     record = {"parameters": {}} | read_table(path, cure)
-    if not isinstance(record["parameters"], dict):
-        raise RunError(
-            f"{show_path(path)}: parameters={shown(record['parameters'])}, expected a table; {cure}"
-        )
+    if not isinstance(given := record["parameters"], dict):
+        raise RunError(f"{show_path(path)}: parameters={shown(given)}, expected a table; {cure}")
     return record
 
 
@@ -482,10 +475,9 @@ def shared_parameters(run, variant=""):
         other, before = first.setdefault(variant_of(folder), (folder, parameters))
         for name, value in parameters.items():
             if before[name] != value:
-                raise RunError(
-                    f"{show_path(folder)} was made with {name}={shown(value)}, {show_path(other)} with {shown(before[name])}, "
-                    "expected the same in all folds and seeds of a variant; delete one of them"
-                )
+                made = f"{show_path(folder)} was made with {name}={shown(value)}"
+                rule = "expected the same in all folds and seeds of a variant; delete one of them"
+                raise RunError(f"{made}, {show_path(other)} with {shown(before[name])}, {rule}")
     return in_common([parameters for _, parameters in first.values()])
 
 
@@ -557,16 +549,12 @@ def read_table(path, cure):
         on after a comma.
     """
     path = Path(path)
-    try:
+    if not os.path.lexists(path):
+        raise RunError(f"{show_path(path)} is missing, {cure}")
+    with reported_as(RunError, f"{show_path(path)} can't be read", cure):
         for fault in [] if path.name == FILES else file_faults(path.parent, [path.name]):
             raise ValueError(fault.partition(": ")[2])
         return READERS[path.suffix](path)
-    except RunError:
-        raise
-    except Exception as error:  # a damaged file finds a way into each of them
-        lines = str(error).splitlines() or [type(error).__name__]
-        reason = f"can't be read ({lines[0][:200]})" if os.path.lexists(path) else "is missing"
-        raise RunError(f"{show_path(path)} {reason}, {cure}") from error
 
 
 def leak_notice(parameters):

@@ -72,9 +72,8 @@ def _across(name, roots, **options):
         raise ParameterError(f"corpus={name!r}, expected different corpora for training and test")
     root_of = dict(part.partition("=")[::2] for part in roots.split(",") if "=" in part)
     if unknown := root_of.keys() - set(names):
-        raise ParameterError(
-            f"root={roots!r}, expected NAME=FOLDER of {', '.join(names)}, separated by commas; not {min(unknown)!r}"
-        )
+        expected = f"NAME=FOLDER of {', '.join(names)}, separated by commas"
+        raise ParameterError(f"root={roots!r}, expected {expected}; not {min(unknown)!r}")
     parts = []
     for corpus in names:
         part = load(corpus, root_of.get(corpus), **options)

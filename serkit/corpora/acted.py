@@ -12,14 +12,7 @@ import pandas as pd
 
 from serkit.constants import LABELS
 from serkit.corpora.manifest import group_speakers, make_manifest
-from serkit.corpora.sound_files import (
-    find_folder,
-    list_sounds,
-    name_some,
-    note_left_out,
-    read_headers,
-    visible,
-)
+from serkit.corpora.sound_files import find_folder, list_sounds, name_some, note_broken, read_headers, visible
 from serkit.errors import CorpusError
 
 CORPORA = tomllib.loads(Path(__file__).with_name("acted.toml").read_text(encoding="utf-8"))
@@ -79,7 +72,7 @@ def load(name, root, *, skip_broken=False):
         some = f"broken sound files ({len(broken)}): {name_some(broken)}"
         cure = "mend them, or do without them: skip_broken=True (--skip-broken)"
         raise CorpusError(f"corpus {name}: {some}; {cure}")
-    note_left_out(broken)
+    note_broken(broken)
     return make_manifest([rows[path] | header._asdict() for path, header in headers.items()])
 
 
@@ -98,10 +91,8 @@ def _row(name, path):
     row = {
         "utterance_id": about.get("utterance_id", "{name}").format(speaker=speaker, name=path.stem), "path": str(path),
         "corpus": name, "speaker": speaker, "dialogue": said["dialogue"], "scripted": True, "emotion": emotion,
-        "label": label if label in LABELS else None,
+        "label": label if label in LABELS else None, "transcript": about.get("transcript", "").format(**said) or None,
     }  # fmt: skip
-    if "transcript" in about:
-        row["transcript"] = about["transcript"].format(**said)
     return row | about.get("dialogues", {}).get(said["dialogue"], {})
 
 

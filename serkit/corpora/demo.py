@@ -24,7 +24,7 @@ from serkit.constants import SAMPLE_RATE
 from serkit.corpora.iemocap import read_tree
 from serkit.corpora.sound_files import name_some
 from serkit.corpora.voices import DEMO, ROOM_DB, Delivery, draw_delivery, finish, speak, to_request
-from serkit.errors import CorpusError
+from serkit.errors import CorpusError, reported_as
 from serkit.files import filling
 
 SEED = 20220523  # of every draw; another one gives another corpus
@@ -67,16 +67,13 @@ def load(root, *, skip_broken=False):
     """
     root = Path(os.path.realpath(root))
     turns = plan()
-    try:
+    full = OSError, soundfile.SoundFileError  # libsndfile's too on a full disk
+    cure = "expected a writable disk with 100 MB free; free some space or give another root"
+    with reported_as(CorpusError, f"demo corpus at {root}: can't be written", cure, full):
         if not _is_there(root, turns):
             with filling(root) as partial:
                 if not _is_there(root, turns):  # another process may have been faster
                     write_tree(partial, turns)
-    except (OSError, soundfile.SoundFileError) as error:  # libsndfile's too on a full disk
-        raise CorpusError(
-            f"demo corpus at {root}: can't be written ({error}), expected a writable disk with 100 MB "
-            "free; free some space or give another root"
-        ) from error
     manifest, problems = read_tree(root, corpus="demo")
     if (problems or len(manifest) < len(turns)) and not skip_broken:
         raise CorpusError(

@@ -8,7 +8,7 @@ import pooch
 import requests
 from tqdm.auto import tqdm
 
-from serkit.errors import CorpusError, check_choice
+from serkit.errors import CorpusError, check_choice, reported_as
 from serkit.files import filling
 from serkit.runs import corpus_root, show_path
 
@@ -49,19 +49,19 @@ def fetch(name, *, root=None):
     if "url" not in about:
         raise CorpusError(f"corpus {name} can't be fetched without you: {by_hand}")
     archive = folder.with_name(f".{folder.name}.zip")
-    try:
-        with filling(folder) as partial:
+    cure = f"it takes {3 * about['size_mb']} MB for a while; make room and call again"
+    with (
+        reported_as(CorpusError, f"corpus {name}: can't be written to {folder.parent}", cure, OSError),
+        filling(folder) as partial,
+    ):
+        try:
             _download(about, archive)
-            shutil.unpack_archive(archive, partial, "zip")  # leaves out names that point outside
-            (partial / LICENCE).write_text(text, encoding="utf-8")
-        archive.unlink()
-    except requests.RequestException as error:
-        reason = f"{about['url']} can't be reached or broke off ({type(error).__name__})"
-        raise CorpusError(f"corpus {name}: {reason}; call again to go on, or {by_hand}") from error
-    except OSError as error:
-        reason = f"can't be written to {folder.parent} ({error.strerror or error})"
-        cure = f"it takes {3 * about['size_mb']} MB for a while; make room and call again"
-        raise CorpusError(f"corpus {name}: {reason}; {cure}") from error
+        except requests.RequestException as error:
+            reason = f"{about['url']} can't be reached or broke off ({type(error).__name__})"
+            raise CorpusError(f"corpus {name}: {reason}; call again to go on, or {by_hand}") from error
+        shutil.unpack_archive(archive, partial, "zip")  # leaves out names that point outside
+        (partial / LICENCE).write_text(text, encoding="utf-8")
+    archive.unlink()
     print(f"{name} is at {show_path(folder)}")
     return folder
 

@@ -8,16 +8,9 @@ import numpy as np
 import pandas as pd
 
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
+from serkit.corpora import sound_files
 from serkit.corpora.manifest import make_manifest
-from serkit.corpora.sound_files import (
-    find_folder,
-    inside,
-    list_sounds,
-    name_some,
-    read_headers,
-    read_text,
-    visible,
-)
+from serkit.corpora.sound_files import inside, list_sounds, name_some, read_text, visible
 from serkit.errors import CorpusError
 from serkit.folds import task_rows
 
@@ -152,7 +145,7 @@ def _session_fault(folder, session):
 
 def _read_sessions(root, corpus, *, partial=False):
     """Manifest and {kind: problems}; ``partial`` does without sessions that can't be read."""
-    folder = find_folder(root, "session[1-5]", corpus, "Session1")
+    folder = sound_files.find_folder(root, "session[1-5]", corpus, "Session1")
     faults = {session: fault for session in SESSIONS if (fault := _session_fault(folder, session))}
     if faults and not (partial and len(faults) < len(SESSIONS)):
         n, lost = len(SESSIONS), ", ".join(faults.values())
@@ -167,7 +160,7 @@ def _read_sessions(root, corpus, *, partial=False):
         for file in visible(inside(folder, f"Session{session}", "dialog", "EmoEvaluation")):
             if file.suffix.lower() == ".txt" and file.is_file():
                 _read_dialogue(file, session, labelled, problems)
-        headers, broken = read_headers(wavs[name] for name in labelled if name in wavs)
+        headers, broken = sound_files.read_headers(wavs[name] for name in labelled if name in wavs)
         problems[BROKEN] += broken
         problems[UNLABELLED] += sorted(wavs.keys() - labelled)
         problems[SILENT] += sorted(labelled.keys() - wavs)
@@ -190,10 +183,8 @@ def _read_dialogue(file, session, rows, problems):
     for turn in turns:
         match = TURN.fullmatch(turn.utterance_id)
         if not match or match[1] != session or turn.utterance_id in rows:
-            problems[LINE].append(
-                f"{file}: utterance {turn.utterance_id}, expected each turn once, named like "
-                f"Ses0{session}F_impro01_M003 in Session{session}"
-            )
+            expected = f"expected each turn once, named like Ses0{session}F_impro01_M003 in Session{session}"
+            problems[LINE].append(f"{file}: utterance {turn.utterance_id}, {expected}")
             continue
         if turn.emotion not in TAGS:
             tag = f"has tag {turn.emotion!r}, expected one of {' '.join(sorted(TAGS))}"

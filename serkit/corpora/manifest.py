@@ -7,12 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from serkit.constants import CORPORA, LABELS
-from serkit.errors import CorpusError
+from serkit.errors import CorpusError, reported_as
 from serkit.files import replacing
 
-COLUMNS = tomllib.loads(
-    Path(__file__).with_name("columns.toml").read_text(encoding="utf-8")
-)  # to pandas dtypes
+# to pandas dtypes
+COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
 
 
 def make_manifest(rows):
@@ -96,10 +95,7 @@ def save_manifest(manifest, path):
     """
     check_manifest(manifest)
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            manifest.to_parquet(partial, index=False, write_page_checksum=True)
-    except OSError as error:
-        raise CorpusError(f"{path}: can't be written ({error.strerror or error}); make room") from error
+    full = reported_as(CorpusError, f"{path}: can't be written", "make room", OSError)
+    with full, replacing(path) as partial:
+        manifest.to_parquet(partial, index=False, write_page_checksum=True)
     return path

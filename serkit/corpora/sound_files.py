@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import soundfile
 
-from serkit.errors import AudioError, CorpusError
+from serkit.errors import AudioError, CorpusError, reported_as
 
 SOUND_SUFFIXES = (".wav", ".flac")
 LEAST_UNKNOWN = 0x7FFFF000  # bytes; streaming writers put this or more where the size of the sound belongs
@@ -137,22 +137,20 @@ def read_header(path):
         If the file can't be opened, holds no samples, has a rate that no sound has, or is shorter than its header
         promises. libsndfile silently reports what is left of a truncated WAV: its sizes are compared here.
     """
-    try:
+    name, cure = shown_path(path), "fetch the file again"
+    # LibsndfileError is a RuntimeError
+    with reported_as(AudioError, f"{name}: can't be read", cure, (OSError, RuntimeError)):
         info = soundfile.info(os.fsencode(path))
         frames, (announced, held) = info.frames, cut_short(info)
         missing = f"{announced - held} of {announced} bytes of sound" if announced else ""
         if info.format == "FLAC":
             frames, missing = _flac_length(path, frames)
         digest = _digest(path)
-    except (OSError, RuntimeError) as error:  # LibsndfileError is a RuntimeError
-        # The path stands in front already.
-        reason = str(error).replace(f"Error opening {os.fsencode(path)!r}: ", "")
-        raise AudioError(f"{shown_path(path)}: can't be read ({reason}); fetch the file again") from error
     check_rate(info.samplerate, path)
     if missing:
-        raise AudioError(f"{shown_path(path)}: truncated, {missing} are missing; fetch the file again")
+        raise AudioError(f"{name}: truncated, {missing} are missing; {cure}")
     if frames < 1:
-        raise AudioError(f"{shown_path(path)}: holds no samples; fetch the file again")
+        raise AudioError(f"{name}: holds no samples; {cure}")
     return SoundHeader(frames, info.samplerate, digest)
 
 
@@ -169,9 +167,8 @@ def check_rate(sample_rate, path):
     """Refuse a sample rate that no recording of speech has: resampling it would take hours or the whole memory."""
     low, high = RATES
     if not low <= sample_rate <= high:
-        raise AudioError(
-            f"{shown_path(path)}: its header says {sample_rate} Hz, expected {low} to {high}; fetch the file again"
-        )
+        about = f"{shown_path(path)}: its header says {sample_rate} Hz"
+        raise AudioError(f"{about}, expected {low} to {high}; fetch the file again")
 
 
 def _digest(path):
@@ -270,7 +267,7 @@ def read_headers(paths):
     return headers, broken
 
 
-def note_left_out(broken):
+def note_broken(broken):
     """Print which sound files are done without, if there are any."""
     if broken:
         print(f"note: left out, as they can't be used ({len(broken)}): {name_some(broken)}")

@@ -29,8 +29,8 @@ from tabulate import tabulate
 from serkit import folds
 from serkit.constants import LABELS
 from serkit.corpora.manifest import group_speakers, make_manifest
-from serkit.corpora.sound_files import name_some, note_left_out, read_header, read_text
-from serkit.errors import AudioError, CorpusError, SerkitError, check_choice
+from serkit.corpora.sound_files import name_some, note_broken, read_header, read_text
+from serkit.errors import AudioError, CorpusError, SerkitError, check_choice, check_range, reported_as
 from serkit.experiment import FALSE, TRUE, check_names, shown
 from serkit.files import replacing
 
@@ -38,7 +38,10 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 NEEDED = ("path", "speaker", "emotion")
 NUMBERS = ("start_s", "end_s", "valence", "activation", "dominance")
 CLASSES = (2, 12)  # how many a task may have
-GROUPS = 5  # of speakers, unless the TOML file has another number
+GROUPS, MOST_GROUPS = (
+    5,
+    1000,
+)  # of speakers: unless the TOML file has another number, and the largest it may have
 FEW = 5  # utterances; a class with fewer is doubtful
 # shown by check
 PROTOCOLS = (("session", "clean"), ("speaker", "clean"), ("split", "clean"), ("split", "last"))
@@ -74,7 +77,7 @@ def load(path, *, name="table", cut_folder=None, skip_broken=False):
     rows, _, _, faults = understand(path, name)
     rows, broken = read_sounds(rows, Path(cut_folder or path.parent / "turns"))
     if skip_broken:
-        note_left_out(broken)
+        note_broken(broken)
     else:
         faults += broken
     if faults:
@@ -165,7 +168,7 @@ def understand(path, name="table"):
     columns, doubts = _match_columns(names, settings["columns"], path)
     words = {_plain(word): ours for ours, words in SPELLINGS["emotions"].items() for word in words}
     words |= {_plain(word): ours for word, ours in settings["emotions"].items()}
-    classes = settings["task"].get("classes", LABELS)
+    classes = settings["task"]["classes"]
     rows, faults = [], []
     for line, record in records:
         given = dict.fromkeys(SPELLINGS["columns"], "")
@@ -180,7 +183,7 @@ def understand(path, name="table"):
         for row in rows if times[row["utterance_id"]] > 1
     ]  # fmt: skip
     if "session" not in columns:
-        group_speakers(rows, settings["task"].get("groups", GROUPS))
+        group_speakers(rows, settings["task"]["groups"])
     return rows, columns, doubts + _doubts(rows, classes), faults
 
 
@@ -197,14 +200,13 @@ def read_records(path):
     CorpusError
         If it can't be read, naming the line where there is one.
     """
-    try:
+    unreadable = OSError, ValueError, csv.Error  # pyarrow's own are ValueErrors
+    with reported_as(CorpusError, f"table {path}: can't be read", "save it again", unreadable):
         if path.suffix.lower() == ".parquet":
             records = list(enumerate(pd.read_parquet(path).reset_index().to_dict("records"), start=1))
         else:
             lines = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _separated_lines
             records = list(lines(read_text(path)))
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's own are ValueErrors
-        raise CorpusError(f"table {path}: can't be read ({str(error).strip()[:200]})") from error
     if not records:
         raise CorpusError(f"table {path}: holds no rows, expected one for each utterance")
     return list(dict.fromkeys(name for _, record in records for name in record)), records
@@ -232,20 +234,19 @@ def _json_lines(text):
 
 def _settings(file):
     """The TOML file beside a table, checked; empty where there is none."""
-    settings = {"columns": {}, "emotions": {}, "task": {}}
+    settings = {"columns": {}, "emotions": {}, "task": {"classes": list(LABELS), "groups": GROUPS}}
     try:
         given = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         check_names(given, settings)
-        settings |= {name: dict(table) for name, table in given.items()}
-        check_names(settings["columns"], SPELLINGS["columns"])
-        check_names(settings["task"], ("classes", "groups"))
+        check_names(given.get("columns", ()), SPELLINGS["columns"])
+        check_names(given.get("task", ()), settings["task"])
+        settings = {name: table | given.get(name, {}) for name, table in settings.items()}
+        classes = settings["task"]["classes"]
+        if classes != "all" and not (isinstance(classes, list) and CLASSES[0] <= len(classes) <= CLASSES[1]):
+            raise ValueError(f"classes={shown(classes)}, expected a list of 2 to 12 emotions, or 'all'")
+        check_range("groups", settings["task"]["groups"], 2, MOST_GROUPS, whole=True)
     except (ValueError, TypeError, SerkitError) as error:
         raise CorpusError(f"{file}: {error}") from error
-    classes, groups = settings["task"].get("classes", "all"), settings["task"].get("groups", GROUPS)
-    if classes != "all" and not (isinstance(classes, list) and CLASSES[0] <= len(classes) <= CLASSES[1]):
-        raise CorpusError(f"{file}: classes={shown(classes)}, expected a list of 2 to 12 emotions, or 'all'")
-    if type(groups) is not int or groups < 2:
-        raise CorpusError(f"{file}: groups={shown(groups)}, expected a whole number from 2")
     return settings
 
 
@@ -384,16 +385,14 @@ def _cut(row, folder):
     start, end = row["start_s"] or 0, row["end_s"]
     if target.is_file() and target.stat().st_mtime >= path.stat().st_mtime:
         return target
-    try:
+    # libsndfile's is a RuntimeError
+    with reported_as(AudioError, f"{path}: can't be cut", "convert it to WAV", (OSError, RuntimeError)):
         info = soundfile.info(path)
         if max(start, end or 0) > info.duration:
             raise AudioError(f"{path}: {info.duration:.2f} s long, expected at least {end or start} s")
         first, last = round(start * info.samplerate), end and round(end * info.samplerate)
         sound, rate = soundfile.read(path, start=first, stop=last)
-        target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as partial:
             subtype = info.subtype if soundfile.check_format("WAV", info.subtype) else "FLOAT"
             soundfile.write(partial, sound, rate, subtype, format="WAV")
-    except (OSError, RuntimeError) as error:  # libsndfile's is a RuntimeError
-        raise AudioError(f"{path}: can't be cut ({error})") from error
     return target

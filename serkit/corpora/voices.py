@@ -79,10 +79,8 @@ def speak(requests):
     if worker.returncode:
         complaint = worker.stderr.decode(errors="replace").strip().splitlines()
         reason = complaint[-1] if complaint else f"it ended with code {worker.returncode}"
-        raise CorpusError(
-            f"eSpeak NG can't speak: {reason}; reinstall it with "
-            "`python -m pip install --force-reinstall espeakng-loader` and try again"
-        )
+        cure = "reinstall it with `python -m pip install --force-reinstall espeakng-loader` and try again"
+        raise CorpusError(f"eSpeak NG can't speak: {reason}; {cure}")
     with np.load(io.BytesIO(worker.stdout)) as spoken:
         return [samples.astype(np.float32) / 32768 for samples in spoken.values()]
 

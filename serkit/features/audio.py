@@ -12,7 +12,7 @@ import soxr
 
 from serkit.constants import MAX_SAMPLES, MIN_SAMPLES, PREEMPHASIS, SAMPLE_RATE
 from serkit.corpora.sound_files import UNKNOWN_LENGTH, Stream, check_rate, cut_short, is_joined, shown_path
-from serkit.errors import AudioError, ParameterError, check_range
+from serkit.errors import AudioError, ParameterError, check_range, reported_as
 
 PCM16 = 2**15  # int16 sample = amplitude x this
 MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is infinite
@@ -72,7 +72,7 @@ def open_sound(path):
     path = Path(path)
     if not os.path.isfile(path):  # False too for a name that is too long
         raise AudioError(f"{shown_path(path)}: no such file; check the path")
-    try:
+    with _decoding(path):
         source, announced_s = _openable(path)
         with Stream(source) as sound:
             check_rate(sound.samplerate, path)
@@ -81,27 +81,26 @@ def open_sound(path):
             sound.path = path
             sound.promised_s = known_s * announced / held if held else max(known_s, announced_s)
             yield sound
-    except (OSError, RuntimeError) as error:  # LibsndfileError is a RuntimeError
-        raise _unreadable(path, error) from error
 
 
 def _openable(path):
     """What soundfile can open of a file, and the seconds that it announces beside; 0: what soundfile says."""
     name, joined = shown_path(path), is_joined(path)
-    unreadable = AudioError(f"{name}: several recordings in one file, and not all can be read; split it")
+    fault = AudioError(f"{name}: several recordings in one file, and not all can be read; split it")
     try:
         if not joined:
             Stream(os.fsencode(path)).close()
             return os.fsencode(path), 0.0
     except soundfile.LibsndfileError as error:
-        unreadable = _unreadable(path, error)
+        fault = error
     try:
         import av
     except ImportError:
         command = shlex.join(["ffmpeg", "-i", name, str(Path(name).with_suffix(".wav"))])
         about = f"{name}: soundfile can't read {'all of ' * joined}this"
-        cure = f"{about}; pip install 'serkit[av]', or convert it: {command}"
-        raise AudioError(cure if joined or path.suffix.lower() in AV_SUFFIXES else str(unreadable)) from None
+        if joined or path.suffix.lower() in AV_SUFFIXES:
+            fault = AudioError(f"{about}; pip install 'serkit[av]', or convert it: {command}")
+        raise fault from None
     decoded = tempfile.TemporaryFile()  # noqa: SIM115, it is read after this
     try:  # a file object, and these formats alone: a playlist could name other files, or addresses
         with open(path, "rb") as file, av.open(file, options={"format_whitelist": AV_FORMATS}) as container:
@@ -114,14 +113,15 @@ def _openable(path):
                         for part in (part for frame in packet.decode() for part in resampler.resample(frame)):
                             out.write(part.to_ndarray().reshape(-1, sound.channels))
     except (av.FFmpegError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise unreadable from error  # no decoder, no layout
+        raise fault from error  # no decoder, no layout
     decoded.seek(0)
     return decoded, known
 
 
-def _unreadable(path, error):
-    reason = str(error).rpartition(": ")[2]  # libsndfile repeats the path
-    return AudioError(f"{shown_path(path)}: not readable as audio ({reason}); convert it to WAV or FLAC")
+def _decoding(path):
+    """Report what goes wrong while a sound is read; LibsndfileError is a RuntimeError."""
+    about, cure = f"{shown_path(path)}: not readable as audio", "convert it to WAV or FLAC"
+    return reported_as(AudioError, about, cure, (OSError, RuntimeError))
 
 
 def read_channels(sound, frames):
@@ -137,10 +137,8 @@ def read_channels(sound, frames):
     AudioError
         If they can't be decoded.
     """
-    try:
+    with _decoding(sound.path):
         return sound.read(frames, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise _unreadable(sound.path, error) from error
 
 
 def downmix(channels):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from serkit.errors import StoreError, reported_as
 from serkit.files import sync
 
 CODES = 2**16  # levels that a spectrogram is stored in
@@ -27,6 +28,7 @@ class RowFile:
     path: Path
     dtype: str  # numpy's name
     shape: tuple
+    cure = "delete its folder and run notebook 01"  # where it is damaged
 
     @cached_property
     def header(self):
@@ -62,18 +64,25 @@ class RowFile:
         with open(self.path, "rb") as file:
             return file.read(len(self.header)) == self.header
 
+    def check(self):
+        """Refuse a file that is not whole with a StoreError."""
+        if not self.is_whole():
+            about = f"{self.path}: damaged or missing (expected {self.dtype} {self.shape})"
+            raise StoreError(f"{about}; {self.cure}")
+
     def read(self, start, stop):
         """Rows ``start`` to ``stop``, in memory.
 
         Raises
         ------
-        OSError
+        StoreError
             If they can't be read or the file ends before.
         """
-        rows = np.fromfile(self.path, self.row_type, int(stop - start), offset=self._offset(start))
-        if len(rows) < stop - start:
-            raise OSError(f"ends before row {stop}")
-        return rows
+        with reported_as(StoreError, f"{self.path}: damaged or missing", self.cure, OSError):
+            rows = np.fromfile(self.path, self.row_type, int(stop - start), offset=self._offset(start))
+            if len(rows) < stop - start:
+                raise OSError(f"ends before row {stop}")
+            return rows
 
     def write(self, start, rows):
         """Write rows from ``start`` on."""

@@ -31,7 +31,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
-from serkit.errors import AudioError, CorpusError, StoreError, check_choice
+from serkit.errors import AudioError, CorpusError, StoreError, check_choice, reported_as
 from serkit.experiment import key_of
 from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
@@ -87,8 +87,7 @@ class FeatureStore:
         self.skipped = record["skipped"]
         self._files = _part_files(self.folder, record["frames"], record["samples"], record["audio_type"])
         for file in self._files.values():
-            if not file.is_whole():
-                raise _damage(file.path, f"expected {file.dtype} {file.shape}")
+            file.check()
         table = self.folder / "utterances.parquet"
         _compare(table, record["checksums"].get(table.name))
         self.utterances = pd.read_parquet(table)
@@ -162,28 +161,23 @@ class FeatureStore:
         """
         for segment in self.segments.iloc[np.sort(rows)].itertuples():
             first = self._row_of[segment.utterance_id]["first_frame"] + segment.frame_start
-            yield self._read("spectrogram", first, segment.n_frames)
+            yield self._files["spectrogram"].read(first, first + segment.n_frames)
 
     def _utterance(self, name, views):
         """What was extracted of one utterance, as far as it is wanted."""
         row = self._row_of[name]
-        frames, spectrogram, mfcc, samples = (row["first_frame"], row["n_frames"]), None, None, None
+        first, last = row["first_frame"], row["first_frame"] + row["n_frames"]
+        spectrogram = mfcc = samples = None
         if "spectrogram" in views:
-            spectrogram = level_of_code(self.recipe.top_db)[self._read("spectrogram", *frames)]
+            spectrogram = level_of_code(self.recipe.top_db)[self._files["spectrogram"].read(first, last)]
         if "mfcc" in views:
-            mfcc = self._read("mfcc", *frames)
+            mfcc = self._files["mfcc"].read(first, last)
         if "waveform" in views:
-            samples = self._read("audio", row["first_sample"], row["num_samples"])
+            first = row["first_sample"]
+            samples = self._files["audio"].read(first, first + row["num_samples"])
             if samples.dtype == np.int16:
                 samples = samples * np.float32(1 / audio.PCM16)
         return UtteranceFeatures(spectrogram, mfcc, samples)
-
-    def _read(self, name, first, n):
-        """``n`` rows of one array."""
-        try:
-            return self._files[name].read(first, first + n)
-        except OSError as error:
-            raise _damage(self._files[name].path, error) from error
 
 
 def check_store(folder):
@@ -195,7 +189,8 @@ def check_store(folder):
         Naming the first file that is not as it was written.
     """
     if not (record := _read_record(folder)):
-        raise _damage(folder / "store.json", "no record of a complete store")
+        about = f"{folder / 'store.json'}: damaged or missing (no record of a complete store)"
+        raise StoreError(f"{about}; {RowFile.cure}")
     for name, expected in record["checksums"].items():
         _compare(folder / name, expected)
 
@@ -249,28 +244,22 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
     """
     check_choice("skip_broken", skip_broken, (True, False))
     folder = Path(root) / store_key(manifest, recipe)
-    try:
+    again, ended = "call again: what is extracted is kept", "a worker was ended, perhaps for want of memory"
+    with (
+        reported_as(StoreError, f"store {folder}: can't be written", f"make room and {again}", OSError),
+        reported_as(StoreError, f"extraction: {ended}", f"set workers=1 and {again}", BrokenExecutor),
+    ):
         if not _read_record(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "lock"):  # a second process waits, then finds it complete
                 if not _read_record(folder):
                     _build(task_rows(manifest), recipe, folder, workers or usable_cores(), skip_broken)
-    except OSError as error:
-        about = f"store {folder}: can't be written ({error.strerror or error})"
-        raise StoreError(f"{about}; make room and call again: what is extracted is kept") from error
-    except BrokenExecutor as error:
-        cure = "call again with workers=1: what is extracted is kept"
-        raise StoreError(f"extraction: a worker was ended, perhaps for want of memory; {cure}") from error
     return FeatureStore(folder, recipe)
-
-
-def _damage(path, reason):
-    return StoreError(f"{path}: damaged or missing ({reason}); delete its folder and run notebook 01")
 
 
 def _compare(path, expected):
     if not path.is_file() or checksum(path) != expected:
-        raise _damage(path, "checksum mismatch")
+        raise StoreError(f"{path}: damaged or missing (checksum mismatch); {RowFile.cure}")
 
 
 def usable_cores():

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from serkit.constants import SEGMENT_FRAMES
-from serkit.errors import WeightsError
+from serkit.errors import WeightsError, reported_as
 
 RANDOM = "random"  # the source that must be asked for by name
 # a CPU without AVX-512 has no LSTM in bf16: there it stays in float32, where torch would end in an error
@@ -103,12 +103,9 @@ def load_alexnet_weights():
     from torchvision.models import AlexNet_Weights  # here: it takes two seconds, and only these need it
 
     weights = AlexNet_Weights.IMAGENET1K_V1
-    try:
+    about = "AlexNet's ImageNet weights can't be downloaded"
+    by_hand = f"put {weights.url} into {torch.hub.get_dir()}/checkpoints"
+    cure = f"{by_hand}, or ask for random weights by name: cnn_weights='random'"
+    with reported_as(WeightsError, about, cure, (OSError, RuntimeError)):
         state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise WeightsError(
-            f"AlexNet's ImageNet weights can't be downloaded ({error}). Put {weights.url} into {folder}, "
-            "or ask for random weights by name: cnn_weights='random'"
-        ) from error
     return {name.removeprefix("features."): value for name, value in state.items() if "features." in name}

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, Pretrained
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_SAMPLES
-from serkit.errors import ParameterError, WeightsError, shown
+from serkit.errors import ParameterError, WeightsError, reported_as, shown
 
 MASKED_FRAME = "masked_spec_embed"  # SpecAugment's stand-in for a frame; wav2vec2-base-960h has none
 FAMILIES = (
@@ -178,7 +178,7 @@ def read_structure(source):
     WeightsError
         If it can't be had, with the files to put where, or needs an input that is not known here.
     """
-    try:
+    with _reading(source):
         _check_pointers(source)
         check_structure(PretrainedConfig.get_config_dict(source)[0])
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -188,8 +188,6 @@ def read_structure(source):
             raise ValueError(f"its input is made by {kind}; use {ONE_OF}")
         if rate != SAMPLE_RATE:
             raise ValueError(f"it hears {rate} Hz, expected {SAMPLE_RATE}")
-    except (OSError, ValueError) as error:
-        raise WeightsError(_no_speech_weights(source, error)) from error
     speech = config.to_diff_dict() | {"model_type": config.model_type}
     speech = {name: value for name, value in speech.items() if name not in ("dtype", "add_adapter")}
     if config.model_type == "whisper":
@@ -250,14 +248,12 @@ def load_speech_encoder(source):
         If it can't be had, or some of its weights are missing or of another shape: transformers
         would start those from random values.
     """
-    try:
+    with _reading(source):
         _check_pointers(source)
         options = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
         encoder, report = AutoModel.from_pretrained(source, output_loading_info=True, **options)
         if absent := sorted(set(report["missing_keys"]) - {MASKED_FRAME}):
             raise ValueError(f"{len(absent)} of its weights are missing, the first is {absent[0]}")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise WeightsError(_no_speech_weights(source, error)) from error
     if encoder.config.model_type == "whisper":
         encoder = encoder.get_encoder()
         crop_positions(encoder, WHISPER_FRAMES)
@@ -270,16 +266,15 @@ def crop_positions(encoder, n_frames):
     encoder.embed_positions = nn.Embedding.from_pretrained(encoder.embed_positions.weight[:n_frames])
 
 
-def _no_speech_weights(source, error):
-    reason = str(error).strip().splitlines()[0].rstrip(".")
-    if Path(source).is_dir():
-        files = "config.json, model.safetensors and preprocessor_config.json"
-        return f"speech encoder {shown(source)} can't be loaded: {reason}; expected a folder with {files}"
-    return (
-        f"speech encoder {shown(source)} can't be loaded ({reason}). Without a connection, put its config.json, "
-        "preprocessor_config.json and model.safetensors into a folder and pass that folder as speech_encoder; "
-        "or ask for random weights by name: speech_encoder='random'"
-    )
+def _reading(source):
+    """Report what is wrong with a speech encoder, with what to do about it."""
+    files = "config.json, preprocessor_config.json and model.safetensors"
+    cure = f"expected a folder with {files}"
+    if not Path(source).is_dir():
+        cure = f"without a connection, put its {files} into a folder and pass that folder as speech_encoder; or ask "
+        cure += "for random weights by name: speech_encoder='random'"
+    causes = OSError, ValueError, RuntimeError, SafetensorError
+    return reported_as(WeightsError, f"speech encoder {shown(source)} can't be loaded", cure, causes)
 
 
 def wants_mask(config, preprocessor):
@@ -329,15 +324,13 @@ def states_shape(config, preprocessor, layers):
         given = f"encoder_layers={layers}, but the speech encoder has {config.num_hidden_layers} layers"
         known = f"last, weighted or 0 to {config.num_hidden_layers} (0 is the input of the first)"
         raise ParameterError(f"{given}; expected {known}")
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
-            encoder = build_speech_encoder(config).eval()
-            inputs = encoder_input(preprocessor)(torch.zeros(1, SEGMENT_SAMPLES))
-            return tuple(read_states(encoder, inputs, layers).shape[1:])
-    except Exception as error:  # transformers' own: it knows hundreds of structures, few of them for speech
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        about = f"speech encoder of type {config.model_type!r} can't hear 3 s of sound ({reason})"
-        raise WeightsError(f"{about}; use {ONE_OF}") from error
+    # transformers knows hundreds of structures, few of them for speech
+    about = f"speech encoder of type {config.model_type!r} can't hear 3 s of sound"
+    unheard = reported_as(WeightsError, about, f"use {ONE_OF}")
+    with unheard, torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
+        encoder = build_speech_encoder(config).eval()
+        inputs = encoder_input(preprocessor)(torch.zeros(1, SEGMENT_SAMPLES))
+        return tuple(read_states(encoder, inputs, layers).shape[1:])
 
 
 def count_encoder_frames(num_samples, encoder, heard):

@@ -250,10 +250,6 @@ def _find_device(name):
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         return torch.empty(0, device=name).device
-    except (
-        RuntimeError,
-        AssertionError,
-        TypeError,
-    ) as error:  # an assertion where torch was built without it
+    except (RuntimeError, AssertionError, TypeError) as error:  # asserted where torch was built without it
         expected = "expected auto, cpu, or a device of this machine"
         raise ParameterError(f"device={shown(name)}, {expected}") from error

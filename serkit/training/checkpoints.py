@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from serkit.errors import RunError, Stopped
+from serkit.errors import RunError, Stopped, reported_as
 from serkit.experiment import show_path
 from serkit.files import replacing
 from serkit.runs import CHECKPOINT, EPOCHS, read_table
@@ -105,7 +105,8 @@ def load_checkpoint(folder, learner):
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
         return Progress(rule=learner.experiment.checkpoint_rule)
-    try:
+    about, cure = f"{show_path(path)}: damaged, or of another model", "delete it to train from the beginning"
+    with reported_as(RunError, about, cure):
         states = torch.load(path, map_location="cpu", weights_only=True)
         if states["encoder"] != _named_encoder(learner.model.config):
             raise ValueError("its speech encoder was another one")
@@ -113,10 +114,6 @@ def load_checkpoint(folder, learner):
         for name, part in _parts(learner).items():
             part.load_state_dict(states[name])
         return Progress(**states["progress"])
-    except Exception as error:  # torch's own depends on where the file is damaged
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        about = f"{show_path(path)}: damaged, or of another model ({reason})"
-        raise RunError(f"{about}; delete it to train from the beginning") from error
 
 
 def kept_epochs(folder):

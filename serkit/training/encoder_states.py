@@ -16,7 +16,7 @@ from filelock import FileLock
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from serkit.errors import StoreError
+from serkit.errors import StoreError, reported_as
 from serkit.experiment import show_path
 from serkit.features.rows import Progress, RowFile
 from serkit.model.encoders import fingerprint
@@ -31,6 +31,8 @@ HALF_MAX = float(np.finfo(np.float16).max)
 class EncoderStates(RowFile):
     """Hidden states of all segments of a store, on disk: shape (N, L, T', D), float16."""
 
+    cure = "delete its folder, it is computed again"
+
     def take(self, rows):
         """States of some segments, shape (B, L, T', D), in the order of ``rows``.
 
@@ -39,15 +41,7 @@ class EncoderStates(RowFile):
         StoreError
             If the file is gone or was cut short.
         """
-        try:
-            return np.concatenate([self.read(row, row + 1) for row in rows])
-        except OSError as error:
-            raise self.damaged(f" ({error})") from error
-
-    def damaged(self, reason=""):
-        """The error that says so, with the cure."""
-        cure = f"delete the folder {show_path(self.path.parent)}, it is computed again"
-        return StoreError(f"{show_path(self.path)}: damaged or missing{reason}; {cure}")
+        return np.concatenate([self.read(row, row + 1) for row in rows])
 
 
 def states_key(model, recipe):
@@ -83,19 +77,16 @@ def build_states(store, model, accelerator):
     shape = (len(store), *model.states_shape)
     states = EncoderStates(folder / "states.npy", "float16", shape)
     size = f"encoder states of {len(store)} segments take {states.total_bytes / 1e9:.2f} GB"
-    try:
+    about = f"{show_path(folder)}: {size}, and can't be written"
+    cure = "make room and start again, or use encoder_layers='last' or encoder_cache=False"
+    with reported_as(StoreError, about, cure, OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "lock"):  # a second process waits, then finds them complete
             if not (folder / "states.json").is_file():
                 print(f"{size}, computed once")
                 _compute(store, model, states, accelerator)
                 write_json(folder / "states.json", {"shape": shape, "sources": model.config.sources})
-    except OSError as error:
-        about = f"{show_path(folder)}: {size}, and can't be written ({error.strerror or error})"
-        cure = "make room and start again, or use encoder_layers='last' or encoder_cache=False"
-        raise StoreError(f"{about}; {cure}") from error
-    if not states.is_whole():
-        raise states.damaged()
+    states.check()
     return states
 
 

@@ -8,6 +8,7 @@ tensors: opening a folder runs no code from it. ``export_onnx`` makes one file o
 import json
 import math
 import os
+import tomllib
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from serkit.constants import LABELS, SAMPLE_RATE, SEGMENT_SAMPLES, VIEW_SETS
-from serkit.errors import ParameterError, WeightsError, shown
+from serkit.errors import ParameterError, WeightsError, reason_of, reported_as, shown
 from serkit.experiment import ACROSS, SETTINGS, convert, key_of, show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler, segment_features, spectrogram_image
@@ -43,29 +44,12 @@ CONTRACT = {  # what this version of serkit takes for granted about any model
 ONNX_ERROR = 1e-4  # of a logit, at most: that of another order of sums, and far below what changes an answer
 
 CARD = Path(__file__).with_name("model_card.md")
-LICENCES = {  # of a corpus, which passes on to a model made with it; as the hub wants it: license, name, link
-    "cremad": ("odbl", None, None),
-    "demo": ("other", "synthetic-speech-of-espeak-ng", "https://github.com/espeak-ng/espeak-ng"),
-    "emodb": ("cc0-1.0", None, None),
-    "iemocap": ("other", "iemocap-by-agreement-with-usc", "https://sail.usc.edu/iemocap/"),
-    "ravdess": ("cc-by-nc-sa-4.0", None, None),
-    "savee": ("other", "savee-for-research-after-registration", "http://kahlan.eps.surrey.ac.uk/savee/"),
-    "tess": ("cc-by-nc-nd-4.0", None, None),
-}
+CORPORA = tomllib.loads(CARD.with_name("corpora.toml").read_text(encoding="utf-8"))  # for the card
+OWN_CORPUS = {"speech": "a corpus of the user's own", "licence": {"license": "unknown"}}
 GENDERS = {"F": "female voices", "M": "male voices"}
 
-PUBLISHED_NAMES = {  # part of the published model -> ours
-    "alexnet_model": "spectrogram_encoder",
-    "post_spec_layer": "spectrogram_encoder.projection",
-    "lstm_mfcc": "mfcc_encoder.lstm",
-    "post_mfcc_layer": "mfcc_encoder.projection",
-    "post_spec_mfcc_att_layer": "coattention",
-    "wav2vec2_model": "speech_encoder",
-    "post_wav_layer": "speech_projection",
-    "post_att_layer_1": "fusion_1",
-    "post_att_layer_2": "fusion_2",
-    "post_att_layer_3": "classifier",
-}
+# part of the published model: ours
+PUBLISHED_NAMES = tomllib.loads(CARD.with_name("published.toml").read_text(encoding="utf-8"))
 PUBLISHED_UNUSED = "alexnet_model.classifier."  # computed by the published code, never part of the logits
 
 
@@ -111,10 +95,7 @@ def load_model(folder):
         config = _checked_config(json.loads(path.read_text(encoding="utf-8")))
     with _reading(folder, "model.safetensors") as path:
         _check_shapes(path, config)
-    with _reading(folder, "config.json"):
-        model = CoAttentionModel(config)
-    with _reading(folder, "model.safetensors") as path:
-        weights = load_file(path)
+        model, weights = CoAttentionModel(config), load_file(path)
         model.load_saved_state(weights)
     if model.config.names_encoder and not any(name.startswith("speech_encoder.") for name in weights):
         _read_named_encoder(model, Path(folder) / "config.json")
@@ -160,8 +141,7 @@ def _read_named_encoder(model, path):
     except RuntimeError:  # of another shape
         is_same = False
     except WeightsError as error:
-        reason = str(error.__cause__).strip().splitlines()[0]
-        raise WeightsError(f"{about} can't be read ({reason}); {cure}") from error
+        raise WeightsError(f"{about} can't be read ({reason_of(error.__cause__)}); {cure}") from error
     if not is_same:
         raise WeightsError(f"{about} is another one by now, expected SHA-256 {sha256[:12]}...; {cure}")
 
@@ -257,18 +237,10 @@ def _digest(path):
 def _reading(folder, name):
     """The path of a file of a model folder, and one sentence about whatever is wrong with it."""
     path = Path(folder) / name
-    try:
+    if not os.path.lexists(path):
+        raise WeightsError(f"model folder {show_path(path.parent)}: {name} is missing; {CURE}")
+    with reported_as(WeightsError, f"{show_path(path)}: damaged, or not of the files beside it", CURE):
         yield path
-    except FileNotFoundError:
-        raise WeightsError(f"model folder {show_path(path.parent)}: {name} is missing; {CURE}") from None
-    except WeightsError:
-        raise
-    except Exception as error:  # a file that anybody may have written finds a way into each of them
-        lines = str(error).splitlines() or [type(error).__name__]
-        last = lines[-1].strip()[:200]  # torch's first line only says that there is a fault
-        reason = f"{last} is missing" if isinstance(error, KeyError) else last
-        about = f"{show_path(path)}: damaged, or not of the files beside it"
-        raise WeightsError(f"{about} ({reason}); {CURE}") from error
 
 
 def export_onnx(folder, target):
@@ -319,30 +291,22 @@ def export_onnx(folder, target):
     if "waveform" in inputs and opened.recipe.mask_padding:
         inputs["num_samples"] = torch.tensor([SEGMENT_SAMPLES, SAMPLE_RATE])
     expected, batch = model(**inputs), {0: torch.export.Dim("batch")}
-    one = {
-        name: value[1:].numpy() for name, value in inputs.items()
-    }  # where two were traced: any number must do
+    one = {name: value[1:].numpy() for name, value in inputs.items()}  # two were traced, any number must do
     about = f"{show_path(folder)}: can't be written as ONNX"
-    with replacing(target) as partial:
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                program = torch.onnx.export(
-                    model, (), kwargs=inputs, dynamic_shapes=dict.fromkeys(inputs, batch),
-                    output_names=list(expected), verbose=False,
-                )  # fmt: skip
-            program.model.metadata_props["features.json"] = (folder / "features.json").read_text(
-                encoding="utf-8"
-            )
-            program.save(partial)
-            session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
-            [logits] = session.run(["logits"], one)
-        except Exception as fault:  # torch's and onnxruntime's own, of many kinds
-            reason = (str(fault).strip() or repr(fault)).splitlines()[0][:200]
-            raise WeightsError(f"{about} ({reason}); use the folder itself") from fault
+    features = (folder / "features.json").read_text(encoding="utf-8")
+    cure = "use the folder itself"
+    with replacing(target) as partial, reported_as(WeightsError, about, cure):
+        with warnings.catch_warnings(action="ignore"):
+            program = torch.onnx.export(
+                model, (), kwargs=inputs, dynamic_shapes=dict.fromkeys(inputs, batch),
+                output_names=list(expected), verbose=False,
+            )  # fmt: skip
+        program.model.metadata_props["features.json"] = features
+        program.save(partial)
+        session = onnxruntime.InferenceSession(partial, providers=["CPUExecutionProvider"])
+        [logits] = session.run(["logits"], one)
         if not (error := abs(logits - expected.logits.numpy()[1:]).max()) <= ONNX_ERROR:
-            raise WeightsError(
-                f"{about}: logits are {error:.0e} off, expected {ONNX_ERROR}; use the folder itself"
-            )
+            raise WeightsError(f"{about}: logits are {error:.0e} off, expected {ONNX_ERROR}; {cure}")
     return float(error)
 
 
@@ -379,19 +343,18 @@ def model_card(config, *, experiment, metrics):
         for kind, about, value, given in scores
         if math.isfinite(value)
     ]
-    licences = {LICENCES.get(name, ("unknown", None, None)) for name in trained}
-    mixed = ("other", f"those-of-{'-and-'.join(trained)}", None)
-    licence, licence_name, link = licences.pop() if len(licences) == 1 else mixed
-    known = LICENCES.keys() & trained
+    corpora = [CORPORA.get(name, OWN_CORPUS) for name in trained]
+    licence = corpora[0]["licence"]
+    if any(corpus["licence"] != licence for corpus in corpora):
+        licence = {"license": "other", "license_name": f"those-of-{'-and-'.join(trained)}"}
     header = ModelCardData(
-        language=sorted({"de" if name == "emodb" else "en" for name in known}) or None, library_name="serkit",
-        license=licence, license_name=licence_name, license_link=link, datasets=trained, pipeline_tag=tested[0],
-        tags=["speech-emotion-recognition", "co-attention"], base_model=None if absent else encoder, model_name=name,
-        metrics=["accuracy", "recall"], eval_results=results,
+        language=sorted({corpus["language"] for corpus in corpora if corpus != OWN_CORPUS}) or None, library_name="serkit",
+        **licence, datasets=trained, pipeline_tag=tested[0], tags=["speech-emotion-recognition", "co-attention"],
+        base_model=None if absent else encoder, model_name=name, metrics=["accuracy", "recall"], eval_results=results,
     )  # fmt: skip
     card = ModelCard.from_template(
         header, CARD, name=name, labels=config["labels"], chance=chance_ua(config["labels"]), percent=percent, views=views,
-        config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics, trained=trained, genders=genders,
+        config=config, recipe=named(experiment.recipe), experiment=experiment, metrics=metrics, corpora=corpora, genders=genders,
         leak=leak_notice({"selection": experiment.selection}),
     )  # fmt: skip
     return f"{card}\n"
@@ -407,14 +370,11 @@ def load_published(path):
     WeightsError
         If the file is missing, holds anything but tensors, or does not fit.
     """
-    try:
+    cure = "expected a state_dict, names with tensors"
+    with reported_as(WeightsError, f"checkpoint {path}: can't be read as tensors", cure):
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
             raise ValueError("it holds something else too")
-    except Exception as error:  # torch's own depends on where the file is damaged
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        about = f"checkpoint {path}: can't be read as tensors ({reason})"
-        raise WeightsError(f"{about}; expected a state_dict, names with tensors") from error
     return from_published_state_dict(state)
 
 

@@ -17,10 +17,9 @@ from serkit.corpora import REGISTRY
 from serkit.errors import WeightsError
 from serkit.experiment import Experiment
 from serkit.features.views import SpectrogramScaler
-from serkit.model import speech_encoders
+from serkit.model import speech_encoders, storage
 from serkit.model.coattention import DEMO, create_model
 from serkit.model.storage import (
-    LICENCES,
     from_published_state_dict,
     load_model,
     load_published,
@@ -245,7 +244,7 @@ class TestCard:
         assert self.header(corpus="mine")["license"] == "unknown" and "language" not in self.header(
             corpus="mine"
         )
-        assert set(LICENCES) == set(CORPORA)
+        assert set(storage.CORPORA) == set(CORPORA)
 
     def test_across_corpora_those_that_were_learned_from_count(self):
         record = self.header(corpus="ravdess+emodb-to-tess", fold="test")

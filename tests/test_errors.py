@@ -1,4 +1,6 @@
-"""A name that is missing is traced to its cell, in files and in a live kernel."""
+"""Errors of libraries as ours; a name that is missing is traced to its cell, in files and in a live kernel."""
+
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -6,6 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from serkit import errors
+from serkit.errors import StoreError, reported_as
 
 
 @pytest.fixture
@@ -78,3 +81,18 @@ def test_a_stopped_training_shows_its_sentence_alone(capsys):
     shell.run_cell("from serkit.errors import Stopped\nraise Stopped('stopped; all is kept')")
     assert capsys.readouterr().out.strip() == "stopped; all is kept"
     assert issubclass(errors.Stopped, KeyboardInterrupt)
+
+
+def test_an_error_of_a_library_is_reported_with_its_reason():
+    message = r"^a\.npy: can't be read \(No such file or directory\); fetch it$"
+    reported = reported_as(StoreError, "a.npy: can't be read", "fetch it", OSError)
+    with pytest.raises(StoreError, match=message), reported:
+        Path("no/such/a.npy").read_bytes()
+
+
+@pytest.mark.parametrize("error", [StoreError("said already"), ValueError("a fault of the program")])
+def test_what_is_said_already_or_was_not_meant_passes_as_it_is(error):
+    reported = reported_as(StoreError, "a.npy: can't be read", "fetch it", OSError)
+    with pytest.raises(type(error), match=str(error)) as caught, reported:
+        raise error
+    assert caught.value is error

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+import serkit.corpora.sound_files as sound_files
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
-from serkit.corpora import sound_files
 from serkit.corpora.manifest import make_manifest
 from serkit.corpora.sound_files import inside, list_sounds, name_some, read_text, visible
 from serkit.errors import CorpusError

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tomllib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -59,6 +60,22 @@ def replacing(path):
         with suppress(OSError):  # a folder that can't be written to holds none
             partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def read_toml(module, name):
+    """The TOML file that lies beside a module.
+
+    Parameters
+    ----------
+    module : str
+        Its ``__file__``.
+    name : str
+
+    Returns
+    -------
+    dict
+    """
+    return tomllib.loads(Path(module).with_name(name).read_text(encoding="utf-8"))
 
 
 @contextmanager

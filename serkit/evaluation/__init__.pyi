@@ -37,7 +37,6 @@ from .intervals import (
     risk_coverage,
     score_interval,
     slice_table,
-    subset_accuracy,
 )
 from .predictions import (
     check_predictions,

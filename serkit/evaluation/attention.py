@@ -9,7 +9,6 @@ two files. They say what this network makes of its weights, not what a network t
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional as F
 
 from serkit import runs
 from serkit.constants import GUIDED, HOP_LENGTH, SEED, SEGMENT_FRAMES, SEGMENT_S, VIEW_SETS
@@ -19,9 +18,7 @@ from serkit.evaluation.predictions import WORDS, scored_rows
 from serkit.features.store import FeatureStore, store_key
 from serkit.files import replacing
 from serkit.model.storage import open_model_folder
-from serkit.training import scoring
-from serkit.training.batches import model_inputs, segment_batch
-from serkit.training.encoder_states import build_states, encode, real_frames
+from serkit.training import build_states, encode, model_inputs, real_frames, scoring, segment_batch
 
 SILENCE_DB = -40.0  # dB below the loudest frame of the segment; what is below counts as silence
 BATCH = 16  # segments at once
@@ -154,7 +151,7 @@ def weigh_segments(model, scaler, store, rows, accelerator, states=None):
             frames = model.mix_layers(torch.from_numpy(layers).to(device))
             for name, values in weights.items():
                 output = model.classify(vectors, frames, torch.from_numpy(values[places]).to(device))
-                scores[name].append(F.log_softmax(output.logits.float(), dim=1).cpu().numpy())
+                scores[name].append(output.logits.float().log_softmax(dim=1).cpu().numpy())
                 if name == OWN:
                     joined = torch.stack([*vectors, output.speech_projection], dim=1)  # (B, n_views, hidden)
                     lengths.append(joined.float().norm(dim=2).cpu().numpy())

@@ -35,9 +35,7 @@ from serkit.evaluation.intervals import mean_over_speakers, percent
 from serkit.evaluation.predictions import WORDS, scored_rows
 from serkit.files import replacing
 from serkit.folds import find_fold, make_folds, task_rows
-from serkit.model.coattention import create_model
-from serkit.model.encoders import RANDOM
-from serkit.model.storage import open_model_folder
+from serkit.model import create_model, encoders, open_model_folder
 
 LEAST_RATINGS = 3  # of an utterance: one annotator against a majority of two others at least
 PROBE, EGEMAPS = "probe", "egemaps"
@@ -117,7 +115,7 @@ def source_model(opened):
     if opened.model.config.encoder_training == "frozen":
         return opened.model
     set_seed(opened.experiment["seed"])
-    config = replace(opened.model.config, encoder_training="frozen", cnn_weights=RANDOM, sources={})
+    config = replace(opened.model.config, encoder_training="frozen", cnn_weights=encoders.RANDOM, sources={})
     return create_model(config)
 
 

@@ -13,7 +13,7 @@ from serkit import runs
 from serkit.constants import IEMOCAP_UTTERANCES, PAPER_RESULTS, PUBLISHED_SEEDS
 from serkit.errors import ParameterError
 from serkit.evaluation.intervals import Estimate, percent
-from serkit.evaluation.predictions import WORDS, check_predictions, scored_rows
+from serkit.evaluation.predictions import WORDS, check_predictions, scored_rows, tested_folds
 from serkit.experiment import Experiment
 
 MARGIN = 5.0  # percentage points
@@ -125,7 +125,7 @@ def _collect(names):
         for variant, rows in runs.load_predictions(name).groupby("variant"):
             if variant in variants:
                 raise ParameterError(f"variant {variant} stands in two runs of {list(names)}, expected one")
-            check_predictions(rows, sorted(rows.loc[rows["split"] == "test", "fold"].astype(str).unique()))
+            check_predictions(rows, tested_folds(rows))
             variants[variant] = rows, runs.shared_parameters(name, variant)
     return variants
 

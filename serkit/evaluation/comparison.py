@@ -18,7 +18,7 @@ from serkit import runs
 from serkit.constants import FUSIONS, SEED, VIEW_SETS
 from serkit.errors import ParameterError, RunError, SerkitError, check_choice
 from serkit.evaluation.intervals import MIN_CLUSTERS, Estimate, percent, score_interval, score_of, tally
-from serkit.evaluation.predictions import check_predictions, scored_rows, with_selection
+from serkit.evaluation.predictions import check_predictions, scored_rows, tested_folds, with_selection
 from serkit.experiment import ACROSS
 from serkit.folds import SELECTIONS
 from serkit.metrics import PROBABILITY, UNIT, labels_of, score_table
@@ -74,9 +74,8 @@ def compare_variants(predictions_a, predictions_b, score="ua", *, average="poole
         few = f"{n} speakers are too few for an interval, expected at least {MIN_CLUSTERS}"
         raise ParameterError(f"{variant_a}: {few}; finish more folds, or take speakers")
     difference, low, high = score_interval(*pair, score=score, average=average)
-    p = _p_permutation(pair, score, average)
-    found = {"difference": difference, "low": low, "high": high, "p_permutation": p}
-    return {"variant_a": variant_a, "variant_b": variant_b} | found
+    about, p = {"variant_a": variant_a, "variant_b": variant_b}, _p_permutation(pair, score, average)
+    return about | {"difference": difference, "low": low, "high": high, "p_permutation": p}
 
 
 def compare_many(predictions, pairs=None, score="ua", *, average="pooled", folds=None):
@@ -105,8 +104,8 @@ def compare_many(predictions, pairs=None, score="ua", *, average="pooled", folds
     check_predictions(predictions, folds)
     tables = dict(list(predictions.groupby("variant")))
     pairs = combinations(tables, 2) if pairs is None else pairs
-    rows = [compare_variants(tables[a], tables[b], score, average=average, folds=folds) for a, b in pairs]
-    table = pd.DataFrame(rows)
+    about = {"score": score, "average": average, "folds": folds}
+    table = pd.DataFrame([compare_variants(tables[a], tables[b], **about) for a, b in pairs])
     return table.assign(p_holm=multipletests(table["p_permutation"], method="holm")[1])
 
 
@@ -194,12 +193,9 @@ def families(run, setting):
         parameters = runs.shared_parameters(run, variant)
         value = str(parameters.pop(setting))
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
-    order = AXES[setting][0]
-
-    def place(item):
-        return order.index(item[0]) if item[0] in order else len(order), item[0]
-
-    return [dict(sorted(group.items(), key=place)) for group in groups.values() if len(group) > 1]
+    order = [*AXES[setting][0], *sorted({value for group in groups.values() for value in group})]
+    in_order = (sorted(group.items(), key=lambda item: order.index(item[0])) for group in groups.values())
+    return [dict(group) for group in in_order if len(group) > 1]
 
 
 def reference_of(setting, value, values):
@@ -246,11 +242,9 @@ def ablation_table(predictions, family, setting, score="ua", *, folds=None):
     """
     rows = at_shared_seeds(predictions[predictions["variant"].isin(family.values())])
     against = {value: reference_of(setting, value, list(family)) for value in family}
-    records = []
-    for value, variant in family.items():
-        scores = _percent(rows[rows["variant"] == variant], score, folds)
-        records.append({setting: value, **scores, "seeds": rows["seed"].nunique(), "against": against[value]})
-    table = pd.DataFrame(records)
+    scores = [_percent(rows[rows["variant"] == variant], score, folds) for variant in family.values()]
+    table = pd.DataFrame(scores).assign(seeds=rows["seed"].nunique(), against=list(against.values()))
+    table.insert(0, setting, list(family))
     pairs = [(family[value], family[other]) for value, other in against.items() if other]
     if not pairs:
         return table
@@ -295,8 +289,7 @@ def compare_settings(run, predictions, setting, score="ua"):
             f"`serkit reproduce --run {name} --{setting.replace('_', '-')} {value}`"
         )
     for family in groups:
-        tested = predictions[predictions["variant"].isin(family.values()) & (predictions["split"] == "test")]
-        folds = sorted(tested["fold"].unique())
+        folds = tested_folds(predictions[predictions["variant"].isin(family.values())])
         try:
             tables.append(ablation_table(predictions, family, setting, score, folds=folds))
         except SerkitError as error:
@@ -479,8 +472,7 @@ def choose_epochs(scores, rule):
         cure = "train with selection='clean'"
         raise ParameterError(f"rule={rule!r} needs predictions of the {SPLIT_OF[selection]} speakers; {cure}")
     rank = seen["loss"].round(6) if criterion else -(seen["wa"] + seen["ua"]).round(9)
-    ranked = seen.assign(rank=rank).sort_values(["rank", "epoch"], kind="stable")
-    return ranked.groupby(UNIT)["epoch"].first()
+    return seen.assign(rank=rank).sort_values(["rank", "epoch"], kind="stable").groupby(UNIT)["epoch"].first()
 
 
 def rule_scores(epochs):

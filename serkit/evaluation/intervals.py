@@ -22,7 +22,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from serkit.constants import SEGMENT_S
-from serkit.errors import ParameterError, check_choice, check_range
+from serkit.errors import check_choice, check_range
 from serkit.evaluation.predictions import scored_rows
 from serkit.folds import seconds_of
 from serkit.metrics import PROBABILITY, SCORES, labels_of
@@ -91,7 +91,7 @@ def score_interval(*tables, score="ua", average="pooled"):
     Returns
     -------
     Estimate
-        Fractions; without interval for fewer than 5 speakers.
+        Fractions; without interval for fewer than 5 speakers, NaN without rows.
 
     Raises
     ------
@@ -104,6 +104,8 @@ def score_interval(*tables, score="ua", average="pooled"):
     """
     check_choice("score", score, SCORES)
     check_choice("average", average, AVERAGES)
+    if tables[0].empty:
+        return Estimate(float("nan"))
     counts = [tally(rows, average) for rows in tables]
     value, low, high, _ = interval_limits(counts, score, tables[0]["utterance_id"].nunique())
     return Estimate(value, low, high) if len(counts[0]) >= MIN_CLUSTERS else Estimate(value)
@@ -131,8 +133,8 @@ def mean_over_speakers(values):
     return Estimate(values.mean(), values.mean() - reach, values.mean() + reach)
 
 
-def subset_accuracy(predictions, subsets, folds=None):
-    """Share of right utterances in each subset, between which values it lies, and on how much it rests.
+def class_recall(predictions, folds=None):
+    """Recall of each class in class order, between which values it lies, and on how much it rests.
 
     The intervals are those of :func:`score_interval` for WA. Simulated coverage of 95 % intervals in percent, lowest
     and highest for shares of 50, 70, 80, 90, 95 and 98 % (4,000 tables each, binomial standard error 0.3;
@@ -155,59 +157,32 @@ def subset_accuracy(predictions, subsets, folds=None):
     ----------
     predictions : pd.DataFrame
         Prediction table of one variant; test rows of all seeds count.
-    subsets : pd.Series, categorical
-        Subset of each utterance, indexed by utterance id. Categories without utterances keep their row.
     folds : sequence of str or of Fold, optional
         See :func:`serkit.evaluation.predictions.check_predictions`.
 
     Returns
     -------
     pd.DataFrame
-        One row per subset: ``subset, n_utterances, n_speakers, accuracy, low, high`` (fractions). In
-        a subset of fewer than 5 speakers, ``low`` and ``high`` are NaN: nothing can be said.
+        One row per class, whether it occurs or not: ``label, n_utterances, n_speakers, recall, low, high``
+        (fractions). In a class of fewer than 5 speakers, ``low`` and ``high`` are NaN: nothing can be said.
 
     Raises
     ------
-    ParameterError
-        If a tested utterance is in no subset.
-    RunError, FoldError
+    RunError, ParameterError, FoldError
         As :func:`serkit.evaluation.predictions.check_predictions`.
     """
-    rows = scored_rows(predictions, folds)
-    member = rows["utterance_id"].map(subsets)
-    lost = rows["utterance_id"][member.isna()]
-    if len(lost):
-        about = f"utterance {lost.iloc[0]} is in no subset ({lost.nunique()} such utterances)"
-        raise ParameterError(f"{about}, expected one for each; give the manifest of the run")
-    records = []
-    for name in subsets.cat.categories:
-        part = rows[member == name]
+    rows, records = scored_rows(predictions, folds), []
+    for label in labels_of(rows):
+        part = rows[rows["truth"] == label]
         n_utterances, n_speakers = part["utterance_id"].nunique(), part["speaker"].nunique()
-        record = {"subset": name, "n_utterances": n_utterances, "n_speakers": n_speakers}
-        records.append(record | _accuracy(part))
+        record = {"label": label, "n_utterances": n_utterances, "n_speakers": n_speakers}
+        records.append(record | _share_right(part, "recall"))
     return pd.DataFrame(records)
 
 
-def _accuracy(part):
-    """Share of right rows with its interval."""
-    accuracy, low, high = score_interval(part, score="wa") if len(part) else Estimate(float("nan"))
-    return {"accuracy": accuracy, "low": low, "high": high}
-
-
-def class_recall(predictions, folds=None):
-    """Recall of each class with its interval, in class order.
-
-    Parameters, errors: as :func:`subset_accuracy`.
-
-    Returns
-    -------
-    pd.DataFrame
-        As :func:`subset_accuracy`, with ``label`` and ``recall`` in place of ``subset`` and ``accuracy``.
-    """
-    truth = scored_rows(predictions, folds).drop_duplicates("utterance_id").set_index("utterance_id")["truth"]
-    classes = truth.astype(pd.CategoricalDtype(labels_of(predictions)))
-    table = subset_accuracy(predictions, classes, folds)
-    return table.rename(columns={"subset": "label", "accuracy": "recall"})
+def _share_right(rows, name):
+    """Share of the rows that are right, under a name, and its interval."""
+    return dict(zip((name, "low", "high"), score_interval(rows, score="wa"), strict=True))
 
 
 def reliability_table(predictions, n_bins=10, folds=None):
@@ -290,14 +265,12 @@ def risk_coverage(predictions, folds=None):
     -------
     pd.DataFrame
         ``coverage`` (share of utterances that get an answer, from 10 to 100 %), ``accuracy, low, high``; fractions. The
-        intervals are those of :func:`subset_accuracy`.
+        intervals are those of :func:`class_recall`.
     """
     rows = scored_rows(predictions, folds)
     sure = rows.filter(regex=f"^{PROBABILITY}").max(axis=1).rank(pct=True, ascending=False, method="first")
-    records = []
-    for coverage in np.arange(1, 11) / 10:
-        records.append({"coverage": coverage} | _accuracy(rows[sure <= coverage]))
-    return pd.DataFrame(records)
+    shares = {share: _share_right(rows[sure <= share], "accuracy") for share in np.arange(1, 11) / 10}
+    return pd.DataFrame.from_dict(shares, orient="index").rename_axis("coverage").reset_index()
 
 
 def slice_table(predictions, manifest, folds=None):
@@ -331,8 +304,7 @@ def slice_table(predictions, manifest, folds=None):
         "duration": pd.cut(seconds_of(about), edges, right=False, labels=names),
         "annotators": pd.cut(about["agreement"], [0, 0.999, np.inf], labels=["disagree", "agree"]),
     }
-    everything = np.ones(len(rows), bool)
-    records = [{"slice": "all", "part": "utterances"} | _part(rows, everything, False)]
+    records = [{"slice": "all", "part": "utterances"} | _part(rows, np.ones(len(rows), bool), False)]
     for kind, members in kinds.items():
         members = members.dropna().astype(str)
         parts = sorted(members.unique())
@@ -352,9 +324,7 @@ def _part(rows, inside, tested):
     record = {"n_utterances": part["utterance_id"].nunique(), "n_speakers": speakers[0]}
     record["UA"] = percent(part, average="pooled")
     for label in labels_of(rows):
-        of_label = part[part["truth"] == label]
-        none = Estimate(float("nan"))
-        record[label] = percent(of_label, score="wa", average="pooled") if len(of_label) else none
+        record[label] = percent(part[part["truth"] == label], score="wa", average="pooled")
     difference, p = Estimate(float("nan")), float("nan")
     if tested and min(speakers) >= MIN_CLUSTERS:
         # each seed of a part is a unit: first those of the rest, then those of the part

@@ -5,7 +5,6 @@ has only a prediction table reads its protocol from that name, here and nowhere 
 """
 
 import re
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +12,13 @@ import pandas as pd
 
 from serkit.errors import FoldError, ParameterError, RunError, shown
 from serkit.experiment import ACROSS
+from serkit.files import read_toml
 from serkit.folds import GROUPINGS, SELECTIONS, SPLITS, check_speakers
 from serkit.metrics import PROBABILITY, REPEAT, UNIT, check_one_variant, labels_of
 
 COLUMNS = ("utterance_id", "speaker", "session", "truth", "prediction", *UNIT, "split")  # beside p_...
 ROUNDING = 2e-3  # four probabilities written with three digits may miss 1 by this much
-WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+WORDS = read_toml(__file__, "words.toml")
 
 
 def check_predictions(predictions, folds=None):
@@ -84,6 +84,11 @@ def scored_rows(predictions, folds=None):
     check_predictions(predictions, folds)
     check_one_variant(predictions)
     return predictions[predictions["split"] == "test"].sort_values([*UNIT, "utterance_id"], ignore_index=True)
+
+
+def tested_folds(predictions):
+    """Names of the folds that a prediction table tests, sorted."""
+    return sorted(predictions.loc[predictions["split"] == "test", "fold"].astype(str).unique())
 
 
 def selection_of(variant):
@@ -225,8 +230,7 @@ def protocol_in_words(settings, predictions, planned=None):
     >>> protocol_in_words({"corpus": "emodb+ravdess-to-iemocap", "by": "split"}, rows[:1])
     'trained on emodb and ravdess (1 utterance of 1 IEMOCAP speaker)'
     """
-    test = predictions[predictions["split"] == "test"]
-    names = sorted(test["fold"].astype(str).unique())
+    test, names = predictions[predictions["split"] == "test"], tested_folds(predictions)
     n_folds, by = len(planned or names), f"leave-one-{settings['by']}-out " if "by" in settings else ""
     folds = f"{_number(n_folds)} {by}fold{'s' * (n_folds > 1)}"
     if planned and len(names) == n_folds:

@@ -1,7 +1,7 @@
 """How often the intervals of `serkit.evaluation.intervals` hold the true score, by simulation.
 
 ``python tests/benchmarks/interval_coverage.py`` prints the table that stands in the docstring of
-``score_interval``, in half a minute; with ``--shares`` that of ``subset_accuracy``, in two. Speakers are drawn, each
+``score_interval``, in half a minute; with ``--shares`` that of ``class_recall``, in two. Speakers are drawn, each
 with a recall of its own for every class; the true score is that of a hundred thousand speakers. Beside the kit's
 interval stands the naive one, which takes utterances as independent.
 """

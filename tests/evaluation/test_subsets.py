@@ -1,4 +1,4 @@
-"""Recall of classes and accuracy of subsets, with their intervals."""
+"""Recall of classes and scores of parts of the test, with their intervals."""
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from serkit import evaluation
 from serkit.constants import LABELS
-from serkit.errors import ParameterError
-from serkit.evaluation import class_recall, intervals, subset_accuracy
+from serkit.evaluation import class_recall, intervals
 from serkit.metrics import recall_per_class
 
 
@@ -21,7 +20,7 @@ def predictions():
     return tables.predict(tables.manifest())
 
 
-class TestSubsets:
+class TestRecalls:
     def test_recall_is_that_of_metrics(self, predictions):
         test = predictions[predictions["split"] == "test"]
         found = class_recall(predictions).set_index("label")
@@ -38,10 +37,6 @@ class TestSubsets:
         found = class_recall(tables.with_counts([1, 2, 3, 4, 5], 6)).set_index("label")
         assert np.isclose(found.loc["sad", "recall"], 15 / 30)
         assert found.loc["angry", "n_utterances"] == 0 and np.isnan(found.loc["angry", "recall"])
-
-    def test_an_utterance_outside_all_subsets_is_named(self, predictions):
-        with pytest.raises(ParameterError, match=r"utterance 1F_000 is in no subset \(80"):
-            subset_accuracy(predictions, pd.Series({"other": "a"}, dtype="category"))
 
 
 def ends_of(predictions):

@@ -99,8 +99,7 @@ def plot_rules(epochs, ax: Axes, score="ua") -> Axes:
         except SerkitError:  # no validation speakers were kept
             continue
         x = last + 0.09 * place * max(last, 5)
-        label = f"{words}: {value.value:.1f} %"
-        ax.plot(x, value.value, marker, color=colour, label=label, zorder=4, **DOT)
+        ax.plot(x, value.value, marker, color=colour, label=f"{words}: {value.value:.1f} %", zorder=4, **DOT)
         reported[x] = value
     ax.plot(course.index, course, marker=".", color=BLUE, label="mean by epoch")
     draw_whiskers(ax, pd.DataFrame.from_dict(reported, orient="index", columns=Estimate._fields))
@@ -257,8 +256,7 @@ def plot_fold_points(points, ax: Axes, *, by="truth") -> Axes:
     ax.set_axis_off()
     ax.figure.set_layout_engine("none")  # panels lie in the same places whatever the legends say
     place = {"left": 0.005, "right": 0.995, "top": 1 - 0.18 / height, "bottom": 0.25 / height}
-    grid = ax.figure.add_gridspec(down, across, **place, wspace=0.03, hspace=0.29)
-    panels = grid.subplots(squeeze=False)
+    panels = ax.figure.add_gridspec(down, across, **place, wspace=0.03, hspace=0.29).subplots(squeeze=False)
     for empty in panels.flat[points["fold"].nunique() :]:
         empty.set_axis_off()
     labels = metrics.in_order(points["truth"])

@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import re
-import tomllib
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -18,18 +17,15 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_rgb
-from matplotlib.transforms import Bbox
-from pandas.api.types import is_any_real_numeric_dtype
+import seaborn
 from tabulate import tabulate
 
 import serkit
 from serkit.errors import ParameterError, RunError, shown
 from serkit.evaluation import Estimate
 from serkit.evaluation.predictions import speakers_of
-from serkit.experiment import project_home, show_path
-from serkit.files import replacing
-from serkit.runs import check_run_name, current_commit, leak_notice
+from serkit.files import read_toml, replacing
+from serkit.runs import check_run_name, current_commit, leak_notice, project_home, show_path
 
 COLUMN_IN, TEXT_IN = 3.4, 7.0  # inch, width of one column and of both
 PNG_DPI = 300  # dots per inch
@@ -54,7 +50,7 @@ UNDATED = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"], 
 MARKDOWN_SPECIAL = re.compile(
     r"[\\|*`~$]|<(?=[A-Za-z/!?])|\](?=[(\[:])|&(?=#?\w+;)|:(?=//)|(?<!\w)_|_(?!\w)|^[#>+=-]"
 )  # inside a word GitHub leaves _ alone
-WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+WORDS = read_toml(__file__, "words.toml")
 LATEX_SPECIAL = str.maketrans(WORDS["latex"])
 LATEX_UNKNOWN = re.compile(f"[^ -\u017f“”‘’—{''.join(chr(key) for key in LATEX_SPECIAL if key > 127)}]")
 AS_WIDE_AS_THE_PAGE = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # at most
@@ -96,10 +92,8 @@ def colours_of(labels) -> list[str]:
 
 
 def readable_on(background) -> str:
-    """Black or white, whichever stands out more (WCAG 2 relative luminance)."""
-    rgb = np.array(to_rgb(background))
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    """Black or white, whichever stands out more (WCAG 2 contrast)."""
+    luminance = seaborn.utils.relative_luminance(background)
     return "black" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "white"
 
 
@@ -147,7 +141,7 @@ def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) ->
     path, record = _origin("figure", data, stem, run, caption, root, parameters)
     notice = leak_notice(parameters)
     # the page is extended downwards by the notice
-    page = Bbox([[0, -NOTICE_IN], fig.get_size_inches()]) if notice else None
+    page = mpl.transforms.Bbox([[0, -NOTICE_IN], fig.get_size_inches()]) if notice else None
     files = {}
     with mpl.style.context(["default", PAPER]):
         fig.draw_without_rendering()
@@ -190,8 +184,7 @@ def save_table(table, stem, *, run, caption, root=None, parameters=None, decimal
     lines, align = _shown(table, decimals)
     markdown = f"{markdown_text(record['caption'])}\n\n{table_markdown(table, decimals)}\n"
     latex = _latex(lines, align, record["caption"], stem)
-    files = {"csv": table_csv(table), "md": markdown.encode(), "tex": latex.encode()}
-    return _write(path, record, files)
+    return _write(path, record, {"csv": table_csv(table), "md": markdown.encode(), "tex": latex.encode()})
 
 
 def save(run, stem, content, caption, *, data=None, decimals=2, **parameters):
@@ -345,12 +338,10 @@ def _plain(value):
 
 def _flat(table):
     """One header line, and an index only if it does more than count rows, as the first columns."""
-    flat = table.copy()
-    if isinstance(flat.columns, pd.MultiIndex):
-        flat.columns = [" ".join(str(level) for level in name if str(level)) for name in flat.columns]
+    levels = (name if isinstance(name, tuple) else (name,) for name in table.columns)
+    flat = table.set_axis([" ".join(filter(None, map(str, name))) for name in levels], axis="columns")
     if isinstance(flat.index, pd.RangeIndex) and flat.index.name is None:
         return flat.reset_index(drop=True)
-    flat.columns = [str(name) for name in flat.columns]  # categorical column names take no new one
     names = ["" if name is None else str(name) for name in flat.index.names]
     return flat.reset_index(names=names, allow_duplicates=True)
 
@@ -359,10 +350,10 @@ def _shown(table, decimals):
     """Header and rows of a table as text, and on which side each column is aligned."""
     columns, align = [], []
     for name, column in _flat(table).items():
-        number = _holds_estimates(column) or is_any_real_numeric_dtype(column)
+        number = _holds_estimates(column) or pd.api.types.is_any_real_numeric_dtype(column)
         align.append("right" if number else "left")
-        p = re.match("p(_|$)", str(name))
-        columns.append([_head(str(name)), *(cell_text(value, decimals, p) for value in column)])
+        p = re.match("p(_|$)", name)
+        columns.append([_head(name), *(cell_text(value, decimals, p) for value in column)])
     return list(zip(*columns, strict=True)), align
 
 

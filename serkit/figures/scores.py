@@ -1,17 +1,16 @@
 """What a corpus holds and how well it is recognised: counts, matrices, recalls, confidence, ablations."""
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from serkit import evaluation, metrics
 from serkit.constants import CHANCE_UA, LABELS, SEGMENT_S
-from serkit.evaluation.comparison import AXES
 from serkit.figures import saving
 from serkit.figures.saving import BLUE, ORANGE, SPLIT_COLOURS, VERMILLION, colours_of, legend_above
 from serkit.folds import SPLITS, seconds_of
@@ -59,9 +58,8 @@ def plot_folds(rows, ax: Axes) -> Axes:
     """
     groups = rows.assign(role=rows["split"].map(SPLITS.index)).groupby(["fold", "speaker"])
     roles, counts = groups["role"].max().unstack(), groups["utterance_id"].nunique().unstack()
-    colours = ListedColormap(list(SPLIT_COLOURS.values()))
-    texts, names = counts.map("{:.0f}".format), {"rows": roles.index, "columns": roles.columns}
-    draw_matrix(roles, texts, ax, **names, cmap=colours, limits=(0, 2), linewidths=1.5)
+    colours = mpl.colors.ListedColormap(list(SPLIT_COLOURS.values()))
+    draw_matrix(roles, counts.map("{:.0f}".format), ax, cmap=colours, limits=(0, 2), linewidths=1.5)
     both = rows.duplicated(["fold", "utterance_id"]).any()
     names = {"test": "test and validation" if both else "test"}
     shown = [split for number, split in enumerate(SPLITS) if (roles == number).any(axis=None)]
@@ -92,18 +90,16 @@ def plot_durations(manifest, ax: Axes, *, labels=LABELS) -> Axes:
     return legend_above(ax, columns=3)
 
 
-def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=(0, 100), **heatmap) -> Axes:
+def draw_matrix(table, texts, ax: Axes, *, cmap="Blues", limits=(0, 100), **heatmap) -> Axes:
     """A matrix with numbers in its cells, black or white, whichever can be read.
 
     Parameters
     ----------
-    values : array or pd.DataFrame, shape (n_rows, n_columns)
-        What the colours show; cells that are NaN stay empty.
+    table : pd.DataFrame, shape (n_rows, n_columns)
+        What the colours show; cells that are NaN stay empty. Its names stand beside the rows and below the columns.
     texts : array or pd.DataFrame, shape (n_rows, n_columns)
         What stands in the cells.
     ax : Axes
-    rows, columns : sequence of str
-        Names beside the rows and below the columns.
     cmap, limits
         Colours, and the values of the first and the last of them.
     **heatmap
@@ -111,14 +107,14 @@ def draw_matrix(values, texts, ax: Axes, *, rows, columns, cmap="Blues", limits=
     """
     heatmap = {"cbar": False, "annot_kws": {"fontsize": 7}, **heatmap}
     seaborn.heatmap(
-        values, annot=texts, fmt="", cmap=cmap, vmin=limits[0], vmax=limits[1], ax=ax,
+        table, annot=texts, fmt="", cmap=cmap, vmin=limits[0], vmax=limits[1], ax=ax,
         xticklabels=False, yticklabels=False, **heatmap,
     )  # fmt: skip
-    filled = ax.collections[0].get_facecolors()[np.isfinite(np.ravel(values))]
+    filled = ax.collections[0].get_facecolors()[np.isfinite(np.ravel(table))]
     for text, colour in zip(ax.texts, filled, strict=True):
         text.set_color(saving.readable_on(colour))
-    ax.set_xticks(np.arange(len(columns)) + 0.5, columns)
-    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    ax.set_xticks(np.arange(table.shape[1]) + 0.5, table.columns)
+    ax.set_yticks(np.arange(table.shape[0]) + 0.5, table.index)
     ax.tick_params(length=0)
     ax.set(xlabel="predicted", ylabel="true")
     return ax
@@ -146,7 +142,7 @@ def plot_confusion_matrix(truth, prediction, *, labels=LABELS, ax: Axes) -> Axes
     rows = [f"{label}\nn = {n}" for label, n in totals.items()]
     crowded = len(counts) > 5
     texts = _texts(shares, "{:.0f} %" if crowded else "{:.1f} %") + brackets
-    draw_matrix(shares.fillna(0), texts, ax, rows=rows, columns=counts.columns)
+    draw_matrix(shares.fillna(0).set_axis(rows), texts, ax)
     ax.tick_params(axis="x", rotation=90 if crowded else 0)
     return ax
 
@@ -167,10 +163,9 @@ def speaker_confusions(predictions, folds=None):
         Columns ``speaker, truth`` and one for each predicted label, in utterances.
     """
     labels = metrics.labels_of(predictions)
-    counts = {}
-    for speaker, own in evaluation.scored_rows(predictions, folds).groupby("speaker"):
-        counts[speaker] = metrics.confusion_matrix(own["truth"], own["prediction"], labels)
-    return pd.concat(counts, names=["speaker"]).reset_index()
+    pairs = evaluation.scored_rows(predictions, folds).groupby("speaker")[["truth", "prediction"]]
+    counts = pairs.apply(lambda pair: metrics.confusion_matrix(pair["truth"], pair["prediction"], labels))
+    return counts.reset_index()
 
 
 def speaker_grid(n_speakers):
@@ -212,10 +207,9 @@ def plot_speaker_confusions(predictions, ax: Axes, *, folds=None) -> Axes:
         shares[cells] = recalls.fillna(0)
         titles[left, top] = f"{speaker}  UA {np.nanmean(np.diag(recalls)):.0f} %"
     names = [*labels, ""]
-    draw_matrix(
-        shares, counts, ax, rows=(names * n_rows)[:-1], columns=(names * n_columns)[:-1], cbar=True,
-        cbar_kws={"label": "share of the row (%)", "pad": 0.01, "aspect": 40},
-    )  # fmt: skip
+    together = pd.DataFrame(shares, (names * n_rows)[:-1], (names * n_columns)[:-1])
+    bar = {"label": "share of the row (%)", "pad": 0.01, "aspect": 40}
+    draw_matrix(together, counts, ax, cbar=True, cbar_kws=bar)
     for corner, title in titles.items():
         ax.annotate(title, corner, (0, 1), textcoords="offset points", va="bottom", fontsize=7)
     ax.tick_params(axis="x", rotation=90)
@@ -259,11 +253,10 @@ def plot_confusion_difference(predictions_a, predictions_b, ax: Axes, *, folds=N
     """
     points = confusion_difference(predictions_a, predictions_b, folds)
     limit = max(SMALLEST_LIMIT, np.nanmax(points.abs()))
-    return draw_matrix(
-        points.fillna(0), _texts(points, "{:+.1f}").replace("-", "−", regex=True), ax, rows=points.index,
-        columns=points.columns, cmap="PuOr_r", limits=(-limit, limit), cbar=True,
-        cbar_kws={"label": "A − B (percentage points)", "pad": 0.02},
-    )  # fmt: skip
+    texts = _texts(points, "{:+.1f}").replace("-", "−", regex=True)
+    colours = {"cmap": "PuOr_r", "limits": (-limit, limit), "cbar": True}
+    bar = {"label": "A − B (percentage points)", "pad": 0.02}
+    return draw_matrix(points.fillna(0), texts, ax, **colours, cbar_kws=bar)
 
 
 def plot_across(table, ax: Axes, score="ua") -> Axes:
@@ -280,7 +273,7 @@ def plot_across(table, ax: Axes, score="ua") -> Axes:
     cells = cells.pivot(index="trained_on", columns="tested_on", values=score)
     values = cells.map(lambda cell: getattr(cell, "value", np.nan))
     texts = cells.map(lambda cell: saving.cell_text(cell, 1).replace(" [", "\n["))
-    draw_matrix(values, texts, ax, rows=cells.index, columns=cells.columns)
+    draw_matrix(values, texts, ax)
     ax.set(xlabel="tested on", ylabel="trained on")
     return ax
 
@@ -288,7 +281,7 @@ def plot_across(table, ax: Axes, score="ua") -> Axes:
 def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     """Recall of each class in percent with its 95 % interval over speakers; UA, their mean, dashed.
 
-    The intervals are those of :func:`serkit.evaluation.subset_accuracy`, which work near 0 and 100 %.
+    The intervals are those of :func:`serkit.evaluation.class_recall`, which work near 0 and 100 %.
 
     Parameters
     ----------
@@ -311,10 +304,8 @@ def plot_recall_intervals(predictions, ax: Axes, *, folds=None) -> Axes:
     ax.axhline(ua, label=f"UA {ua:.1f} %", **DASHED)
     counts = table["n_utterances"]
     texts = ends["recall"].map("{:.1f} %\nn = ".format) + counts.astype(str)
-    names = (
-        table["label"] + "\n" + texts.where(counts > 0, "–")
-    )  # below the bars, where no whisker can cross them
-    ax.set_xticks(table.index, names)
+    # below the bars, where no whisker can cross them
+    ax.set_xticks(table.index, table["label"] + "\n" + texts.where(counts > 0, "–"))
     ax.set(ylabel="recall (%)", **PERCENT)
     return legend_above(ax)
 
@@ -454,7 +445,7 @@ def plot_ablation(table, setting, ax: Axes, score="ua", chance=CHANCE_UA) -> Axe
         UA of guessing in percent.
     """
     position = np.arange(len(table))[::-1]
-    colours = [BLUE if value == AXES[setting][1] else "0.6" for value in table[setting]]
+    colours = [BLUE if value == evaluation.comparison.AXES[setting][1] else "0.6" for value in table[setting]]
     ax.scatter(table[score], position, c=colours, s=22, edgecolors="black", linewidths=0.4, zorder=3)
     ax.hlines(position, table["low"], table["high"], color="black", linewidth=0.8)
     ax.axvline(chance, **CHANCE)

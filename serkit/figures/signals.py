@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from serkit.constants import HOP_LENGTH, N_FFT, SAMPLE_RATE, SEGMENT_S, SILENCE_DBFS
@@ -113,10 +112,7 @@ def plot_cut(pieces, ax: Axes) -> Axes:
     return ax
 
 
-def plot_spectrogram(
-    spectrogram_db: np.ndarray, *, hop_length: int, sample_rate: int, n_fft: int, ax: Axes, valid_frames=None,
-    colour_bar: bool = True,
-) -> Axes:  # fmt: skip
+def plot_spectrogram(spectrogram_db, *, hop_length, sample_rate, n_fft, ax: Axes, colour_bar=True) -> Axes:
     """Spectrogram over time in seconds and frequency in kHz, with a colour bar in dB.
 
     Parameters
@@ -129,14 +125,12 @@ def plot_spectrogram(
     sample_rate : int
         In Hz.
     ax : Axes
-    valid_frames : int or np.ndarray of bool, shape (n_frames,), optional
-        How many first frames, or which, are not padding; the padding is hatched.
     colour_bar : bool
         False leaves it out, where panels side by side share one.
     """
     ax.set_ylabel("frequency (kHz)")
     bin_khz = sample_rate / n_fft / 1000
-    image = _draw_frames(ax, spectrogram_db, bin_khz, hop_length, sample_rate, valid_frames, cmap="magma")
+    image = _draw_frames(ax, spectrogram_db, bin_khz, hop_length, sample_rate, cmap="magma")
     if colour_bar:
         ax.figure.colorbar(image, ax=ax, label="level (dB)", pad=0.02)
     return ax
@@ -243,7 +237,7 @@ def panel_grid(n_segments):
     return n_rows, min(n_segments, 2), round(0.25 + PANEL_IN * n_rows, 2)
 
 
-def plot_attention(attention, figure: Figure) -> Figure:
+def plot_attention(attention, figure):
     """Co-attention weights over the spectrogram of each segment of an utterance, in one picture.
 
     All panels share one scale of weights, so that a segment that hardly counts looks like it.
@@ -357,8 +351,7 @@ def plot_timeline(segments: pd.DataFrame, *, ax: Axes) -> Axes:
 
 def _steps(segments):
     """Table of what is drawn, one row a step, without gaps and overlaps; and segments in each step."""
-    probabilities = [PROBABILITY + label for label in labels_of(segments)]
-    needed = ["start_s", "end_s", "peak_dbfs", *probabilities]
+    needed = ["start_s", "end_s", "peak_dbfs", *(PROBABILITY + label for label in labels_of(segments))]
     table = segments[needed].sort_values("start_s", ignore_index=True)
     table["start_s"] = np.maximum(table["start_s"], table["end_s"].shift(fill_value=0.0).cummax())
     table = table[table["end_s"] > table["start_s"]].reset_index(drop=True)

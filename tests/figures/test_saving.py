@@ -61,12 +61,11 @@ def confusion_figure():
     return fig
 
 
-def spectrogram_figure():
+def mfcc_figure():
     with figures.paper_style():
         fig = Figure()
-        figures.plot_spectrogram(
-            np.eye(20, 30), hop_length=160, sample_rate=16_000, n_fft=800, ax=fig.subplots(), valid_frames=20
-        )
+        about = {"hop_length": 160, "sample_rate": 16_000, "valid_frames": [20]}
+        figures.plot_mfcc_panels({"hatched": np.eye(30, 20)}, fig.subplots(), **about)
     return fig
 
 
@@ -96,7 +95,7 @@ class TestSaving:
         data = pd.DataFrame({"x": [1 / 3, 2 / 3]})
         assert pd.read_csv(save(tmp_path, data=data)[3])["x"].tolist() == [1 / 3, 2 / 3]
 
-    @pytest.mark.parametrize("make", [confusion_figure, spectrogram_figure])
+    @pytest.mark.parametrize("make", [confusion_figure, mfcc_figure])
     @pytest.mark.parametrize("parameters", [None, {"selection": "published"}])
     def test_same_bytes(self, tmp_path, make, parameters):
         fig = make()
@@ -182,7 +181,7 @@ class TestSaving:
 
         monkeypatch.setattr(os, "replace", full)
         with pytest.raises(RunError, match=r"No space left on device.*free some space"):
-            save(tmp_path, spectrogram_figure())
+            save(tmp_path, mfcc_figure())
         assert path.read_bytes() == before
         assert not [each for each in path.parent.iterdir() if each.name.endswith(".part")]
 

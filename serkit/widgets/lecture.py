@@ -8,6 +8,7 @@ import io
 from html import escape
 from pathlib import Path
 
+import librosa
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -24,8 +25,7 @@ from serkit import corpora, figures, runs
 from serkit.constants import GUIDED, HOP_LENGTH, N_FFT, PREEMPHASIS, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, check_range, shown
 from serkit.evaluation.attention import correlations
-from serkit.features import audio
-from serkit.features.segments import cut_samples, plan_segments
+from serkit.features import audio, cut_samples, plan_segments
 from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, VIEW_COLOURS
 from serkit.folds import seconds_of, task_rows
 from serkit.metrics import PROBABILITY, classes_of, confusion_matrix, labels_of
@@ -442,8 +442,6 @@ def pitch(waveform):
     -------
     np.ndarray, shape (1 + num_samples // 160,)
     """
-    import librosa  # here: it takes a second, and most notebooks don't need it
-
     return librosa.pyin(waveform, **PYIN, sr=SAMPLE_RATE, hop_length=HOP_LENGTH)[0]
 
 
@@ -464,8 +462,6 @@ def sound_of_bands(level, bands, *, hop_length):
     np.ndarray, shape (num_samples,)
         At nine tenths of full scale: its own level is lost with the phases.
     """
-    import librosa
-
     power = np.maximum(10 ** (level / 10) @ np.linalg.pinv(bands).T, 0)  # (n_frames, n_fft // 2 + 1)
     sound = librosa.griffinlim(np.sqrt(power).T, n_iter=16, hop_length=hop_length, random_state=0)
     sound = lfilter([1.0], [1.0, -PREEMPHASIS], sound)
@@ -625,8 +621,7 @@ def plot_filters(filters, maps, ax: Axes) -> Axes:
     panels = ax.get_subplotspec().subgridspec(1 + len(maps), len(filters)).subplots()
     ax.set_axis_off()
     largest = max(float(abs(of_picture).max()) for of_picture in maps.values())
-    rows = {"filter": filters, **maps}
-    for line, (name, pictures) in zip(panels, rows.items(), strict=True):
+    for line, (name, pictures) in zip(panels, {"filter": filters, **maps}.items(), strict=True):
         limit = float(abs(filters).max()) if name == "filter" else largest
         for panel, picture in zip(line, pictures, strict=True):
             panel.imshow(np.asarray(picture), cmap="PuOr_r", vmin=-limit, vmax=limit)

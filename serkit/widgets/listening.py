@@ -217,9 +217,8 @@ class ListeningView:
         try:
             attention = open_predictor(runs.project_home() / "runs" / self.run / folder).attend(waveform)
         except SerkitError as error:
-            self.seen.value = _said(f"No co-attention, the spectrogram alone: {error}") + _spectrogram(
-                waveform
-            )
+            why = _said(f"No co-attention, the spectrogram alone: {error}")
+            self.seen.value = why + _spectrogram(waveform)
             return
         whole = ", ".join(f"{label} {100 * share:.1f} %" for label, share in attention.utterance.items())
         table = segment_table(attention.segments).to_html(index=False, border=0)

@@ -24,8 +24,7 @@ from serkit.predict import Prediction, describe_training, newest_model, open_pre
 from serkit.widgets.lecture import CSS, PAGES, STYLE, picture, player, segment_table, wav_bytes
 
 PLAYER_S = 60  # s that a player holds; an hour would make the notebook 150 MB
-STRETCHES_PER_S = 50  # of sound as it is read
-STRETCHES = 2400  # of the outline: more than a picture has columns
+STRETCHES_PER_S = 50  # of sound as it is read, at most
 MAX_ROWS = 40  # segments shown as a table: two minutes
 
 
@@ -172,11 +171,10 @@ def as_html(analysis):
     str
         Verdict, player, notices with advice, pictures, segments, limits.
     """
-    table, prediction = analysis.segments, analysis.prediction
-    segments = table.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")
+    segments = analysis.segments.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")
     return PAGES.get_template("analysis.html").render(
-        analysis=analysis, prediction=prediction, player=player(analysis.sound)._repr_html_(), held_s=PLAYER_S,
-        picture=_draw(analysis), style=STYLE, segments=segments, n_segments=len(table), most=MAX_ROWS,
+        analysis=analysis, player=player(analysis.sound)._repr_html_(), held_s=PLAYER_S, picture=_draw(analysis),
+        style=STYLE, segments=segments, most=MAX_ROWS,
     )  # fmt: skip
 
 
@@ -226,9 +224,8 @@ class SoundInput(anywidget.AnyWidget):
                 self._forget()
                 self._folder = tempfile.TemporaryDirectory(prefix="serkit-")
             if self._folder is None:
-                raise SerkitError(
-                    "the beginning of this sound is lost; was the cell run again? Choose it again"
-                )
+                lost = "the beginning of this sound is lost; was the cell run again? Choose it again"
+                raise SerkitError(lost)
             path = Path(self._folder.name) / "sound"
             with open(path, "ab") as file:
                 file.writelines(buffers)
@@ -301,16 +298,13 @@ def _draw(analysis):
 
 
 def _listen(path):
-    """The sound for a player, and the outline for a picture; what is held does not grow like the recording."""
-    head, lowest, highest = [], [], []
+    """The sound for a player, at most its first minute; the outline for a picture, and its rate."""
+    head, outline = [], []
     with audio.open_sound(path) as sound:
         rate = sound.samplerate
-        while len(channels := audio.read_channels(sound, -(-rate // STRETCHES_PER_S))):
+        num_samples = -(-rate // STRETCHES_PER_S)
+        while len(channels := audio.read_channels(sound, num_samples)):
             mono = audio.downmix(channels)
             head += [mono] if len(head) < PLAYER_S * STRETCHES_PER_S else []
-            lowest.append(mono.min())
-            highest.append(mono.max())
-    first = np.arange(0, len(lowest), -(-len(lowest) // STRETCHES))
-    outline = np.column_stack([np.minimum.reduceat(lowest, first), np.maximum.reduceat(highest, first)])
-    outline_rate = 2 * STRETCHES_PER_S * len(first) / len(lowest)
-    return audio.resample(np.concatenate(head), rate), outline.ravel(), outline_rate
+            outline += [mono.min(), mono.max()]
+    return audio.resample(np.concatenate(head), rate), np.array(outline), 2 * rate / num_samples

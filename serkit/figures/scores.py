@@ -18,8 +18,7 @@ from serkit.folds import SPLITS, seconds_of
 BIN_S = 0.5  # s, of the histogram of durations
 DOT = {"mec": "black", "mew": 0.4}
 DASHED = {"color": "black", "linestyle": "--", "linewidth": 0.8, "zorder": 0}
-DOTTED = {"color": "0.5", "linestyle": ":", "linewidth": 0.8, "zorder": 0}
-CHANCE = DOTTED | {"label": "chance UA"}
+CHANCE = {"color": "0.5", "linestyle": ":", "linewidth": 0.8, "zorder": 0, "label": "chance UA"}
 PERCENT = {"ylim": (0, 103), "yticks": range(0, 101, 20)}  # room for half a marker at 100 %
 SMALLEST_LIMIT = 5.0  # points; on a narrower scale of colours noise would look like an effect
 

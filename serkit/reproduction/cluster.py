@@ -12,7 +12,6 @@ import os
 import platform
 import tempfile
 import time
-from collections import deque
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
@@ -23,9 +22,8 @@ from distributed.comm.addressing import get_address_host_port
 from filelock import FileLock
 
 from serkit.errors import RunError, shown
-from serkit.experiment import project_home
 from serkit.reproduction.jobs import end_state, one_line
-from serkit.runs import PACKAGES
+from serkit.runs import PACKAGES, project_home
 
 GPU = "GPU"  # the resource that a worker with a GPU announces: --resources GPU=1
 CONNECT_S = 8  # for a scheduler to answer
@@ -87,7 +85,7 @@ def run_on_cluster(steps, address, execute, on_change):
     RunError
         As :func:`check_cluster`, or if the scheduler or every worker that is fit is lost.
     """
-    waiting, running, reasons, looked = deque(steps), {}, {}, -WORKERS_S
+    waiting, running, reasons, looked = list(steps), {}, {}, -WORKERS_S
     with _connected(address) as (client, needs):
         try:
             while waiting or running:
@@ -96,7 +94,7 @@ def run_on_cluster(steps, address, execute, on_change):
                 # as many as there are places: given all, dask would share them out at once, and leave a worker
                 # idle beside one with jobs in reserve, as it can't know that they take minutes
                 while waiting and len(running) < _count_places(fit):
-                    step = waiting.popleft()
+                    step = waiting.pop(0)
                     # the key names the job on the dashboard; a second call joins a job that still runs
                     running[step.title] = client.submit(
                         _job, step, execute, needs, key=f"{step.title}-{step.key()}", pure=False,

@@ -11,17 +11,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from operator import attrgetter
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import psutil
 
-from serkit import folds, runs
+from serkit import features, folds, model, runs, training
 from serkit.errors import ParameterError, WeightsError
-from serkit.experiment import SETTINGS, project_home
-from serkit.features.audio import resampled_length
-from serkit.features.segments import count_segments
+from serkit.features import count_segments, resampled_length
 from serkit.recipe import named
 from serkit.reproduction.jobs import threads_per_job
 
@@ -34,10 +31,7 @@ CHECKPOINTS = 2 * 3  # weights and AdamW's two moments of each; the next checkpo
 CARDS = (8, 12, 16, 24)  # GiB of memory that GPUs have
 CUDA, GAPS = 2**30, 0.1  # assumed beside what is predicted: bytes for CUDA and a screen, share that lies idle
 # trainings that differ in nothing else take the same time for a segment, and are measured once
-UNTIMED = {
-    name: SETTINGS[name].default for name in ("recipe", "selection", "by", "unseen_text", "fold", "seed")
-}
-PART = attrgetter("protocol", "fold", "recipe")  # trainings that agree in these have as many segments
+UNTIMED = ("recipe", "selection", "by", "unseen_text", "fold", "seed")
 
 
 @dataclass(frozen=True)
@@ -77,15 +71,15 @@ def estimate(todo, manifest, threads=0):
     costs = {step.title: Cost() for step in todo}
     training = [step for step in todo if step.experiment is not None]
     for step in training:
-        kind = replace(step.experiment, **UNTIMED)
+        kind = tuple(value for name, value in asdict(step.experiment).items() if name not in UNTIMED)
         if kind not in measured:
             measured[kind] = measure(step.experiment, rows, threads)
         if measured[kind]:
-            part = PART(step.experiment)
+            part = step.experiment.protocol, step.experiment.fold, step.experiment.recipe
             segments[part] = segments.get(part) or _count_segments(rows, step.experiment)
             costs[step.title] = training_cost(step.experiment, segments[part], measured[kind])
-    answers = list(filter(None, measured.values()))
-    if answers:  # whatever comes first writes the store, or what is missing of it
+    # whatever comes first writes the store, or what is missing of it
+    if answers := list(filter(None, measured.values())):
         largest = max(answers, key=lambda answer: answer["store_bytes"])
         seconds, size = _store_cost(rows, training[0].experiment, largest)
         first = costs[todo[0].title]
@@ -95,10 +89,8 @@ def estimate(todo, manifest, threads=0):
 
 def _store_cost(rows, experiment, measured):
     """Seconds and bytes that are missing of the feature store, with what a frozen encoder makes of it."""
-    from serkit.features.store import store_key  # here: torch is slow to import
-
     speech_s = folds.seconds_of(rows).sum()
-    folder = runs.processed_folder(experiment.corpus) / store_key(rows, named(experiment.recipe))
+    folder = runs.processed_folder(experiment.corpus) / features.store_key(rows, named(experiment.recipe))
     seconds = speech_s * measured["extraction_s"] / threads_per_job(1)
     missing = int(speech_s * measured["store_bytes"]) - _array_bytes(folder)
     return 0 if (folder / "store.json").exists() else seconds, max(missing, 0)
@@ -179,15 +171,13 @@ def measure(experiment, rows, threads=0):
 
 def _measure(experiment, rows, threads):
     """The work on a few utterances, in a process of its own, without a word."""
-    import torch
+    import torch  # here: a plan of finished steps needs no torch, and what follows is timed without imports
 
-    from serkit.features.store import build_store
-    from serkit.model.coattention import check_encoder
+    from serkit.features import build_store
     from serkit.reproduction.gpu_memory import step_memory
-    from serkit.training.loop import model_config, time_steps
 
     sys.stdout = sys.stderr = io.StringIO()
-    model = check_encoder(model_config(experiment))
+    network = model.check_encoder(training.model_config(experiment))
     on_gpu = torch.cuda.is_available()
     free = torch.cuda.mem_get_info()[0] if on_gpu else psutil.virtual_memory().available
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -198,14 +188,15 @@ def _measure(experiment, rows, threads):
         began = time.perf_counter()
         store = build_store(rows, named(experiment.recipe), folder, workers=1, skip_broken=True)
         extraction_s = time.perf_counter() - began
-        steps = [time_steps(replace(experiment, batch_size=n, micro_batch=None), store) for n in sizes]
+        of_sizes = (replace(experiment, batch_size=n, micro_batch=None) for n in sizes)
+        steps = [training.time_steps(of_size, store) for of_size in of_sizes]
         written, speech_s = _array_bytes(store.folder), folds.seconds_of(rows).sum()
     growth = np.maximum(np.subtract(steps[1], steps[0]), 0) / max(sizes[1] - sizes[0], 1)
     seconds, memory = steps[1] + growth * (at_once - largest)
     return {
         "segment_s": float(seconds) / at_once, "memory": float(memory), "free": free,
         "extraction_s": extraction_s / speech_s, "store_bytes": written / speech_s,
-        "model_bytes": 4 * sum(model.count_parameters().values()),
+        "model_bytes": 4 * sum(network.count_parameters().values()),
         "gpu_memory": step_memory(experiment) if experiment.profile == "paper" and not on_gpu else 0,
     }  # fmt: skip
 
@@ -252,7 +243,7 @@ def describe(costs, experiment, at_once=1, sharing=1):
 def disk_use(costs, at_once=1):
     """Bytes that a plan writes at most, and bytes that are free."""
     checkpoints = sorted((cost.checkpoints for cost in costs), reverse=True)[:at_once]
-    return sum(cost.disk for cost in costs) + sum(checkpoints), shutil.disk_usage(project_home()).free
+    return sum(cost.disk for cost in costs) + sum(checkpoints), shutil.disk_usage(runs.project_home()).free
 
 
 def show_bytes(n):

@@ -21,12 +21,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from serkit.constants import N_BINS, SEGMENT_SAMPLES
-from serkit.features.store import SHAPES
-from serkit.features.views import SpectrogramScaler
-from serkit.model.coattention import CoAttentionModel, resolve_structure
+from serkit.features import SpectrogramScaler, store
+from serkit.model import CoAttentionModel, resolve_structure
 from serkit.recipe import named
-from serkit.training.batches import TENSORS
-from serkit.training.loop import make_learner, model_config, train_step
+from serkit.training import batches, make_learner, model_config, train_step
 
 LSTM_KEEPS = 6  # numbers for each output: four gates, the cell and its tanh
 # what autocast leaves in float32 on a GPU, but not on a CPU
@@ -128,7 +126,7 @@ def prepare_step(experiment):
     config = replace(resolve_structure(model_config(experiment)), layerdrop=0.0, mask_time_prob=0.0)
     model, size = CoAttentionModel(config), experiment.batch_size
     size = min(size, 2 * (experiment.micro_batch or size))
-    batch = {name: torch.zeros(size, *SHAPES[name]) for name in map(TENSORS.get, model.views)}
+    batch = {name: torch.zeros(size, *store.SHAPES[name]) for name in map(batches.TENSORS.get, model.views)}
     if experiment.reads_states:
         states = model.speech_states(batch.pop("waveform")[:1])  # (1, L, T', D)
         batch["states"] = states.new_zeros(size, *states.shape[1:], dtype=torch.float16)

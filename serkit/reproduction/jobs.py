@@ -15,12 +15,11 @@ import tempfile
 import textwrap
 import threading
 import time
-from collections import deque
 from pathlib import Path
 
 from filelock import FileLock
 
-from serkit import runs
+from serkit import features, runs
 from serkit.errors import check_range
 
 THREADS = "OMP_NUM_THREADS"
@@ -115,17 +114,16 @@ def run_local(steps, n_jobs, on_change):
         Called with title and state of a step that was started: ``running``, then ``done``, ``failed: <fault>``,
         or ``interrupted: <what becomes of it>`` if it was asked to stop.
     """
-    waiting, running, environments = deque(steps), {}, job_environments(n_jobs)
+    waiting, running, environments = list(steps), {}, job_environments(n_jobs)
     try:
         while running or waiting:
             for slot, environment in enumerate(environments):
                 try:
                     if slot in running and running[slot].process.poll() is not None:
-                        job = running.pop(slot)
-                        step = job.step
-                        on_change(step.title, end_state(job.fault()))
+                        step = running[slot].step
+                        on_change(step.title, end_state(running.pop(slot).fault()))
                     if slot not in running and waiting:
-                        step = waiting.popleft()
+                        step = waiting.pop(0)
                         on_change(step.title, "running")
                         running[slot] = Job(step, environment)
                 except OSError as error:  # a full disk, no more processes: the others may still go on
@@ -168,9 +166,7 @@ def count_jobs(jobs):
 
 def threads_per_job(n_jobs):
     """Threads that each of several jobs may use: its share of the cores; fewer that are asked for already stay."""
-    from serkit.features.store import usable_cores
-
-    share, asked = max(usable_cores() // n_jobs, 1), os.environ.get(THREADS, "")
+    share, asked = max(features.store.usable_cores() // n_jobs, 1), os.environ.get(THREADS, "")
     return min(int(asked), share) if asked.isdigit() and int(asked) else share
 
 

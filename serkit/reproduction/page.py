@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import re
-import tomllib
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import groupby
@@ -13,14 +12,14 @@ from pathlib import Path
 import jinja2
 
 from serkit import runs
-from serkit.experiment import project_home, show_path
 from serkit.figures import DIGEST, markdown_text, printable, write_file
+from serkit.files import read_toml
 from serkit.reproduction.jobs import one_line
 from serkit.reproduction.plan import ANALYSIS, PREPARATION, TRAINING
 
 ABOUT_WEIGHTS = "What the co-attention does"  # a section
 # section -> beginnings of the stems in it, in the order of the story; the first that fits counts
-STORY = tomllib.loads(Path(__file__).with_name("story.toml").read_text(encoding="utf-8"))
+STORY = read_toml(__file__, "story.toml")
 EMBEDDED = re.compile(r"data:(image/png|audio/wav);base64,([A-Za-z0-9+/=]+)")
 COLOURS = 64  # of an embedded picture
 OF_A_FOLD = re.compile(r"_fold[^_]+_seed\d+$")  # end of a stem
@@ -71,12 +70,11 @@ def read_catalogue(run, *, digests, not_made=None):
     list of Entry
         In the order of the story: scores, corpus, views, training, results.
     """
-    folder = project_home() / "figures" / run
+    folder = runs.project_home() / "figures" / run
     names = sorted(path.name for path in folder.glob("[!.]*") if path.is_file())
     groups = groupby(names, key=lambda name: name.partition(".")[0])
-    entries = {
-        stem: _entry(folder, stem, tuple(files), digests) for stem, files in groups if stem != "README"
-    }
+    entries = {stem: _entry(folder, stem, tuple(files), digests) for stem, files in groups}
+    entries.pop("README", None)  # the catalogue itself
     for stem, why in (not_made or {}).items():
         entries[stem] = replace(entries.get(stem, Entry(stem)), faults=(f"can't be made now: {why}",))
     return [entries[stem] for stem in sorted(entries, key=_place)]
@@ -100,7 +98,7 @@ def _sections(entries):
 
 def write_catalogue(run, entries):
     """Write ``figures/<run>/README.md``: picture, caption and files of each entry, by section; returns its path."""
-    path = project_home() / "figures" / run / "README.md"
+    path = runs.project_home() / "figures" / run / "README.md"
     return _write(path, "catalogue.md", run, sections=_sections(entries))
 
 
@@ -131,7 +129,7 @@ def write_page(run, *, summary, entries, notes=None, predictions=""):
     RunError
         If the run folder can't be written to.
     """
-    home = project_home() / "runs" / run
+    home = runs.project_home() / "runs" / run
     notebooks = _notebooks(run)
     there = [path for path in notebooks if path.is_file()]
     of_other_folds = [path for path in there if path.stem == TRAINING][1:]
@@ -140,9 +138,9 @@ def write_page(run, *, summary, entries, notes=None, predictions=""):
         digest=DIGEST,
         sections=_sections(entry for entry in entries if entry.files),
         faulty=[entry for entry in entries if entry.faults],
-        missing=[show_path(path) for path in notebooks if not path.is_file()],
+        missing=[runs.show_path(path) for path in notebooks if not path.is_file()],
         notebooks=[(path.relative_to(home), _notebook(path)) for path in there if path not in of_other_folds],
-        of_other_folds=[show_path(path).as_posix() for path in of_other_folds],
+        of_other_folds=[runs.show_path(path).as_posix() for path in of_other_folds],
     )  # fmt: skip
 
 
@@ -151,7 +149,7 @@ def _write(path, template, run, **values):
     # here, and what else reads notebooks: whoever only wants scores need not wait for it
     from nbconvert.filters import markdown2html
 
-    folder = project_home() / "figures" / run
+    folder = runs.project_home() / "figures" / run
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=jinja2.select_autoescape(),
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -184,7 +182,7 @@ def _entry(folder, stem, files, digests):
 
 def _notebooks(run):
     """Where the executed notebooks of a run lie or should lie, in order."""
-    folder = project_home() / "runs" / run / "notebooks"
+    folder = runs.project_home() / "runs" / run / "notebooks"
     finished = runs.finished_folders(run)
     variants = sorted({runs.variant_of(path) for path in finished})
     # what puts folds together is run once for each variant
@@ -199,10 +197,9 @@ def _notebook(path):
     import nbformat
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(template_name="basic", exclude_anchor_links=True)
     try:
         notebook = nbformat.read(path, as_version=4)
-        return exporter.from_notebook_node(notebook)[0]
+        return HTMLExporter(template_name="basic", exclude_anchor_links=True).from_notebook_node(notebook)[0]
     except Exception as error:  # nbformat's own errors have no common base
         return f'<p class="fault">can\'t be read: {escape(one_line(f"{type(error).__name__}: {error}"))}</p>'
 

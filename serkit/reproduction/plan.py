@@ -288,9 +288,8 @@ def read_grid(path):
                 folders.add(folder)
     if not variants:
         raise ParameterError(f"grid {path}: holds no variant; add a table that begins with [[variant]]")
-    return Grid(
-        path, title, corpus, root, run, list(variants.items()), [] if names == ["all"] else names, seeds,
-    )  # fmt: skip
+    chosen = [] if names == ["all"] else names
+    return Grid(path, title, corpus, root, run, list(variants.items()), chosen, seeds)
 
 
 def _check_table(table, known):

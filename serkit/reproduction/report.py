@@ -1,28 +1,22 @@
 """The report of a run: checked predictions, tables, figures, verdicts on the paper's claims, one page of it all."""
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import combinations
-from pathlib import Path
+from itertools import combinations, islice
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from serkit import evaluation, figures, metrics, runs
-from serkit.constants import LABELS
 from serkit.errors import ParameterError, SerkitError
-from serkit.evaluation.claims import LITERATURE_CAPTION, LITERATURE_COLUMNS, RULE
-from serkit.evaluation.intervals import AVERAGES, MIN_CLUSTERS, Estimate
-from serkit.evaluation.predictions import speakers_of
+from serkit.evaluation.predictions import speakers_of, tested_folds
 from serkit.figures import DIGEST, digest_of
-from serkit.figures.curves import MAX_POINTS
-from serkit.metrics import calibrated, chance_ua, labels_of
+from serkit.files import read_toml
 from serkit.reproduction.page import ABOUT_WEIGHTS, read_catalogue, write_catalogue, write_page
 
 SCORE_NAMES = {"wa": "WA", "ua": "UA", "macro_f1": "macro-F1"}
-CAPTIONS = tomllib.loads(Path(__file__).with_name("captions.toml").read_text(encoding="utf-8"))  # by stem
+CAPTIONS = read_toml(__file__, "captions.toml")  # by stem
 MAX_PAIRS = 6  # differences of variants, the first ones by name
 COLUMN, TALL = (1, 2.4), (1, 2.8)  # sizes of figures: columns of a page, and height in inches
 
@@ -35,7 +29,7 @@ class Item:
     caption: str
     numbers: Callable  # () -> pd.DataFrame: what the CSV holds
     parameters: dict  # of its sidecar
-    plot: Callable | None = None  # (ax) -> ax; None: it is a table
+    plot: Callable | None = None  # (numbers, ax) -> ax; None: it is a table
     size: tuple = COLUMN
     decimals: int = 1  # of a table
 
@@ -53,7 +47,7 @@ class Item:
             return figures.save_table(data, self.stem, decimals=self.decimals, **about)
         with figures.paper_style(*self.size):
             figure = Figure()
-            self.plot(figure.subplots())
+            self.plot(data, figure.subplots())
             return figures.save_figure(figure, self.stem, data=data, **about)
 
 
@@ -79,18 +73,13 @@ def checked_predictions(run, partial=False, variant=""):
     RunError, ParameterError, FoldError
         Naming what is wrong, a fold that is not there included, see :func:`serkit.runs.planned_folds`.
     """
-    predictions = runs.load_predictions(run, variant)
-    folds = {name: tested_folds(table) for name, table in predictions.groupby("variant")}
+    predictions, folds = runs.load_predictions(run, variant), {}
     for name, table in predictions.groupby("variant"):
+        folds[name] = tested_folds(table)
         evaluation.check_predictions(table, folds[name] if partial else runs.planned_folds(run, name))
     if not partial:
         evaluation.check_predictions(predictions)
     return predictions, folds
-
-
-def tested_folds(predictions):
-    """Names of the folds that a prediction table tests, sorted."""
-    return sorted(predictions.loc[predictions["split"] == "test", "fold"].astype(str).unique())
 
 
 def made_with(run, predictions):
@@ -104,9 +93,8 @@ def made_with(run, predictions):
     parameters = {name: runs.shared_parameters(run, name) for name in sorted(predictions["variant"].unique())}
     corpora = {known.get("corpus") for known in parameters.values()}
     if len(corpora) != 1:
-        raise ParameterError(
-            f"run {run!r} holds the corpora {sorted(map(str, corpora))}, expected one; give each corpus its own run"
-        )
+        several = f"run {run!r} holds the corpora {sorted(map(str, corpora))}"
+        raise ParameterError(f"{several}, expected one; give each corpus its own run")
     return parameters, corpora.pop()
 
 
@@ -132,9 +120,8 @@ def score_intervals(predictions, folds):
         units = metrics.score_table(rows, metrics.UNIT)
         for score, name in SCORE_NAMES.items():
             record = {"variant": variant, "score": name}
-            for average in AVERAGES[::-1]:
-                estimate = evaluation.percent(rows, score=score, average=average)
-                record[average.replace("_", " ")] = estimate
+            for average in evaluation.intervals.AVERAGES[::-1]:
+                record[average.replace("_", " ")] = evaluation.percent(rows, score=score, average=average)
             for what in ("fold", "seed"):
                 record[f"sd of {what}s"] = 100 * units.groupby(what)[score].mean().std()
             records.append(record)
@@ -154,7 +141,7 @@ def print_scores(run):
         As :func:`checked_predictions`, except for folds that are not there: they are named.
     """
     predictions, folds = checked_predictions(run, partial=True)
-    print("\n".join(["", *_remarks(run, *made_with(run, predictions), folds)]))
+    print("\n".join(["", *_remarks(run, predictions, folds)]))
     print("scores in % with 95 % intervals over speakers, standard deviations in points:\n")
     print(figures.table_markdown(score_intervals(predictions, folds), decimals=1), flush=True)
 
@@ -185,10 +172,8 @@ def write_report(run, others=(), partial=False, baselines=False):
     """
     predictions, folds = checked_predictions(run, partial)
     parameters, corpus = made_with(run, predictions)
-    facts = [
-        f"Corpus {corpus}, chance UA {chance_ua(labels_of(predictions)):.0f} %.",
-        *_remarks(run, parameters, corpus, folds, partial, labels_of(predictions)),
-    ]
+    chance = f"Corpus {corpus}, chance UA {metrics.chance_ua(metrics.labels_of(predictions)):.0f} %."
+    facts = [chance, *_remarks(run, predictions, folds, partial)]
     found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
     for variant in parameters:
         facts += evaluation.make_baselines(run, variant, baselines)
@@ -207,7 +192,7 @@ def write_report(run, others=(), partial=False, baselines=False):
             continue
         if item.plot is None:
             print(next(path for path in files if path.suffix == ".md").read_text(encoding="utf-8"))
-    digests = [digest_of(predictions), *(digest_of(table) for _, table in predictions.groupby("variant"))]
+    digests = digests_of(predictions)
     entries = read_catalogue(run, digests=digests, not_made=not_made)
     catalogue = write_catalogue(run, entries)
     notes = {ABOUT_WEIGHTS: found}
@@ -219,6 +204,11 @@ def write_report(run, others=(), partial=False, baselines=False):
     return page
 
 
+def digests_of(predictions):
+    """Digests that figures of a run may have: of all its predictions, and of each variant's."""
+    return [digest_of(predictions), *(digest_of(table) for _, table in predictions.groupby("variant"))]
+
+
 def _across(run, corpus, others):
     """Table and figure of this run and of those on other corpora; and the runs on the same one, which stand beside the paper."""
     corpus_of = {name: runs.shared_parameters(name).get("corpus") for name in others}
@@ -228,7 +218,7 @@ def _across(run, corpus, others):
     names = run, *elsewhere
     about = {DIGEST: digest_of(pd.concat([runs.load_predictions(name) for name in names], ignore_index=True))}
     table = evaluation.across_corpora(*names)
-    plots = {"across_corpora_table": None, "across_corpora": partial(figures.plot_across, table)}
+    plots = {"across_corpora_table": None, "across_corpora": figures.plot_across}
     items = [Item.of(stem, lambda: table, about, plot=plot) for stem, plot in plots.items()]
     return items, [name for name in others if name not in elsewhere]
 
@@ -267,7 +257,8 @@ def run_tables(run, predictions, folds, parameters, others=()):
     def scores():
         return score_intervals(predictions, folds).drop(columns=hidden)
 
-    items = [Item.of("scores_by_variant", scores, about, protocol, words={"least": MIN_CLUSTERS})]
+    words = {"least": evaluation.intervals.MIN_CLUSTERS}
+    items = [Item.of("scores_by_variant", scores, about, protocol, words=words)]
     if len(baselines):
         items.append(Item.of("baselines", lambda: baselines, about, protocol))
     manifest = runs.find_manifest(corpus)
@@ -275,14 +266,13 @@ def run_tables(run, predictions, folds, parameters, others=()):
         people, distance = evaluation.people_table(manifest, predictions)
         words = {"distance": distance} if len(people) else {}
         items += [Item.of("people", lambda: people, about, protocol, words=words)] if words else []
-    words = {"speakers": speakers_of(corpus), "rule": RULE}
+    words = {"speakers": speakers_of(corpus), "rule": evaluation.claims.RULE}
     items.append(Item.of("paper_comparison", lambda: comparison, about | beside, words=words, decimals=2))
-    literature = evaluation.read_literature()[LITERATURE_COLUMNS]
-    items.append(Item("literature", LITERATURE_CAPTION, lambda: literature, {}, decimals=2))
+    literature = evaluation.read_literature()[evaluation.claims.LITERATURE_COLUMNS]
+    items.append(Item("literature", evaluation.claims.LITERATURE_CAPTION, lambda: literature, {}, decimals=2))
     if several:
-        items.append(
-            Item.of("variant_differences", lambda: _differences(predictions, folds), about, protocol)
-        )
+        differences = partial(_differences, predictions, folds)
+        items.append(Item.of("variant_differences", differences, about, protocol))
     return items
 
 
@@ -298,9 +288,9 @@ def run_figures(run, predictions, folds, parameters):
         item = partial(Item.of, parameters=about, protocol=_protocol(table, about, run), suffix=suffix)
         made += _of_variant(run, variant, table, folds[variant], item)
         made += _of_attention(run, variant, folds[variant], item)
-    for a, b in list(combinations(tables, 2))[:MAX_PAIRS]:
-        pair = {name: parameters[name] for name in (a, b)}
-        made.append(_difference(run, tables[a], tables[b], folds[a], pair, digest_of(predictions)))
+    digest = digest_of(predictions)
+    for pair in islice(combinations(tables, 2), MAX_PAIRS):
+        made.append(_difference(run, [tables[name] for name in pair], folds[pair[0]], parameters, digest))
     return made
 
 
@@ -308,9 +298,8 @@ def _of_variant(run, variant, table, folds, item):
     """Figures of a variant; ``item`` is :meth:`Item.of` with all that they have in common."""
     tested = table[table["split"] == "test"]
     n_folds, n_speakers = tested["fold"].nunique(), tested["speaker"].nunique()
-    histories = partial(figures.read_histories, run, variant)
     manifest = runs.find_manifest(item.keywords["parameters"].get("corpus"))
-    tempered = calibrated(table)  # empty without validation speakers
+    tempered = metrics.calibrated(table)  # empty without validation speakers
     grid = 2, figures.speaker_grid(n_speakers)[2]
 
     @cache
@@ -325,30 +314,32 @@ def _of_variant(run, variant, table, folds, item):
         ("risk_coverage", evaluation.risk_coverage, figures.plot_risk, COLUMN, tempered),
     ]
     made = [
-        item(stem, partial(numbers, data, folds=folds), plot=partial(plot, data, folds=folds), size=size)
+        item(stem, partial(numbers, data, folds=folds), plot=partial(_draw, plot, data, folds), size=size)
         for stem, numbers, plot, size, data in rows
         if len(data)
     ]
     if manifest is not None:
         slices = cache(partial(evaluation.slice_table, table, manifest, folds))
-        of_recall = ["slice", "part", *labels_of(table)]
+        of_recall = ["slice", "part", *metrics.labels_of(table)]
         made += [
-            item("slices", slices, plot=lambda ax: figures.plot_slices(slices(), ax), size=(2, 3.4)),
+            item("slices", slices, plot=figures.plot_slices, size=(2, 3.4)),
             item("slice_scores", lambda: slices().drop(columns=of_recall[2:])),
             item("slice_recalls", lambda: slices()[of_recall]),
         ]
-    curves = partial(figures.plot_history, what="ua", chance=chance_ua(labels_of(table)))
-    made.append(item("fold_curves", histories, plot=lambda ax: curves(histories(), ax)))
-    about = {
-        "words": {"seed": tested["seed"].min(), "most": MAX_POINTS // n_folds},
-        "size": figures.fold_grid(n_folds)[2:],
-    }
-    by_speaker = partial(figures.plot_fold_points, by="speaker")
-    made.append(
-        item("embedding_emotion", points, plot=lambda ax: figures.plot_fold_points(points(), ax), **about)
-    )
-    made.append(item("embedding_speaker", points, plot=lambda ax: by_speaker(points(), ax), **about))
-    return made
+    curves = partial(figures.plot_history, what="ua", chance=metrics.chance_ua(metrics.labels_of(table)))
+    words = {"seed": tested["seed"].min(), "most": figures.curves.MAX_POINTS // n_folds}
+    on_a_plane = partial(item, numbers=points, words=words, size=figures.fold_grid(n_folds)[2:])
+    return [
+        *made,
+        item("fold_curves", partial(figures.read_histories, run, variant), plot=curves),
+        on_a_plane("embedding_emotion", plot=figures.plot_fold_points),
+        on_a_plane("embedding_speaker", plot=partial(figures.plot_fold_points, by="speaker")),
+    ]
+
+
+def _draw(plot, predictions, folds, numbers, ax):
+    """Draw what is drawn from predictions, and not from its own numbers."""
+    return plot(predictions, ax, folds=folds)
 
 
 def _of_attention(run, variant, folds, item):
@@ -361,41 +352,37 @@ def _of_attention(run, variant, folds, item):
     return [
         item("attention", lambda: tables()[0], decimals=2),
         item("attention_worth", lambda: tables()[1]),
-        item(
-            "attention_weights",
-            lambda: tables()[2],
-            plot=lambda ax: figures.plot_stems(tables()[2], ax),
-            size=size,
-        ),
+        item("attention_weights", lambda: tables()[2], plot=figures.plot_stems, size=size),
     ]
 
 
 def _differences(predictions, folds):
     """Differences of UA in points between the variants, at the seeds that all of them have."""
     table = evaluation.compare_many(evaluation.at_shared_seeds(predictions), folds=next(iter(folds.values())))
-    points = 100 * table[["difference", "low", "high"]]
+    points = 100 * table[["difference", "low", "high"]].to_numpy()
     about = table[["variant_a", "variant_b"]].set_axis(["A", "B"], axis=1)
-    return about.assign(difference=[Estimate(*row) for row in points.to_numpy()], p_holm=table["p_holm"])
+    return about.assign(difference=[evaluation.Estimate(*ends) for ends in points], p_holm=table["p_holm"])
 
 
-def _difference(run, a, b, folds, parameters, digest):
+def _difference(run, pair, folds, parameters, digest):
     """How often A gives an answer more often than B, at the seeds that both have."""
-    (first, about), (second, other) = parameters.items()
+    names = [table["variant"].iloc[0] for table in pair]
+    known = [parameters[name] for name in names]
 
-    def pair():
-        both = evaluation.at_shared_seeds(pd.concat([a, b], ignore_index=True))
-        return [both[both["variant"] == name] for name in (first, second)]
+    def compared():
+        both = evaluation.at_shared_seeds(pd.concat(pair, ignore_index=True))
+        return [both[both["variant"] == name] for name in names]
 
-    origin = {"corpus": about.get("corpus"), "a": first, "b": second, DIGEST: digest}
-    shared = a[a["seed"].isin(b["seed"])]
+    origin = {"corpus": known[0].get("corpus"), "a": names[0], "b": names[1], DIGEST: digest}
+    shared = pair[0][pair[0]["seed"].isin(pair[1]["seed"])]
     return Item.of(
         "confusion_difference",
-        lambda: figures.confusion_difference(*pair(), folds),
-        origin | _leak(parameters.values()),
-        _protocol(shared, runs.in_common(parameters.values()), run),
-        f"_{runs.stem_of(first)}__{runs.stem_of(second)}",
-        {"a": evaluation.settings_in_words(about), "b": evaluation.settings_in_words(other)},
-        plot=lambda ax: figures.plot_confusion_difference(*pair(), ax, folds=folds),
+        lambda: figures.confusion_difference(*compared(), folds),
+        origin | _leak(known),
+        _protocol(shared, runs.in_common(known), run),
+        "_" + "__".join(map(runs.stem_of, names)),
+        dict(zip("ab", map(evaluation.settings_in_words, known), strict=True)),
+        plot=lambda _, ax: figures.plot_confusion_difference(*compared(), ax, folds=folds),
         size=(1, 2.6),
     )
 
@@ -413,9 +400,9 @@ def _protocol(table, parameters, run):
     return words[0].upper() + words[1:]
 
 
-def _remarks(run, parameters, corpus, folds, partial=False, labels=LABELS):
+def _remarks(run, predictions, folds, partial=False):
     """What a reader must know before any number."""
-    remarks = []
+    (parameters, corpus), remarks = made_with(run, predictions), []
     if corpus != "iemocap":
         remarks.append(f"{corpus} is not IEMOCAP: this run can't speak about the paper's numbers.")
     remarks += sorted({runs.leak_notice(known) for known in parameters.values()} - {""})
@@ -424,7 +411,7 @@ def _remarks(run, parameters, corpus, folds, partial=False, labels=LABELS):
         if partial or lost:
             missing = f"; missing: {', '.join(lost)}" if lost else ""
             remarks.append(f"{variant}: scores are of folds {', '.join(tested)} only{missing}.")
-        remarks += _weak_trainings(run, variant, labels)
+        remarks += _weak_trainings(run, variant, metrics.labels_of(predictions))
     return remarks
 
 

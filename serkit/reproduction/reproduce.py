@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from serkit import corpora, runs
 from serkit.errors import ParameterError, RunError, SerkitError, shown
-from serkit.experiment import require_project
 from serkit.reproduction.estimate import Cost, describe, disk_use, estimate, show_bytes
 from serkit.reproduction.jobs import count_jobs, execute, find_gpus, run_local, threads_per_job
 from serkit.reproduction.plan import TRAINING, make_plan, unfinished
@@ -57,7 +56,7 @@ def reproduce(
     int
         Exit code: 0 when everything is done, 1 when a step failed, 130 when it was interrupted.
     """
-    require_project()
+    runs.require_project()
     runner, jobs = _choose_runner(jobs, scheduler, dry_run)
     if grid is not None:
         settings |= {"variants": grid.variants, "fold_names": grid.folds, "seeds": grid.seeds}

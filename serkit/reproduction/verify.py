@@ -15,20 +15,11 @@ import pandas as pd
 from serkit import evaluation, features, metrics, runs, training
 from serkit.errors import RunError, SerkitError
 from serkit.experiment import key_of, project_home, show_path
-from serkit.figures import DIGEST, digest_of, table_csv
-from serkit.reproduction import report
-from serkit.reproduction.page import read_catalogue
+from serkit.figures import DIGEST, table_csv
+from serkit.files import read_toml
+from serkit.reproduction import page, report
 
-AREAS = {
-    "experiments": "folds: key follows from the parameters, folder and model from them too",
-    "files": "folds: every file has the bytes that were recorded when it was finished",
-    "predictions": "prediction tables are whole and consistent",
-    "scores": "folds: scores in metrics.json follow from predictions and history",
-    "completeness": "variants and seeds have all their folds",
-    "stores": "feature stores have the bytes that were extracted",
-    "figures": "figures and tables are as they were made, from nothing but these predictions",
-    "numbers": "CSV files of the report recomputed and equal",
-}
+AREAS = read_toml(__file__, "areas.toml")
 OK, WRONG, UNKNOWN, NOTE = "ok", "wrong", "can't tell", "note"
 EXIT_CODES = {WRONG: 1, UNKNOWN: 2, NOTE: 0, OK: 0}  # the worst comes first
 LONGEST = 400  # characters of a line
@@ -212,9 +203,8 @@ def _missing_folds(run, folders, verdict):
 
 def _figures(run, predictions, folds, parameters):
     """Everything in ``figures/<run>``, and the page of the run."""
-    digests = [digest_of(predictions), *(digest_of(table) for _, table in predictions.groupby("variant"))]
-    folder = project_home() / "figures" / run
-    entries = {entry.stem: entry for entry in read_catalogue(run, digests=digests)}
+    digests, folder = report.digests_of(predictions), project_home() / "figures" / run
+    entries = {entry.stem: entry for entry in page.read_catalogue(run, digests=digests)}
     if not entries:
         return [Finding("figures", run, NOTE, f"there are none in {show_path(folder)}")]
     findings = []
@@ -229,8 +219,8 @@ def _figures(run, predictions, folds, parameters):
         entry = entries.get(item.stem)
         if entry and not entry.faults:
             findings += _look("numbers", f"{item.stem}.csv", _number_faults, folder, item, entry)
-    page = project_home() / "runs" / run / runs.REPORT
-    if page.is_file() and f'name="{DIGEST}" content="{digests[0]}"' not in page.read_text(encoding="utf-8"):
+    html = project_home() / "runs" / run / runs.REPORT
+    if html.is_file() and f'name="{DIGEST}" content="{digests[0]}"' not in html.read_text(encoding="utf-8"):
         stale = "out of date: made from other predictions than the run holds now; call `serkit report` again"
         findings.append(Finding("figures", runs.REPORT, WRONG, stale))
     return findings

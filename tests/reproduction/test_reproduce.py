@@ -221,7 +221,9 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsy
     assert len(skipped) == 5  # 01 to 04 and fold 1
     scores = {}
     for name in ("wa", "ua"):
-        (scores[name],) = re.findall(rf"session_demo_mfcc \| {name.upper()} +\|.*? (\d+\.\d)[ |]", done.stdout)
+        (scores[name],) = re.findall(
+            rf"session_demo_mfcc \| {name.upper()} +\|.*? (\d+\.\d)[ |]", done.stdout
+        )
     folds = [json.loads((base / f"fold={k}/seed=111/metrics.json").read_text()) for k in (1, 2)]
     for name, printed in scores.items():
         assert float(printed) == pytest.approx(50 * sum(one[f"{name}_fold_mean"] for one in folds), abs=0.06)

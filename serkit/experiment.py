@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from numbers import Real
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import get_args
 from serkit import recipe as recipes
 from serkit.constants import CORPORA, FUSIONS, PUBLISHED_TRAINING, VIEW_SETS
 from serkit.errors import ParameterError, RunError, meant, shown
+from serkit.files import read_toml
 from serkit.folds import GROUPINGS, SELECTIONS
 
 # training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
@@ -173,7 +173,7 @@ class Experiment:
 # settings that a variant is called after where they are not the usual ones
 NAMED = ("encoder_training", "encoder_layers", "views", "fusion", "checkpoint_rule")
 SETTINGS = {field.name: field for field in fields(Experiment)}  # by name, as they were declared
-HELP = tomllib.loads(Path(__file__).with_name("settings.toml").read_text(encoding="utf-8"))  # what each is
+HELP = read_toml(__file__, "settings.toml")  # what each is
 
 
 WORDS = {

@@ -5,8 +5,6 @@ What tells them apart stands in ``acted.toml``: patterns of names, emotions, spe
 """
 
 import re
-import tomllib
-from pathlib import Path
 
 import pandas as pd
 
@@ -14,8 +12,9 @@ from serkit.constants import LABELS
 from serkit.corpora.manifest import group_speakers, make_manifest
 from serkit.corpora.sound_files import find_folder, list_sounds, name_some, note_broken, read_headers, visible
 from serkit.errors import CorpusError
+from serkit.files import read_toml
 
-CORPORA = tomllib.loads(Path(__file__).with_name("acted.toml").read_text(encoding="utf-8"))
+CORPORA = read_toml(__file__, "acted.toml")
 CREMAD_GROUPS = 5  # of its 91 actors, to be sessions
 VOICE_ONLY = "1"  # queryType of those who heard a clip of CREMA-D and did not see it
 

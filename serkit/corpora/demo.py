@@ -76,10 +76,9 @@ def load(root, *, skip_broken=False):
                     write_tree(partial, turns)
     manifest, problems = read_tree(root, corpus="demo")
     if (problems or len(manifest) < len(turns)) and not skip_broken:
-        raise CorpusError(
-            f"demo corpus at {root}: {len(manifest)} of {len(turns)} utterances are whole: "
-            f"{name_some(problems or ['the others are gone'])}; delete the folder and load it again, it is spoken anew"
-        )
+        about = f"demo corpus at {root}: {len(manifest)} of {len(turns)} utterances are whole"
+        cure = "delete the folder and load it again, it is spoken anew"
+        raise CorpusError(f"{about}: {name_some(problems or ['the others are gone'])}; {cure}")
     return manifest
 
 
@@ -89,10 +88,9 @@ def _is_there(root, turns):
         return False
     marker = root / "demo.json"
     if not (marker.is_file() and marker.read_bytes() == _marker(turns)):
-        raise CorpusError(
-            f"demo corpus: {root} holds something else, or was spoken with other settings; expected a "
-            "missing or empty folder or this demo corpus; give another root, nothing was changed"
-        )
+        about = f"demo corpus: {root} holds something else, or was spoken with other settings"
+        expected = "expected a missing or empty folder or this demo corpus"
+        raise CorpusError(f"{about}; {expected}; give another root, nothing was changed")
     return True
 
 

@@ -1,7 +1,6 @@
 """``serkit fetch NAME``: a free corpus from where its owners keep it, checked and unpacked."""
 
 import shutil
-import tomllib
 from pathlib import Path
 
 import pooch
@@ -9,10 +8,10 @@ import requests
 from tqdm.auto import tqdm
 
 from serkit.errors import CorpusError, check_choice, reported_as
-from serkit.files import filling
+from serkit.files import filling, read_toml
 from serkit.runs import corpus_root, show_path
 
-ARCHIVES = tomllib.loads(Path(__file__).with_name("archives.toml").read_text(encoding="utf-8"))
+ARCHIVES = read_toml(__file__, "archives.toml")
 LICENCE = "LICENCE.txt"  # kept beside the data, written last: where it is, the corpus is complete
 CHUNK = 2**16  # bytes; a transfer that breaks off loses no more
 PATIENCE_S = 30  # without a byte

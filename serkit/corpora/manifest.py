@@ -1,6 +1,5 @@
 """The manifest: one row per utterance, the same columns for every corpus; ``columns.toml`` says what they are."""
 
-import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import pandas as pd
 
 from serkit.constants import CORPORA, LABELS
 from serkit.errors import CorpusError, reported_as
-from serkit.files import replacing
+from serkit.files import read_toml, replacing
 
 # to pandas dtypes
-COLUMNS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+COLUMNS = read_toml(__file__, "columns.toml")
 
 
 def make_manifest(rows):

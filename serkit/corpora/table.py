@@ -32,7 +32,7 @@ from serkit.corpora.manifest import group_speakers, make_manifest
 from serkit.corpora.sound_files import name_some, note_broken, read_header, read_text
 from serkit.errors import AudioError, CorpusError, SerkitError, check_choice, check_range, reported_as
 from serkit.experiment import FALSE, TRUE, check_names, shown
-from serkit.files import replacing
+from serkit.files import read_toml, replacing
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 NEEDED = ("path", "speaker", "emotion")
@@ -45,7 +45,7 @@ GROUPS, MOST_GROUPS = (
 FEW = 5  # utterances; a class with fewer is doubtful
 # shown by check
 PROTOCOLS = (("session", "clean"), ("speaker", "clean"), ("split", "clean"), ("split", "last"))
-SPELLINGS = tomllib.loads(Path(__file__).with_name("spellings.toml").read_text(encoding="utf-8"))
+SPELLINGS = read_toml(__file__, "spellings.toml")
 
 
 def load(path, *, name="table", cut_folder=None, skip_broken=False):

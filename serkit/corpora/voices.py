@@ -26,7 +26,6 @@ import io
 import json
 import subprocess
 import sys
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +35,9 @@ from scipy.signal import lfilter
 
 from serkit.constants import SAMPLE_RATE
 from serkit.errors import CorpusError
+from serkit.files import read_toml
 
-DEMO = tomllib.loads(Path(__file__).with_name("demo.toml").read_text(encoding="utf-8"))
+DEMO = read_toml(__file__, "demo.toml")
 ESPEAK_RATE = 22_050  # Hz, of everything eSpeak NG synthesises
 SPEECH_DB = -26.0  # dB re full scale, RMS of neutral speech
 ROOM_DB = (-64.0, -61.0)  # dB re full scale, RMS of the room noise; each session has its own

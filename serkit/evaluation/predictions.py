@@ -62,11 +62,10 @@ def check_predictions(predictions, folds=None):
     for values, wrong, expected in _rules(predictions):
         if (wrong := np.asarray(wrong)).any():
             row = predictions[wrong].iloc[0]
-            raise ParameterError(
-                f"utterance {row['utterance_id']} (variant {row['variant']}, seed {row['seed']}, fold {row['fold']}): "
-                f"{values.name}={shown(values[wrong].iloc[0])}, expected {expected}; rows like it: {wrong.sum()}. "
-                "Was a table edited, or read twice? Read predictions.parquet again"
-            )
+            about = "utterance {utterance_id} (variant {variant}, seed {seed}, fold {fold})".format(**row)
+            fault = f"{values.name}={shown(values[wrong].iloc[0])}, expected {expected}; rows like it: {wrong.sum()}"
+            cure = "Was a table edited, or read twice? Read predictions.parquet again"
+            raise ParameterError(f"{about}: {fault}. {cure}")
     _check_runs(predictions, folds)
     return predictions
 
@@ -174,20 +173,18 @@ def _check_runs(table, folds):
         else:
             expected = {str(getattr(fold, "name", fold)) for fold in folds}
         if missing := sorted(expected - present):
-            raise RunError(
-                f"{about}: fold {', '.join(missing)} is missing, found {', '.join(sorted(present)) or 'none'}; finish "
-                "it with `serkit reproduce`, or ask for a part: partial = True in notebook 06, `serkit report --partial`"
-            )
+            absent = f"fold {', '.join(missing)} is missing, found {', '.join(sorted(present)) or 'none'}"
+            part = "ask for a part: partial = True in notebook 06, `serkit report --partial`"
+            raise RunError(f"{about}: {absent}; finish it with `serkit reproduce`, or {part}")
         if extra := sorted(present - expected):
             known = ", ".join(sorted(expected))
             raise RunError(f"{about}: fold {extra[0]} is not one of {known}; filter the table to those")
         untested = everything[~everything["utterance_id"].isin(test["utterance_id"])]
         if len(untested):
             row = untested.sort_values("utterance_id").iloc[0]
-            raise RunError(
-                f"{about}: utterance {row['utterance_id']} of speaker {row['speaker']} has no test row, other variants or "
-                f"seeds have one ({untested['utterance_id'].nunique()} missing in all); predict that fold again"
-            )
+            absent = f"utterance {row['utterance_id']} of speaker {row['speaker']} has no test row"
+            others = f"other variants or seeds have one ({untested['utterance_id'].nunique()} missing in all)"
+            raise RunError(f"{about}: {absent}, {others}; predict that fold again")
 
 
 def speakers_of(corpus):

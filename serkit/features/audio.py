@@ -199,10 +199,9 @@ def check_waveform(waveform, *, subject="waveform", shortest=MIN_SAMPLES):
         wanted = "expected float in [-1, 1]; read files with serkit.features.read"
         raise ParameterError(f"{subject}: dtype {waveform.dtype}, {wanted}")
     if not shortest <= len(waveform) <= MAX_SAMPLES:
-        raise AudioError(
-            f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {shortest / SAMPLE_RATE:g} to "
-            f"{MAX_SAMPLES // SAMPLE_RATE} s at 16 kHz; leave it out, or cut a longer recording into turns"
-        )
+        expected = f"{shortest / SAMPLE_RATE:g} to {MAX_SAMPLES // SAMPLE_RATE} s at 16 kHz"
+        about = f"{subject}: {len(waveform) / SAMPLE_RATE:.3f} s long, expected {expected}"
+        raise AudioError(f"{about}; leave it out, or cut a longer recording into turns")
     usable = np.abs(waveform) <= MAX_AMPLITUDE  # not NaN
     if not usable.all():
         at, limit = int(np.argmin(usable)), f"-{MAX_AMPLITUDE:g} to {MAX_AMPLITUDE:g}"

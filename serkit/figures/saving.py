@@ -21,7 +21,7 @@ import seaborn
 from tabulate import tabulate
 
 import serkit
-from serkit.errors import ParameterError, RunError, shown
+from serkit.errors import ParameterError, RunError, reported_as, shown
 from serkit.evaluation import Estimate
 from serkit.evaluation.predictions import speakers_of
 from serkit.files import read_toml, replacing
@@ -286,13 +286,12 @@ def write_file(path: Path, content: bytes) -> Path:
     RunError
         If the disk is full or the folder is write-protected. Nothing is left half-written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            partial.write_bytes(content)
-    except OSError as error:
-        about = f"{path}: can't write {len(content)} bytes ({error.strerror or error})"
-        raise RunError(f"{about}; free some space, mend the permissions, or give another root=...") from error
+    cure = "free some space, mend the permissions, or give another root=..."
+    with (
+        reported_as(RunError, f"{path}: can't write {len(content)} bytes", cure, OSError),
+        replacing(path) as partial,
+    ):
+        partial.write_bytes(content)
     return path
 
 

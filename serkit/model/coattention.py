@@ -6,7 +6,6 @@ exchanged, to see what each of them is good for.
 """
 
 import copy
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from transformers import AutoConfig
 from transformers.utils import ModelOutput
 
 from serkit.constants import GUIDED, LABELS, N_MFCC, SAMPLE_RATE, SEGMENT_SAMPLES, SPEECH_ENCODER, VIEW_SETS
+from serkit.files import read_toml
 from serkit.model import encoders, speech_encoders
 
 
@@ -81,7 +81,7 @@ class ModelConfig:
 
 
 PAPER = ModelConfig()
-DEMO = ModelConfig(**tomllib.loads(Path(__file__).with_name("demo.toml").read_text(encoding="utf-8")))
+DEMO = ModelConfig(**read_toml(__file__, "demo.toml"))
 PROFILES = {"paper": PAPER, "demo": DEMO}
 
 

@@ -8,7 +8,6 @@ tensors: opening a folder runs no code from it. ``export_onnx`` makes one file o
 import json
 import math
 import os
-import tomllib
 import warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -26,7 +25,7 @@ from serkit.errors import ParameterError, WeightsError, reason_of, reported_as, 
 from serkit.experiment import ACROSS, SETTINGS, convert, key_of, show_path
 from serkit.features.store import FEATURE_VERSION
 from serkit.features.views import SpectrogramScaler, segment_features, spectrogram_image
-from serkit.files import replacing
+from serkit.files import read_toml, replacing
 from serkit.metrics import chance_ua
 from serkit.model.coattention import PAPER, CoAttentionModel, ModelConfig, read_speech_encoder
 from serkit.model.encoders import RANDOM, fingerprint
@@ -44,12 +43,12 @@ CONTRACT = {  # what this version of serkit takes for granted about any model
 ONNX_ERROR = 1e-4  # of a logit, at most: that of another order of sums, and far below what changes an answer
 
 CARD = Path(__file__).with_name("model_card.md")
-CORPORA = tomllib.loads(CARD.with_name("corpora.toml").read_text(encoding="utf-8"))  # for the card
+CORPORA = read_toml(__file__, "corpora.toml")  # for the card
 OWN_CORPUS = {"speech": "a corpus of the user's own", "licence": {"license": "unknown"}}
 GENDERS = {"F": "female voices", "M": "male voices"}
 
 # part of the published model: ours
-PUBLISHED_NAMES = tomllib.loads(CARD.with_name("published.toml").read_text(encoding="utf-8"))
+PUBLISHED_NAMES = read_toml(__file__, "published.toml")
 PUBLISHED_UNUSED = "alexnet_model.classifier."  # computed by the published code, never part of the logits
 
 

@@ -9,7 +9,6 @@ segments seldom holds nothing but a pause, whose noise would be lifted to full l
 """
 
 import math
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from serkit.corpora.sound_files import is_finished
 from serkit.errors import AudioError
 from serkit.features import audio
 from serkit.features.segments import count_segments
+from serkit.files import read_toml
 
 UTTERANCE_S = 30  # s; up to here one utterance: about the longest turn of IEMOCAP
 WINDOW_S = 15  # s = 5 segments; longer sounds are cut into these
@@ -32,7 +32,7 @@ FULL_SCALE = {  # largest positive amplitude that the format can hold; all other
     "PCM_U8": 127 / 128, "PCM_S8": 127 / 128, "ULAW": 32124 / 32768, "ALAW": 32256 / 32768,
 }  # fmt: skip
 LIMITS = {"window_s": WINDOW_S, "silence_dbfs": SILENCE_DBFS, "quiet_dbfs": QUIET_DBFS, "run": CLIPPED_RUN}
-NOTICES = tomllib.loads(Path(__file__).with_name("notices.toml").read_text(encoding="utf-8"))
+NOTICES = read_toml(__file__, "notices.toml")
 
 
 class Notice(NamedTuple):

@@ -21,7 +21,7 @@ from distributed import Client, Reschedule, get_worker
 from distributed.comm.addressing import get_address_host_port
 from filelock import FileLock
 
-from serkit.errors import RunError, shown
+from serkit.errors import RunError, reported_as, shown
 from serkit.reproduction.jobs import end_state, one_line
 from serkit.runs import PACKAGES, project_home
 
@@ -199,24 +199,21 @@ def _connected(address):
     with ExitStack() as stack:
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.ERROR)
-        try:
+        about = f"scheduler={shown(address)}, expected an address such as tcp://host:8786: it does not answer"
+        cure = "start one with `dask scheduler`, or check host, port and firewall"
+        with reported_as(RunError, about, cure, (OSError, ValueError)):
             # after an address that it can't read, a client would stay half open
             get_address_host_port(address, strict=True)
             client = Client(address, timeout=CONNECT_S, set_as_default=False, name="serkit")
-        except (OSError, ValueError) as error:
-            about = f"scheduler={shown(address)} does not answer ({one_line(str(error))})"
-            cure = "start one with `dask scheduler`, or check host, port and firewall"
-            raise RunError(f"{about}, expected an address such as tcp://host:8786; {cure}") from error
         stack.callback(client.close, timeout=CONNECT_S)
-        try:  # it unpacks the jobs to see how they hang together
-            client.run_on_scheduler(versions)
-            client.wait_for_workers(1, timeout=FIRST_WORKER_S)
-        except TimeoutError:
-            about = f"scheduler {address}: no worker within {FIRST_WORKER_S} s, expected at least one"
-            raise RunError(f"{about}; start one with `dask worker {address} --nthreads 1`") from None
-        except Exception as error:
-            about = f"scheduler {address}: can't run serkit ({one_line(str(error))})"
-            raise RunError(f"{about}; start it in the same environment as the workers") from error
+        same = "start it in the same environment as the workers"
+        with reported_as(RunError, f"scheduler {address}: can't run serkit", same):
+            client.run_on_scheduler(versions)  # it unpacks the jobs to see how they hang together
+            try:
+                client.wait_for_workers(1, timeout=FIRST_WORKER_S)
+            except TimeoutError:
+                about = f"scheduler {address}: no worker within {FIRST_WORKER_S} s, expected at least one"
+                raise RunError(f"{about}; start one with `dask worker {address} --nthreads 1`") from None
         folder = project_home().resolve() / "runs"
         folder.mkdir(exist_ok=True)
         mark = stack.enter_context(tempfile.NamedTemporaryFile(prefix=".cluster-", dir=folder))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serkit import folds, runs
 from serkit.constants import VIEW_SETS
-from serkit.errors import ParameterError, RunError, SerkitError, shown
+from serkit.errors import ParameterError, RunError, SerkitError, reported_as, shown
 from serkit.experiment import SETTINGS, Experiment, check_names, convert, of_type, project_home
 
 PREPARATION = ("01_prepare_corpus", "02_mfcc", "03_spectrogram", "04_wav2vec2")
@@ -256,17 +256,16 @@ def read_grid(path):
     (2, [], [111])
     """
     path = Path(path)
-    try:
+    about, unreadable = f"grid {path}: is not TOML", (OSError, ValueError, RecursionError)
+    with reported_as(ParameterError, about, "see notebooks/grids/demo.toml", unreadable):
         if path.stat().st_size > GRID_SIZE or not path.is_file():
             raise ValueError(f"no file of at most {GRID_SIZE} bytes")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ParameterError(f"grid {path}: is not TOML ({error}); see notebooks/grids/demo.toml") from error
-    with _about(f"grid {path}"):
+    with _about(f"grid {path.name}"):
         check_names(content, ("title", "common", "variant"))
         title = of_type(str, "title", content.get("title", path.stem))
     common, variants, folders = content.get("common", {}), {}, set()
-    with _about(f"grid {path}, [common]"):
+    with _about(f"grid {path.name}, [common]"):
         _check_table(common, (*COMMON, *VARIED))
         corpus = convert("corpus", common.get("corpus", "demo"))
         names = _values("fold", common.get("folds", "all"))
@@ -275,7 +274,7 @@ def read_grid(path):
     shared = {name: value for name, value in common.items() if name in VARIED}
     tables = content.get("variant", [{}] if shared else [])
     for number, table in enumerate(tables if isinstance(tables, list) else [tables], start=1):
-        with _about(f"grid {path}, variant {number}"):
+        with _about(f"grid {path.name}, variant {number}"):
             for label, settings in _combinations(table, shared):
                 folder = Experiment.of({"corpus": corpus} | settings).variant
                 label = label or folder

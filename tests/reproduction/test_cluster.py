@@ -265,7 +265,7 @@ class TestRefused:
         """In seconds; a client that is left half open would be closed by the garbage collector, which can wait for good."""
         made, start, began = [], Client.start, time.monotonic()
         monkeypatch.setattr(Client, "start", lambda self, **kw: made.append(self) or start(self, **kw))
-        expected = rf"scheduler='{re.escape(address)}' does not answer .*start one with `dask scheduler`"
+        expected = rf"scheduler='{re.escape(address)}', expected .* does not answer .*start one with `dask scheduler`"
         self.refused(steps, address, expected)
         assert {client.status for client in made} <= {"closed"}
         assert time.monotonic() - began < 10

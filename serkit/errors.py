@@ -164,11 +164,10 @@ def where_made(name, notebook):
 
 
 def _makes(source, name):
-    try:
+    with suppress(SyntaxError, KeyError):  # a line for the shell; a name that does not occur
         symbol = symtable.symtable(source, "cell", "exec").lookup(name)
-    except (SyntaxError, KeyError):  # a line for the shell; a name that does not occur
-        return False
-    return symbol.is_assigned() or symbol.is_imported()
+        return symbol.is_assigned() or symbol.is_imported()
+    return False
 
 
 def _explain(result):

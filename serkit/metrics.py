@@ -313,11 +313,10 @@ def hardly_learned(history, labels=LABELS):
     guess_loss, chance = float(np.log(len(labels))), chance_ua(labels)
     if not (loss > 0.95 * guess_loss or 100 * ua < chance + 5):
         return ""
-    return (
-        f"it hardly learned: last training loss {loss:.3f} (a guess: {guess_loss:.3f}), best training UA {ua:.1%} (a "
-        f"guess: {chance / 100:.1%}); allow more epochs, or change learning_rate={rate:g}: what begins from random "
-        "weights wants about 1e-3, a pretrained encoder that is fine-tuned 1e-5; under a new run name"
-    )
+    about = f"last training loss {loss:.3f} (a guess: {guess_loss:.3f}), best training UA {ua:.1%} (a guess: {chance / 100:.1%})"
+    usual = "what begins from random weights wants about 1e-3, a pretrained encoder that is fine-tuned 1e-5"
+    cure = f"allow more epochs, or change learning_rate={rate:g}: {usual}; under a new run name"
+    return f"it hardly learned: {about}; {cure}"
 
 
 def utterance_probabilities(mean_log_probability):

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -223,10 +224,8 @@ def current_commit():
     # not that of an environment inside someone else's repository
     folder = Path(__file__).resolve().parents[1] / ".git"
     command = ["git", "--git-dir", str(folder), "rev-parse", "--verify", "HEAD"]
-    try:
+    with suppress(OSError, subprocess.SubprocessError):
         return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def write_json(path, record):
@@ -339,11 +338,10 @@ def read_experiment(folder):
 
 def is_done(folder, experiment):
     """Whether ``folder`` holds the finished results of exactly this experiment, as they were written."""
-    try:
+    with suppress(Exception):  # a damaged record finds a way into each of them
         key = (Path(folder) / DONE).read_text(errors="replace").strip()
         return key == experiment.key and not file_faults(folder, RESULTS)
-    except Exception:  # a damaged record finds a way into each of them
-        return False
+    return False
 
 
 def is_finished(folder):

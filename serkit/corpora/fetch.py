@@ -49,10 +49,8 @@ def fetch(name, *, root=None):
         raise CorpusError(f"corpus {name} can't be fetched without you: {by_hand}")
     archive = folder.with_name(f".{folder.name}.zip")
     cure = f"it takes {3 * about['size_mb']} MB for a while; make room and call again"
-    with (
-        reported_as(CorpusError, f"corpus {name}: can't be written to {folder.parent}", cure, OSError),
-        filling(folder) as partial,
-    ):
+    full = reported_as(CorpusError, f"corpus {name}: can't be written to {folder.parent}", cure, OSError)
+    with full, filling(folder) as partial:
         try:
             _download(about, archive)
         except requests.RequestException as error:

@@ -13,6 +13,7 @@ References
    Computing, IEEE Transactions on Affective Computing 7, 2016. Version 02, as openSMILE computes it.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from statistics import multimode
 
@@ -29,7 +30,7 @@ from tqdm.auto import tqdm
 
 from serkit import features, metrics, runs, training
 from serkit.constants import LABELS, SAMPLE_RATE, VIEW_SETS
-from serkit.errors import RunError, SerkitError
+from serkit.errors import RunError, SerkitError, reported_as
 from serkit.evaluation.attention import open_store
 from serkit.evaluation.intervals import mean_over_speakers, percent
 from serkit.evaluation.predictions import WORDS, scored_rows
@@ -74,13 +75,11 @@ def make_baselines(run, variant, everything=False):
 def _read(folder, name):
     """A baseline of a fold; None if there is none that can be read, of the utterances that were tested."""
     predictions = runs.read_predictions(folder)
-    try:
+    with suppress(RunError):
         made = runs.read_table(folder / FILE.format(name), "")
-    except RunError:
-        return None
-    tested = predictions.loc[predictions["split"] == "test"], made
-    rows, expected = (set(zip(table["utterance_id"], table["truth"], strict=True)) for table in tested)
-    return made if rows == expected else None
+        tested = predictions.loc[predictions["split"] == "test"], made
+        rows, expected = (set(zip(table["utterance_id"], table["truth"], strict=True)) for table in tested)
+        return made if rows == expected else None
 
 
 def _make(name, folders):
@@ -166,10 +165,9 @@ def egemaps(store, manifest):
     path = store.folder / "egemaps.parquet"
     if path.is_file():
         return runs.read_table(path, "delete it: it is made again")
-    try:
+    cure = "install it with `pip install opensmile`"
+    with reported_as(RunError, "opensmile is not installed", cure, ImportError):
         import opensmile
-    except ImportError as error:
-        raise RunError("opensmile is not installed; install it with `pip install opensmile`") from error
     smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
     names = store.utterances["utterance_id"]
     paths = manifest.set_index("utterance_id")["path"].loc[names]

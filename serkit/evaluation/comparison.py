@@ -284,10 +284,9 @@ def compare_settings(run, predictions, setting, score="ua"):
     if not groups:
         name = "demo" if getattr(run, "name", run) == runs.EXAMPLE else getattr(run, "name", run)
         value = (*(value for value in AXES[setting][0] if value != AXES[setting][1]), "published")[0]
-        print(
-            f"no two variants differ in {setting} alone; one more of the run {name!r}, with its other settings: "
-            f"`serkit reproduce --run {name} --{setting.replace('_', '-')} {value}`"
-        )
+        command = f"`serkit reproduce --run {name} --{setting.replace('_', '-')} {value}`"
+        missing = f"one more of the run {name!r}, with its other settings: {command}"
+        print(f"no two variants differ in {setting} alone; {missing}")
     for family in groups:
         folds = tested_folds(predictions[predictions["variant"].isin(family.values())])
         try:

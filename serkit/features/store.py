@@ -39,6 +39,7 @@ from serkit.features.segments import SegmentPlan, plan_segments
 from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
 from serkit.files import replacing
 from serkit.folds import task_rows
+from serkit.runs import write_json
 
 FEATURE_VERSION = 5  # raise it whenever the same recipe gives other numbers
 SAVED_EVERY = 512  # utterances after which what is done is brought to the disk
@@ -245,10 +246,9 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
     check_choice("skip_broken", skip_broken, (True, False))
     folder = Path(root) / store_key(manifest, recipe)
     again, ended = "call again: what is extracted is kept", "a worker was ended, perhaps for want of memory"
-    with (
-        reported_as(StoreError, f"store {folder}: can't be written", f"make room and {again}", OSError),
-        reported_as(StoreError, f"extraction: {ended}", f"set workers=1 and {again}", BrokenExecutor),
-    ):
+    full = reported_as(StoreError, f"store {folder}: can't be written", f"make room and {again}", OSError)
+    killed = reported_as(StoreError, f"extraction: {ended}", f"set workers=1 and {again}", BrokenExecutor)
+    with full, killed:
         if not _read_record(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "lock"):  # a second process waits, then finds it complete
@@ -292,8 +292,7 @@ def _build(rows, recipe, folder, workers, skip_broken):
         "complete": True,
         "checksums": checksums,
     }
-    with replacing(folder / "store.json") as partial_record:
-        partial_record.write_text(json.dumps(record | {"key": key_of(record)}, indent=2) + "\n")
+    write_json(folder / "store.json", record | {"key": key_of(record)})
 
 
 def _layout(rows):
@@ -385,12 +384,10 @@ def _extract(recipe, files, path, first_frame, first_sample, num_samples):
 
 def _read_record(folder):
     """What ``store.json`` says; None unless the store is complete, and the record as it was written."""
-    try:
+    with suppress(OSError, ValueError, AttributeError, TypeError, RecursionError):
         record = json.loads((folder / "store.json").read_text())
         whole = record.pop("key", None) in (None, key_of(record))  # one of an older version has no key
         return record if whole else None
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-        return None
 
 
 def _plan_all(utterances, recipe):

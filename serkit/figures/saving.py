@@ -43,6 +43,7 @@ OTHER_COLOURS = (GREEN, "#CC79A7", "#56B4E9", "#F0E442", "#000000")  # labels of
 STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_=-]{0,199}")
 DATE = re.compile(r"(19|20)\d\d[-_]?(0\d|1[0-2])[-_]?([0-2]\d|3[01])")
 DIGEST = "predictions"  # parameter of a sidecar: which predictions a figure shows
+NO_JSON = (TypeError, ValueError, RecursionError)  # why a value can't be written
 PAPER = Path(__file__).with_name("paper.mplstyle")
 UNDATED = {"png": ["Software"], "pdf": ["Creator", "Producer", "CreationDate"], "svg": ["Creator", "Date"]}
 
@@ -287,10 +288,8 @@ def write_file(path: Path, content: bytes) -> Path:
         If the disk is full or the folder is write-protected. Nothing is left half-written.
     """
     cure = "free some space, mend the permissions, or give another root=..."
-    with (
-        reported_as(RunError, f"{path}: can't write {len(content)} bytes", cure, OSError),
-        replacing(path) as partial,
-    ):
+    refused = reported_as(RunError, f"{path}: can't write {len(content)} bytes", cure, OSError)
+    with refused, replacing(path) as partial:
         partial.write_bytes(content)
     return path
 
@@ -306,11 +305,9 @@ def _origin(kind, frame, stem, run, caption, root, parameters):
         raise ParameterError(f"{kind} {stem}: its numbers are {given}, expected a pandas DataFrame with rows")
     if not isinstance(caption, str) or not caption.strip():
         raise ParameterError(f"caption={shown(caption)}: expected a sentence that says what is shown")
-    try:
+    known = "expected names with text, finite numbers, true or false, None, lists or mappings"
+    with reported_as(ParameterError, "parameters can't be kept", known, NO_JSON):
         plain = json.loads(json.dumps(dict(parameters or {}), default=_plain, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        known = "names with text, finite numbers, true or false, None, lists or mappings"
-        raise ParameterError(f"parameters: {error}; expected {known}") from error
     path = Path(root or project_home() / "figures") / run / stem
     other, suffix = {"figure": ("table", "md"), "table": ("figure", "png")}[kind]
     if path.with_name(f"{stem}.{suffix}").exists():  # both write a CSV and a sidecar
@@ -323,8 +320,8 @@ def _write(path, record, files):
     """Write ``{suffix: content}``, then the sidecar; each file appears whole or not at all."""
     contents = {f"{path.name}.{suffix}": content for suffix, content in files.items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    record |= {"files": list(contents), "sha256": digests, "commit": current_commit()}
-    record["serkit"] = serkit.__version__
+    record |= {"files": list(contents), "sha256": digests}
+    record |= {"commit": current_commit(), "serkit": serkit.__version__}
     sidecar = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     contents[f"{path.name}.json"] = sidecar.encode(errors="backslashreplace")
     return [write_file(path.with_name(name), content) for name, content in contents.items()]

@@ -225,10 +225,9 @@ def describe(costs, experiment, at_once=1, sharing=1):
         lines = [f"memory: about {show_bytes(needed)} at the peak{several}, {show_bytes(worst.free)} free"]
         if needed > worst.free:
             half = max((experiment.micro_batch or experiment.batch_size) // 2, 1)
-            lines.append(
-                f"WARNING: batch_size={experiment.batch_size} does not fit into the free memory; end other programs, "
-                f"use fewer jobs, set micro_batch={half} (the batch stays as it is), or gradient_checkpointing=True"
-            )
+            cure = f"set micro_batch={half} (the batch stays as it is), or gradient_checkpointing=True"
+            about = f"batch_size={experiment.batch_size} does not fit into the free memory"
+            lines.append(f"WARNING: {about}; end other programs, use fewer jobs, {cure}")
     if predicted := max(cost.gpu_memory for cost in costs):
         cards = ", ".join(str(card) for card in CARDS if predicted * (1 + GAPS) + CUDA <= card * 2**30)
         fits = f"fits a GPU of {cards} GB" if cards else f"more than {CARDS[-1]} GB; micro_batch=8 needs less"

@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 import tomllib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -83,11 +83,10 @@ class Step:
         """Whether nothing is left to do here."""
         if self.experiment is not None:
             return runs.is_done(self.output.parent, self.experiment) and _has_ended(self.output)
-        try:
+        with suppress(OSError, ValueError, KeyError):
             finished = json.loads(self.record.read_text())["key"] == self.key()
-        except (OSError, ValueError, KeyError):
-            return False
-        return finished and all(path.exists() for path in self.needs)
+            return finished and all(path.exists() for path in self.needs)
+        return False
 
     def check(self):
         """Refuse parameters that the notebook does not have (papermill only warns), and foreign results."""
@@ -99,13 +98,12 @@ class Step:
 
 def _has_ended(path):
     """Whether an executed notebook got through its last cell: what comes after a training draws its figures."""
-    try:
+    with suppress(OSError, ValueError, LookupError, TypeError):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
         kinds = [output["output_type"] for output in last["outputs"]]
         return last["execution_count"] is not None and "error" not in kinds
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    return False
 
 
 @contextmanager

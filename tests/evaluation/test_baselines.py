@@ -152,9 +152,8 @@ class TestEgemaps:
     def test_without_opensmile_one_sentence(self, project, monkeypatch):
         monkeypatch.setitem(sys.modules, "opensmile", None)
         [fault] = baselines.make_baselines("trial", project[0].variant, everything=True)
-        assert fault.endswith(
-            "no baseline egemaps: opensmile is not installed; install it with `pip install opensmile`"
-        )
+        assert "no baseline egemaps: opensmile is not installed (" in fault
+        assert fault.endswith("; install it with `pip install opensmile`")
 
     def test_descriptors_of_every_utterance_kept_beside_the_features(self, project, monkeypatch):
         pytest.importorskip("opensmile", reason="an optional extra: pip install opensmile")

@@ -214,7 +214,7 @@ class TestGuard:
 
 
 class TestTwice:
-    """The first notebooks run from top to bottom, and once more in the same kernel."""
+    """Notebooks 01 to 04 run from top to bottom, and once more in the same kernel."""
 
     @pytest.fixture
     def project(self, tmp_path, demo_corpus):
@@ -232,10 +232,9 @@ class TestTwice:
             if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
         ]  # fmt: skip
 
-    @pytest.mark.notebooks
-    @pytest.mark.parametrize("last", [2, pytest.param(4, marks=pytest.mark.campaign)])
-    def test_the_second_time_shows_the_same(self, project, last):
-        for path in NOTEBOOKS[:last]:
+    @pytest.mark.campaign
+    def test_the_second_time_shows_the_same(self, project):
+        for path in NOTEBOOKS[:4]:
             notebook = nbformat.read(path, as_version=4)
             client = NotebookClient(
                 notebook, timeout=600, startup_timeout=KERNEL_START_S, kernel_name="python3",

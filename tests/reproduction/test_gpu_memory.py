@@ -57,11 +57,12 @@ class TestBytes:
         assert count.peak == 8000
 
 
-class TestStep:
-    @pytest.fixture(scope="class")
-    def whole(self):
-        return step_memory(Experiment(**WHOLE))
+@pytest.fixture(scope="module")
+def whole():
+    return step_memory(Experiment(**WHOLE))
 
+
+class TestStep:
     def test_tensors_with_content_take_as_much(self):
         """All but the LSTM: oneDNN's own keeps more than cuDNN's."""
         experiment = Experiment(**CONVOLUTIONS)

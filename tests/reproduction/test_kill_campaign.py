@@ -18,6 +18,7 @@ from serkit.reproduction import cluster, jobs, plan
 from serkit.reproduction.jobs import execute
 
 SEED = 20_260  # of moments and victims
+ROUNDS = 20
 UNITS, UNIT_S = 10, 0.15  # s of work for each job
 PATIENCE_S = 300
 COUNTING = f"""
@@ -112,15 +113,15 @@ def kill(victim, engine, driver, steps, address, chance):
     return False
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(20, marks=pytest.mark.campaign)])
-def test_killed_again_and_again(project, pair, forkserver, rounds):
+@pytest.mark.campaign
+def test_killed_again_and_again(project, pair, forkserver):
     undisturbed = two_steps("undisturbed")
     began = time.monotonic()
     assert call(undisturbed, "local", pair) == dict.fromkeys((step.title for step in undisturbed), "done")
     usual_s = time.monotonic() - began
     expected, chance, hit = results(undisturbed), random.Random(SEED), 0
     assert len(expected) == 6
-    for number in range(rounds):
+    for number in range(ROUNDS):
         engine, victim = VICTIMS[number % len(VICTIMS)]
         steps = two_steps(f"round{number}")
         driver = forkserver.Process(target=call, args=(steps, engine, pair))
@@ -140,4 +141,4 @@ def test_killed_again_and_again(project, pair, forkserver, rounds):
             # nothing is left out, and only the unit that was being counted is counted again
             assert set(units) == set(map(str, range(UNITS))) and len(units) <= UNITS + 1
         assert json.loads(after[f"{steps[0].title} metrics.json"])["unit"] == UNITS
-    assert hit >= rounds // 2, "most were killed too late to disturb anything"
+    assert hit >= ROUNDS // 2, "most were killed too late to disturb anything"

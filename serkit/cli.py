@@ -119,18 +119,11 @@ def verify(run: Positional[str] = "demo", partial: bool = False):
 
 
 def predict(
-    files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = (),
-    model: str = "",
-    run: str = "demo",
-    format: Literal["table", "json", "csv"] = "table",
-    segments: bool = False,
-    channel: int = 0,
-    output: str = "",
-    timeline: str = "",
-    device: str = "auto",
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto",
+    files: Annotated[Words, tyro.conf.arg(metavar="FILE [FILE ...]")] = (), model: str = "", run: str = "demo",
+    format: Literal["table", "json", "csv"] = "table", segments: bool = False, channel: int = 0, output: str = "",
+    timeline: str = "", device: str = "auto", precision: Literal["auto", "float32", "bf16", "fp16"] = "auto",
     abstain: float = 0.0,
-):
+):  # fmt: skip
     """Recognise four emotions in sound files, for each file or every three seconds of it.
 
     Parameters

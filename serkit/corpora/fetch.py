@@ -50,15 +50,16 @@ def fetch(name, *, root=None):
     archive = folder.with_name(f".{folder.name}.zip")
     cure = f"it takes {3 * about['size_mb']} MB for a while; make room and call again"
     full = reported_as(CorpusError, f"corpus {name}: can't be written to {folder.parent}", cure, OSError)
-    with full, filling(folder) as partial:
-        try:
-            _download(about, archive)
-        except requests.RequestException as error:
-            reason = f"{about['url']} can't be reached or broke off ({type(error).__name__})"
-            raise CorpusError(f"corpus {name}: {reason}; call again to go on, or {by_hand}") from error
-        shutil.unpack_archive(archive, partial, "zip")  # leaves out names that point outside
-        (partial / LICENCE).write_text(text, encoding="utf-8")
-    archive.unlink()
+    with full:
+        with filling(folder) as partial:
+            try:
+                _download(about, archive)
+            except requests.RequestException as error:
+                reason = f"{about['url']} can't be reached or broke off ({type(error).__name__})"
+                raise CorpusError(f"corpus {name}: {reason}; call again to go on, or {by_hand}") from error
+            shutil.unpack_archive(archive, partial, "zip")  # leaves out names that point outside
+            (partial / LICENCE).write_text(text, encoding="utf-8")
+        archive.unlink()
     print(f"{name} is at {show_path(folder)}")
     return folder
 

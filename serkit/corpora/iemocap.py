@@ -7,10 +7,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-import serkit.corpora.sound_files as sound_files
 from serkit.constants import IEMOCAP_EMOTIONS, IEMOCAP_SPEAKERS, IEMOCAP_UTTERANCES
 from serkit.corpora.manifest import make_manifest
-from serkit.corpora.sound_files import inside, list_sounds, name_some, read_text, visible
+from serkit.corpora.sound_files import (
+    find_folder,
+    inside,
+    list_sounds,
+    name_some,
+    read_headers,
+    read_text,
+    visible,
+)
 from serkit.errors import CorpusError
 from serkit.folds import task_rows
 
@@ -145,7 +152,7 @@ def _session_fault(folder, session):
 
 def _read_sessions(root, corpus, *, partial=False):
     """Manifest and {kind: problems}; ``partial`` does without sessions that can't be read."""
-    folder = sound_files.find_folder(root, "session[1-5]", corpus, "Session1")
+    folder = find_folder(root, "session[1-5]", corpus, "Session1")
     faults = {session: fault for session in SESSIONS if (fault := _session_fault(folder, session))}
     if faults and not (partial and len(faults) < len(SESSIONS)):
         n, lost = len(SESSIONS), ", ".join(faults.values())
@@ -160,7 +167,7 @@ def _read_sessions(root, corpus, *, partial=False):
         for file in visible(inside(folder, f"Session{session}", "dialog", "EmoEvaluation")):
             if file.suffix.lower() == ".txt" and file.is_file():
                 _read_dialogue(file, session, labelled, problems)
-        headers, broken = sound_files.read_headers(wavs[name] for name in labelled if name in wavs)
+        headers, broken = read_headers(wavs[name] for name in labelled if name in wavs)
         problems[BROKEN] += broken
         problems[UNLABELLED] += sorted(wavs.keys() - labelled)
         problems[SILENT] += sorted(labelled.keys() - wavs)

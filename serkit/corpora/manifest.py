@@ -1,7 +1,6 @@
 """The manifest: one row per utterance, the same columns for every corpus; ``columns.toml`` says what they are."""
 
 from collections import Counter
-from pathlib import Path
 
 import pandas as pd
 
@@ -9,8 +8,7 @@ from serkit.constants import CORPORA, LABELS
 from serkit.errors import CorpusError, reported_as
 from serkit.files import read_toml, replacing
 
-# to pandas dtypes
-COLUMNS = read_toml(__file__, "columns.toml")
+COLUMNS = read_toml(__file__, "columns.toml")  # to pandas dtypes
 
 
 def make_manifest(rows):
@@ -93,7 +91,6 @@ def save_manifest(manifest, path):
         If it can't be written; one that was there stays.
     """
     check_manifest(manifest)
-    path = Path(path)
     full = reported_as(CorpusError, f"{path}: can't be written", "make room", OSError)
     with full, replacing(path) as partial:
         manifest.to_parquet(partial, index=False, write_page_checksum=True)

@@ -38,10 +38,8 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 NEEDED = ("path", "speaker", "emotion")
 NUMBERS = ("start_s", "end_s", "valence", "activation", "dominance")
 CLASSES = (2, 12)  # how many a task may have
-GROUPS, MOST_GROUPS = (
-    5,
-    1000,
-)  # of speakers: unless the TOML file has another number, and the largest it may have
+GROUPS = 5  # of speakers, unless the TOML file has another number
+MOST_GROUPS = 1000
 FEW = 5  # utterances; a class with fewer is doubtful
 # shown by check
 PROTOCOLS = (("session", "clean"), ("speaker", "clean"), ("split", "clean"), ("split", "last"))

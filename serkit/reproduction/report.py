@@ -141,7 +141,7 @@ def print_scores(run):
         As :func:`checked_predictions`, except for folds that are not there: they are named.
     """
     predictions, folds = checked_predictions(run, partial=True)
-    print("\n".join(["", *_remarks(run, predictions, folds)]))
+    print("\n".join(["", *_remarks(run, predictions, made_with(run, predictions), folds)]))
     print("scores in % with 95 % intervals over speakers, standard deviations in points:\n")
     print(figures.table_markdown(score_intervals(predictions, folds), decimals=1), flush=True)
 
@@ -171,9 +171,9 @@ def write_report(run, others=(), partial=False, baselines=False):
         written then.
     """
     predictions, folds = checked_predictions(run, partial)
-    parameters, corpus = made_with(run, predictions)
+    made = parameters, corpus = made_with(run, predictions)
     chance = f"Corpus {corpus}, chance UA {metrics.chance_ua(metrics.labels_of(predictions)):.0f} %."
-    facts = [chance, *_remarks(run, predictions, folds, partial)]
+    facts = [chance, *_remarks(run, predictions, made, folds, partial)]
     found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
     for variant in parameters:
         facts += evaluation.make_baselines(run, variant, baselines)
@@ -400,9 +400,9 @@ def _protocol(table, parameters, run):
     return words[0].upper() + words[1:]
 
 
-def _remarks(run, predictions, folds, partial=False):
-    """What a reader must know before any number."""
-    (parameters, corpus), remarks = made_with(run, predictions), []
+def _remarks(run, predictions, made, folds, partial=False):
+    """What a reader must know before any number; ``made`` is from :func:`made_with`."""
+    (parameters, corpus), remarks = made, []
     if corpus != "iemocap":
         remarks.append(f"{corpus} is not IEMOCAP: this run can't speak about the paper's numbers.")
     remarks += sorted({runs.leak_notice(known) for known in parameters.values()} - {""})

@@ -257,16 +257,18 @@ def _explained(where, experiment):
     try:
         yield
     except FloatingPointError as error:
-        cure = "set precision='float32' or max_grad_norm=1.0; under a new run name"
-        lower = f"lower learning_rate={experiment.learning_rate}, or {cure}"
-        raise RunError(f"{where}: the loss is {error}, expected a number; {lower}") from error
+        cure = (
+            f"lower learning_rate={experiment.learning_rate}, or set precision='float32' or max_grad_norm=1.0"
+        )
+        about = f"{where}: the loss is {error}, expected a number"
+        raise RunError(f"{about}; {cure}; under a new run name") from error
     except (RuntimeError, MemoryError) as error:
         text = str(error).lower()
         if not (isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text):
             raise
         size = experiment.micro_batch or experiment.batch_size
-        cure = f"micro_batch={max(size // 2, 1)} (the batch stays {experiment.batch_size}), gradient_checkpointing=True"
-        cure = f"set {cure}, or precision='bf16'; under a new run name"
+        smaller = f"micro_batch={max(size // 2, 1)} (the batch stays {experiment.batch_size})"
+        cure = f"set {smaller}, gradient_checkpointing=True, or precision='bf16'; under a new run name"
         raise RunError(f"{where}: out of memory with {size} segments at once; {cure}") from error
 
 

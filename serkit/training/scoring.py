@@ -90,10 +90,10 @@ def _classes(scored):
 def prediction_table(scored, manifest, experiment):
     """Rows of ``predictions.parquet``, from the table that ``predict`` made of each split."""
     tables, training = [], {name: getattr(experiment, name) for name in ("fold", "seed", "variant")}
+    about = manifest.set_index("utterance_id")[["speaker", "session"]].astype(object)
     for split, scores in scored.items():
         labels = np.array(_classes(scores))
         log_probability = scores[labels].to_numpy()
-        about = manifest.set_index("utterance_id")[["speaker", "session"]].astype(object)
         table = about.loc[scores.index].rename_axis("utterance_id").reset_index()
         table = table.assign(truth=labels[scores["truth"]], prediction=labels[log_probability.argmax(axis=1)])
         table[[PROBABILITY + label for label in labels]] = utterance_probabilities(log_probability)

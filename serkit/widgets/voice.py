@@ -171,10 +171,11 @@ def as_html(analysis):
     str
         Verdict, player, notices with advice, pictures, segments, limits.
     """
-    segments = analysis.segments.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")
+    table = analysis.segments
+    segments = table.head(MAX_ROWS).to_html(index=False, border=0, classes="serkit-segments")
     return PAGES.get_template("analysis.html").render(
         analysis=analysis, player=player(analysis.sound)._repr_html_(), held_s=PLAYER_S, picture=_draw(analysis),
-        style=STYLE, segments=segments, most=MAX_ROWS,
+        style=STYLE, segments=segments, n_segments=len(table), most=MAX_ROWS,
     )  # fmt: skip
 
 

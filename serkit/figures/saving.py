@@ -83,7 +83,9 @@ def paper_style(columns: int = 1, height: float = 2.4):
     # would be undone on leaving it, and every figure but the first would stay invisible.
     plt.draw_if_interactive()
     size = {"figure.figsize": (COLUMN_IN if columns == 1 else TEXT_IN, height)}
-    return mpl.style.context(["default", PAPER, size])  # nothing of a reader's own matplotlibrc
+    wanted = mpl.rc_params_from_file(PAPER)["font.family"]
+    fonts = {"font.family": [name for name in wanted if name in mpl.font_manager.get_font_names()]}
+    return mpl.style.context(["default", PAPER, size | fonts])  # nothing of a reader's own matplotlibrc
 
 
 def colours_of(labels) -> list[str]:

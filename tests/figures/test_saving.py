@@ -1,9 +1,11 @@
 """Saving: style, what is written, the same bytes each time; tables with the same numbers in three formats."""
 
+import io
 import json
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -36,6 +38,30 @@ class TestStyle:
         with figures.paper_style():
             pass
         assert dict(mpl.rcParams) == before
+
+    @pytest.mark.filterwarnings("error:.*Glyph")
+    def test_names_of_classes_in_another_script_take_an_installed_font(self, monkeypatch, caplog):
+        """One that comes with matplotlib stands for it: DejaVu Sans lacks this character too."""
+        manager, strange = mpl.font_manager.fontManager, "\u1d81"
+        font = Path(mpl.get_data_path(), "fonts/ttf/STIXGeneral.ttf")
+        other = mpl.font_manager.FontEntry(fname=str(font), name="WenQuanYi Micro Hei", weight=400)
+
+        def draw():
+            with figures.paper_style():
+                fig = Figure()
+                figures.plot_confusion_matrix(
+                    [strange], [strange], labels=(strange, "sad"), ax=fig.subplots()
+                )
+                fig.savefig(io.BytesIO())
+
+        monkeypatch.setattr(
+            manager, "ttflist", [entry for entry in manager.ttflist if "DejaVu" in entry.name]
+        )
+        with pytest.raises(UserWarning, match="missing from font"):
+            draw()
+        monkeypatch.setattr(manager, "ttflist", [*manager.ttflist, other])
+        draw()
+        assert not caplog.records
 
     def test_errors(self):
         with pytest.raises(ParameterError, match="columns=3"):

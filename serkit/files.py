@@ -1,12 +1,13 @@
 """Files that are whole or not there, whatever happens: a kill, a full disk, a power cut."""
 
+import errno
 import os
 import shutil
 import tomllib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, SoftFileLock
 
 
 def sync(path):
@@ -78,6 +79,34 @@ def read_toml(module, name):
     return tomllib.loads(Path(module).with_name(name).read_text(encoding="utf-8"))
 
 
+def locked(path, timeout=-1):
+    """Hold a lock against other processes; where the file system has none, a file with a name of its own stands for it.
+
+    Parameters
+    ----------
+    path : path
+    timeout : float, optional
+        Seconds to wait for it at most.
+
+    Returns
+    -------
+    context manager
+        Leaving it releases the lock.
+
+    Raises
+    ------
+    filelock.Timeout
+    OSError
+        If the file can't be written.
+    """
+    try:
+        return FileLock(path, timeout=timeout).acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # NFS whose lock service doesn't run
+            raise
+        return SoftFileLock(f"{path}.held", timeout=timeout).acquire()
+
+
 @contextmanager
 def filling(folder):
     """Fill a folder beside ``folder``; it takes that name when all of it is there. Other processes wait meanwhile.
@@ -94,7 +123,7 @@ def filling(folder):
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with locked(folder.with_name(f".{folder.name}.lock")):
         shutil.rmtree(partial, ignore_errors=True)
         try:
             yield partial

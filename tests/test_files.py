@@ -1,9 +1,13 @@
 """Files that are whole or not there."""
 
 import errno
+import fcntl
 import os
+import subprocess
+import sys
 
 import pytest
+from filelock import Timeout
 
 from serkit import files as durable
 
@@ -62,3 +66,40 @@ class TestReplacing:
         with durable.replacing(tmp_path / "a.txt") as partial:
             partial.write_text("whole")
         assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+class TestLocked:
+    """Also on a network file system whose lock service doesn't run."""
+
+    @pytest.fixture(params=[None, errno.ENOLCK, errno.EOPNOTSUPP])
+    def disk(self, request, monkeypatch):
+        def refuse(*_):
+            raise OSError(request.param, os.strerror(request.param))
+
+        if request.param:
+            monkeypatch.setattr(fcntl, "flock", refuse)
+
+    def test_a_second_one_waits_and_then_has_it(self, disk, tmp_path):
+        with durable.locked(tmp_path / "lock"), pytest.raises(Timeout):
+            durable.locked(tmp_path / "lock", timeout=0.1)
+        with durable.locked(tmp_path / "lock", timeout=0.1):
+            pass
+
+    def test_one_that_was_killed_holds_nothing(self, disk, tmp_path):
+        hold = (
+            "import sys, filelock; filelock.SoftFileLock(sys.argv[1]).acquire(); print(flush=True); input()"
+        )
+        command = [sys.executable, "-c", hold, str(tmp_path / "lock.held")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            holder.stdout.readline()
+            holder.kill()
+        with durable.locked(tmp_path / "lock", timeout=10):
+            pass
+
+    def test_other_faults_are_said(self, tmp_path, monkeypatch):
+        def broken(*_):
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(fcntl, "flock", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            durable.locked(tmp_path / "lock")

@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 import soundfile
 import torch
-from filelock import FileLock
 from tqdm.auto import tqdm
 
 from serkit.constants import HOP_LENGTH, N_BINS, N_MFCC, SAMPLE_RATE, SEGMENT_FRAMES, SEGMENT_SAMPLES
@@ -37,7 +36,7 @@ from serkit.features import audio
 from serkit.features.rows import Progress, RowFile, checksum, encode_level, level_of_code
 from serkit.features.segments import SegmentPlan, plan_segments
 from serkit.features.views import SegmentFeatures, UtteranceFeatures, cut_segments, utterance_features
-from serkit.files import replacing
+from serkit.files import locked, replacing
 from serkit.folds import task_rows
 from serkit.runs import write_json
 
@@ -251,7 +250,7 @@ def build_store(manifest, recipe, root, *, workers=0, skip_broken=False):
     with full, killed:
         if not _read_record(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock"):  # a second process waits, then finds it complete
+            with locked(folder / "lock"):  # a second process waits, then finds it complete
                 if not _read_record(folder):
                     _build(task_rows(manifest), recipe, folder, workers or usable_cores(), skip_broken)
     return FeatureStore(folder, recipe)

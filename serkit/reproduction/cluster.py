@@ -19,9 +19,9 @@ from pathlib import Path
 
 from distributed import Client, Reschedule, get_worker
 from distributed.comm.addressing import get_address_host_port
-from filelock import FileLock
 
 from serkit.errors import RunError, reported_as, shown
+from serkit.files import locked
 from serkit.reproduction.jobs import end_state, one_line
 from serkit.runs import PACKAGES, project_home
 
@@ -133,7 +133,7 @@ def _job(step, execute, needs):
         time.sleep(needs[-1])
         raise Reschedule
     step.output.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(step.output.parent / "lock"):  # whoever had it before may still be at work
+    with locked(step.output.parent / "lock"):  # whoever had it before may still be at work
         if step.is_done():
             return None
         os.environ.pop(TRIM, None)

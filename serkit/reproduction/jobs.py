@@ -17,10 +17,9 @@ import threading
 import time
 from pathlib import Path
 
-from filelock import FileLock
-
 from serkit import features, runs
 from serkit.errors import check_range
+from serkit.files import locked
 
 THREADS = "OMP_NUM_THREADS"
 POLL_S = 0.05
@@ -215,7 +214,7 @@ def _execute(notebook, output, parameters, sockets):
     logging.getLogger("papermill").setLevel(logging.INFO)  # what the notebook prints
     cells = []
     try:
-        with FileLock(Path(output).with_suffix(".lock")):  # whoever was told to end may still be here
+        with locked(Path(output).with_suffix(".lock")):  # whoever was told to end may still be here
             papermill.execute_notebook(
                 notebook, output, parameters, progress_bar=False, log_output=True, start_timeout=KERNEL_START_S,
                 on_cell_start=lambda cell, cell_index: cells.append(cell_index),

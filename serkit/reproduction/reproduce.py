@@ -13,12 +13,13 @@ from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tabulate import tabulate
 from tqdm import tqdm
 
 from serkit import corpora, runs
 from serkit.errors import ParameterError, RunError, SerkitError, shown
+from serkit.files import locked
 from serkit.reproduction.estimate import Cost, describe, disk_use, estimate, show_bytes
 from serkit.reproduction.jobs import count_jobs, execute, find_gpus, run_local, threads_per_job
 from serkit.reproduction.plan import TRAINING, make_plan, unfinished
@@ -224,7 +225,7 @@ def only_one(run):
     folder = runs.project_home() / "runs" / runs.check_run_name(run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=0).acquire()
+        lock = locked(folder / "lock", timeout=0)
     except OSError as error:
         in_use = "is in use by another `serkit reproduce`; wait for it, or end it"
         fault = f"can't be written ({error.strerror}); check its owner and the disk"

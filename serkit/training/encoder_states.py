@@ -12,13 +12,13 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from filelock import FileLock
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
 from serkit.errors import StoreError, reported_as
 from serkit.experiment import show_path
 from serkit.features.rows import Progress, RowFile
+from serkit.files import locked
 from serkit.model.encoders import fingerprint
 from serkit.runs import write_json
 from serkit.training.batches import model_inputs, segment_batch
@@ -81,7 +81,7 @@ def build_states(store, model, accelerator):
     cure = "make room and start again, or use encoder_layers='last' or encoder_cache=False"
     with reported_as(StoreError, about, cure, OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock"):  # a second process waits, then finds them complete
+        with locked(folder / "lock"):  # a second process waits, then finds them complete
             if not (folder / "states.json").is_file():
                 print(f"{size}, computed once")
                 _compute(store, model, states, accelerator)

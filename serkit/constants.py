@@ -57,14 +57,6 @@ IEMOCAP_SPEAKERS = {
 }  # utterances of the four classes  # fmt: skip
 IEMOCAP_UTTERANCES = 5531
 
-# Published training [C]
-PUBLISHED_TRAINING = {
-    "epochs": 100,  # at most
-    "batch_size": 64,  # segments
-    "learning_rate": 1e-5,  # AdamW, everything
-    "patience": 8,  # epochs without a better one
-    "min_epochs": 7,  # never stop before
-}
 PUBLISHED_SEEDS = (111, 211)
 
 SEED = 20220522  # any number: with it, what is drawn outside of training is the same in each call

@@ -15,16 +15,12 @@ from pathlib import Path
 from typing import get_args
 
 from serkit import recipe as recipes
-from serkit.constants import CORPORA, FUSIONS, PUBLISHED_TRAINING, VIEW_SETS
+from serkit.constants import CORPORA, FUSIONS, VIEW_SETS
 from serkit.errors import ParameterError, RunError, meant, shown
 from serkit.files import read_toml
 from serkit.folds import GROUPINGS, SELECTIONS
 
-# training defaults: the paper's own, and what a narrow model learned from scratch needs on a CPU
-TRAINING = {
-    "paper": PUBLISHED_TRAINING,
-    "demo": {"epochs": 10, "batch_size": 8, "learning_rate": 1e-3, "patience": 5, "min_epochs": 7},
-}
+TRAINING = read_toml(__file__, "profiles.toml")  # what a setting is that isn't given, by profile
 HEAD_LEARNING_RATE = 1e-3  # what learns on a frozen encoder begins from random weights, in either profile
 SEGMENTS = (1, 4096, "segments")
 RATES = (1e-8, 1.0)
@@ -74,8 +70,8 @@ class Experiment:
     learning_rate: float | None = setting(None, between=RATES)
     encoder_learning_rate: float | None = setting(None, between=RATES, none="like everything else")
     weight_decay: float = setting(0.01, between=(0.0, 1.0))  # torch's default
-    warmup: float = setting(0.0, between=(0.0, 0.9, "of all steps"))
-    schedule: str = setting("constant", choices=("constant", "linear", "cosine"))
+    warmup: float | None = setting(None, between=(0.0, 0.9, "of all steps"))
+    schedule: str | None = setting(None, choices=("constant", "linear", "cosine"))
     class_weights: bool = setting(False)
     label_smoothing: float = setting(0.0, between=(0.0, 0.9, "of the target"))
     max_grad_norm: float | None = setting(None, between=(1e-6, 1e6), none="never")

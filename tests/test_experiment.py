@@ -24,10 +24,10 @@ WRONG = [  # setting, value, sentence
     ("micro_batch", -8, "micro_batch=-8, expected a whole number from 1 to 4096 segments, or none: the whole batch"),
     ("learning_rate", 10.0, f"learning_rate=10.0, expected a number from 1e-08 to 1.0, {OWN}"),
     ("learning_rate", "fast", f"learning_rate='fast', expected a number from 1e-08 to 1.0, {OWN}"),
-    ("warmup", 0.95, "warmup=0.95, expected a number from 0.0 to 0.9 of all steps"),
+    ("warmup", 0.95, "warmup=0.95, expected a number from 0.0 to 0.9 of all steps, or none: the profile's own"),
     ("label_smoothing", -0.1, "label_smoothing=-0.1, expected a number from 0.0 to 0.9 of the target"),
     ("max_grad_norm", 0, "max_grad_norm=0, expected a number from 1e-06 to 1000000.0, or none: never"),
-    ("schedule", "cosin", "schedule='cosin', expected one of constant, linear, cosine; did you mean 'cosine'?"),
+    ("schedule", "cosin", "schedule='cosin', expected one of constant, linear, cosine, or none: the profile's own; did you mean 'cosine'?"),
     ("precision", "half", "precision='half', expected one of auto, float32, bf16, fp16"),
     ("cnn_weights", "resnet", f"cnn_weights='resnet', expected one of imagenet, random, {OWN}"),
     ("encoder_layers", "all", "encoder_layers='all', expected last, weighted, or the number of a layer such as 9 (0: the input of the first)"),
@@ -37,7 +37,7 @@ WRONG = [  # setting, value, sentence
     ("selection", "best", "selection='best', expected one of published, clean, clean9, last"),
     ("by", "actor", "by='actor', expected one of speaker, session, split"),
     ("recipe", "fixed", "recipe='fixed', expected published or corrected, then changes such as +D2 or -D3 (known: D1, D2, D3, D4, D5)"),
-    ("schedule", "x" * 99, f"schedule='{'x' * 56}..., expected one of constant, linear, cosine"),
+    ("schedule", "x" * 99, f"schedule='{'x' * 56}..., expected one of constant, linear, cosine, or none: the profile's own"),
     ("class_weights", "maybe", "class_weights='maybe', expected true or false"),
     ("compile", 2, "compile=2, expected true or false"),
 ]  # fmt: skip
@@ -296,7 +296,7 @@ def test_a_fold_number_from_papermill_is_the_same_fold():
 
 
 def test_what_is_resolved_is_what_was_meant():
-    assert Experiment(epochs=10, batch_size="8") == Experiment() == Experiment(epochs=None)
+    assert Experiment(epochs=15, batch_size="8") == Experiment() == Experiment(epochs=None)
     assert Experiment(seed=111.0).folder("r") == Experiment().folder("r")
 
 

@@ -5,7 +5,7 @@ fast, with a raised pitch and a tense voice rich in high frequencies; joy and ex
 fast, with the highest and widest pitch and no tension; sadness is slow and soft, low and flat in
 pitch, with long pauses and a dull voice. People mistake anger for joy, which share their
 activation, and sadness for calm speech. Here all four are acted so clearly that a small network
-learns them in ten epochs; but every utterance draws how strongly the emotion is acted, and every
+learns them in a dozen epochs; but every utterance draws how strongly the emotion is acted, and every
 cue wanders on its own.
 
 eSpeak NG is a C library with global state, and not all of it can be reset: the phase of the

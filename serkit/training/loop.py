@@ -1,6 +1,6 @@
 """Training one fold: the loop, and going on after an interruption.
 
-The rules are those of the published code (``serkit.experiment.TRAINING``): AdamW with one learning rate for
+The rules are those of the published code (``serkit/profiles.toml``): AdamW with one learning rate for
 everything, cross-entropy on segments, the best epoch by WA + UA of the selection set, stop after
 ``patience`` epochs without a better one but never before ``min_epochs`` (idle there: 7 with a patience of 8). Its first
 upload, before the paper, kept the epoch of lowest loss instead: which of the two made the paper's numbers is not known,

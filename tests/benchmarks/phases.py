@@ -141,7 +141,8 @@ def first_batch(work):
     """From a complete store to the first batch of a fold: open, scaler, read, picture."""
     import torch
 
-    from serkit.constants import LABELS, PUBLISHED_TRAINING
+    from serkit.constants import LABELS
+    from serkit.experiment import TRAINING
     from serkit.features.store import build_store
     from serkit.folds import make_folds
     from serkit.recipe import CORRECTED
@@ -156,7 +157,7 @@ def first_batch(work):
     dataset = SegmentDataset(store, store.rows_of(fold.train), label_of)
     scaler = fit_scaler(store, dataset.rows)
     scaled = time.perf_counter() - started
-    batch = next(iter(load_batches(dataset, PUBLISHED_TRAINING["batch_size"], 111)))
+    batch = next(iter(load_batches(dataset, TRAINING["paper"]["batch_size"], 111)))
     model_inputs(batch, scaler, CORRECTED, torch.device("cpu"))
     return {
         "seconds": time.perf_counter() - started,
@@ -170,7 +171,7 @@ def data_path(work):
     """An epoch's reading without a model, twice: the first pass may have to wait for the disk."""
     import torch
 
-    from serkit.constants import PUBLISHED_TRAINING
+    from serkit.experiment import TRAINING
     from serkit.features.store import build_store
     from serkit.recipe import CORRECTED
     from serkit.training.batches import SegmentDataset, fit_scaler, load_batches, model_inputs
@@ -182,7 +183,7 @@ def data_path(work):
     rates = {}
     for name in ("first epoch", "later epochs"):
         seen, started = 0, None
-        for number, batch in enumerate(load_batches(dataset, PUBLISHED_TRAINING["batch_size"], 111)):
+        for number, batch in enumerate(load_batches(dataset, TRAINING["paper"]["batch_size"], 111)):
             if number == WARM_UP:
                 started, seen = time.perf_counter(), 0
             model_inputs(batch, scaler, CORRECTED, torch.device("cpu"))

@@ -336,7 +336,7 @@ class TestOtherVersion:
 
     CHANGES = {  # noqa: RUF012
         "dropblock": lambda parameters: parameters.update(dropblock=0.1),
-        "warmup": lambda parameters: parameters.pop("warmup"),
+        "class_weights": lambda parameters: parameters.pop("class_weights"),
     }
 
     @pytest.fixture(params=CHANGES)
@@ -366,8 +366,8 @@ class TestOtherVersion:
     ):
         code, text = said(capsys)
         other = r"was made by another version of serkit \(9\.9 recorded, [\d.]+ here\): 'dropblock' is not a"
-        if name == "warmup":
-            assert code == 0 and runs.shared_parameters("trial")["warmup"] == 0.0, text
+        if name == "class_weights":
+            assert code == 0 and runs.shared_parameters("trial")["class_weights"] is False, text
         else:
             assert code == 2 and re.search(other, text), text
             with pytest.raises(RunError, match=other):

@@ -40,9 +40,11 @@ VIEW_SETS = {"all": ("spectrogram", "mfcc", "speech")} | {
     name: tuple(name.split("+"))
     for name in ("spectrogram", "mfcc", "speech", "spectrogram+mfcc", "spectrogram+speech", "mfcc+speech")
 }
-FUSIONS = ("coattention", "normalised", "softmax", "mean", "gated")  # of views; the first is the paper's
-GUIDED = FUSIONS[:3]  # in which other views decide about the frames of speech
-CORPORA = ("cremad", "demo", "emodb", "iemocap", "ravdess", "savee", "tess")  # that can be loaded by name [D]
+# Of views; the first is the paper's
+FUSIONS = ("coattention", "normalised", "softmax", "mean", "gated")
+GUIDED = ("coattention", "normalised", "softmax")  # in which other views decide about the frames of speech
+# That can be loaded by name [D]
+CORPORA = ("cremad", "demo", "emodb", "iemocap", "ravdess", "savee", "tess")
 CHANCE_UA = 100.0 / len(LABELS)  # %, unweighted accuracy of guessing [D]
 SPEECH_ENCODER = "facebook/wav2vec2-base-960h"  # hub id [P]
 

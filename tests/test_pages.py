@@ -83,6 +83,15 @@ def test_the_map_of_the_package_names_every_file_and_no_other():
     assert named == {module for module in modules if not module.endswith("__init__")}
 
 
+def test_the_map_of_the_package_names_the_data_beside_the_code():
+    page = (HOME / "serkit/README.md").read_text()
+    data = {
+        path for kind in ("toml", "csv", "txt", "md", "js") for path in (HOME / "serkit").rglob(f"*.{kind}")
+    }
+    assert len(data) > 20
+    assert not {path.name for path in data if path.name != "README.md" and f"`{path.name}`" not in page}
+
+
 def test_the_citation_names_this_version():
     citation = yaml.safe_load((HOME / "CITATION.cff").read_text(encoding="utf-8"))
     changes = (HOME / "CHANGELOG.md").read_text(encoding="utf-8")

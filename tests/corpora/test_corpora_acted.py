@@ -5,7 +5,27 @@ import pytest
 import soundfile
 
 from serkit import corpora, folds
+from serkit.constants import CORPORA, LABELS
+from serkit.corpora import acted
 from serkit.errors import CorpusError
+
+
+def test_every_corpus_that_is_read_can_be_asked_for():
+    assert set(corpora.REGISTRY) == set(CORPORA)
+
+
+@pytest.mark.parametrize("name", acted.CORPORA)
+def test_a_heading_is_whole(name):
+    about = acted.CORPORA[name]
+    assert about.keys() >= {"title", "part", "example", "name", "expected", "emotions"}
+    assert all(code == code.lower() for code in about["emotions"])
+    emotions, labels = set(about["emotions"].values()), about.get("labels", {})
+    assert labels.keys() <= emotions and set(labels.values()) <= set(LABELS)
+    assert {labels.get(emotion, emotion) for emotion in emotions} >= set(LABELS), "no way to some label"
+    speakers = [
+        each for session in about.get("sessions", []) for some in session.values() for each in some.split()
+    ]
+    assert all(speaker == speaker.upper() for speaker in speakers) and (speakers or name == "cremad")
 
 
 def sounds(folder, names):

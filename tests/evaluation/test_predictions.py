@@ -249,6 +249,7 @@ class TestProtocolInWords:
 
     def test_no_setting_that_tells_variants_apart_is_left_out(self):
         """Two variants of a run would have the same caption otherwise."""
+        assert set(predictions.WORDS["fusion"]) >= set(FUSIONS[1:]), "evaluation/words.toml"
         changes = [
             {}, {"recipe": "published"}, {"recipe": "published+D2"}, {"recipe": "corrected-D2"},
             {"selection": "published"}, {"selection": "last"}, {"by": "speaker"}, {"profile": "paper"},
@@ -261,5 +262,6 @@ class TestProtocolInWords:
         assert all(variant not in words and "_session_" not in words for variant, words in said.items())
 
     def test_every_corpus_has_words(self):
+        assert set(predictions.WORDS["speakers"]) >= set(CORPORA), "evaluation/words.toml"
         for corpus in CORPORA:
             assert self.words({"corpus": corpus}).endswith(f"of 10 {predictions.WORDS['speakers'][corpus]})")

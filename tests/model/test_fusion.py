@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from serkit.constants import FUSIONS, VIEW_SETS
+from serkit.constants import FUSIONS, GUIDED, VIEW_SETS
 from serkit.errors import ParameterError
 from serkit.experiment import Experiment
 from serkit.model.coattention import PROFILES, CoAttentionModel, weigh_frames
@@ -65,9 +65,9 @@ class TestWeights:
     def test_without_scores_all_real_frames_count_alike(self, fusion):
         assert weigh_frames(None, self.MASK, fusion)[0].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 0])
 
-    @pytest.mark.parametrize("fusion", ["normalised", "softmax", "mean", "gated"])
+    @pytest.mark.parametrize("fusion", FUSIONS[1:])
     def test_a_row_without_speech_stays_a_number(self, fusion):
-        scores = self.SCORES if fusion in ("normalised", "softmax") else None
+        scores = self.SCORES if fusion in GUIDED else None
         weights = weigh_frames(scores, torch.zeros(1, 4), fusion)
         assert weights.sum().item() == pytest.approx(1.0)
 
@@ -131,19 +131,21 @@ class TestFusion:
                 one["spectrogram_encoder.features.0.weight"], other["spectrogram_encoder.features.0.weight"]
             )
 
-    def test_softmax_weighs_by_the_other_views_and_mean_does_not(self, inputs):
+    def test_each_name_does_something_of_its_own(self, inputs):
+        """From the same weights as far as they have the same: one that is only a name would do what ``mean`` does."""
+        networks = {fusion: make_model(fusion=fusion) for fusion in FUSIONS}
+        with torch.no_grad():
+            logits = {fusion: network(**inputs).logits for fusion, network in networks.items()}
+        for one, other in itertools.combinations(FUSIONS, 2):
+            assert not torch.allclose(logits[one], logits[other]), f"{one} and {other} are the same"
+
+    def test_guided_ones_weigh_by_the_other_views_and_mean_does_not(self, inputs):
         changed = inputs | {"mfcc": inputs["mfcc"] + 1.0}
         with torch.no_grad():
-            for fusion, moves in (
-                ("coattention", True),
-                ("normalised", True),
-                ("softmax", True),
-                ("mean", False),
-                ("gated", False),
-            ):
+            for fusion in FUSIONS:
                 network = make_model(fusion=fusion)
                 weights = [network(**batch).coattention for batch in (inputs, changed)]
-                assert torch.equal(*weights) != moves, fusion
+                assert torch.equal(*weights) != (fusion in GUIDED), fusion
                 if fusion != "coattention":
                     torch.testing.assert_close(weights[0].sum(dim=1), torch.ones(2))
 

@@ -244,7 +244,7 @@ class TestCard:
         assert self.header(corpus="mine")["license"] == "unknown" and "language" not in self.header(
             corpus="mine"
         )
-        assert set(storage.CORPORA) == set(CORPORA)
+        assert set(storage.CORPORA) == set(CORPORA), "model/corpora.toml"
 
     def test_across_corpora_those_that_were_learned_from_count(self):
         record = self.header(corpus="ravdess+emodb-to-tess", fold="test")

@@ -169,7 +169,6 @@ def export(onnx: Annotated[str, tyro.conf.arg(metavar="MODEL_FOLDER")], out: Pos
     """
     from serkit.model import export_onnx
 
-    runs.quiet_libraries()
     error = export_onnx(onnx, out)
     print(f"{out}: on noise, its logits differ from the model's by at most {error:.0e}")
 
@@ -255,6 +254,7 @@ COMMANDS = {"reproduce": Reproduce} | {
 
 def run(arguments=None):
     """Do what a command line asks for, by default that of this process; returns the exit code."""
+    runs.quiet_libraries()
     done = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="serkit", description=__doc__, args=arguments)
     return (done() if isinstance(done, Reproduce) else done) or 0
 

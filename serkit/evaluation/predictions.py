@@ -166,10 +166,11 @@ def _check_runs(table, folds):
             raise FoldError(f"{about}: speaker {speaker} is tested in {both}; read predictions.parquet again")
         present = folds_of.get((variant, seed), set())
         if folds is None:
-            # who validates is tested too, in a fold that is called after its session or itself
-            lost = validates[by or "speaker"][~validates["speaker"].isin(test["speaker"])]
+            # who validates is tested too, in a fold that is called after its session or itself; not in a corpus's own
+            untested = validates[~validates["speaker"].isin(test["speaker"])]
+            lost = set() if by == "split" else set(untested[by or "speaker"].map(str))
             alike = (names for (other, _), names in folds_of.items() if grouping_of(other) == by)
-            expected = set(lost.map(str)).union(*alike)
+            expected = lost.union(*alike)
         else:
             expected = {str(getattr(fold, "name", fold)) for fold in folds}
         if missing := sorted(expected - present):

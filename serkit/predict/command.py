@@ -72,7 +72,6 @@ def predict_files(files, *, model="", run="demo", form="table", segments=False, 
     files = [path for name in files for path in _sounds(name)]
     _check_targets(files, output, timeline)
     folder = Path(model) if model else newest_model(run)
-    runs.quiet_libraries()
     from serkit.predict.predictor import Predictor  # torch is slow to import; mistakes come first
 
     predictor = Predictor(folder, device=device, precision=precision)

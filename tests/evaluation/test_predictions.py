@@ -41,6 +41,14 @@ class TestWhatTheKitWritesPasses:
         assert check_predictions(table, folds=make_folds(about, by, selection)) is table
         assert len(scored_rows(table)) == len(about)
 
+    @pytest.mark.parametrize("selection", ["published", "clean", "last"])
+    def test_a_corpus_that_says_itself_who_is_tested(self, about, selection):
+        """Who validates there is in no test, and no fold is missing for it."""
+        parts = {"1": "validation", "2": "test"}
+        own = about.assign(split=about["session"].map(parts).fillna("train"))
+        table = predict(own, "split", selection)
+        assert check_predictions(table) is check_predictions(table, folds=["test"]) is table
+
     def test_protocols_seeds_and_recipes_together(self, about):
         parts = [
             predict(about, by, selection)

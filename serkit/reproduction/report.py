@@ -216,7 +216,7 @@ def _across(run, corpus, others):
     if not elsewhere:
         return [], others
     names = run, *elsewhere
-    about = {DIGEST: digest_of(pd.concat([runs.load_predictions(name) for name in names], ignore_index=True))}
+    about = {"runs": names, DIGEST: digest_of(runs.load_predictions(run))}
     table = evaluation.across_corpora(*names)
     plots = {"across_corpora_table": None, "across_corpora": figures.plot_across}
     items = [Item.of(stem, lambda: table, about, plot=plot) for stem, plot in plots.items()]

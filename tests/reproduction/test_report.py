@@ -248,6 +248,8 @@ class TestRefused:
         across, beside = report._across("one", "demo", ["three"])
         assert [item.stem for item in across] == ["across_corpora_table", "across_corpora"] and beside == []
         assert across[0].numbers()["tested_on"].tolist() == ["demo", "ravdess"]
+        own = report.digests_of(runs.load_predictions("one"))
+        assert all(item.parameters[DIGEST] in own for item in across)  # not out of date at once
         with pytest.raises(ParameterError, match="stands in two runs of"):
             report.write_report("one", ["one"])
 

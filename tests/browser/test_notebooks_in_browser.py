@@ -26,8 +26,8 @@ EXPECTED = {
     "09_own_corpus": (4, 1),
 }
 MEMORY_MB = 3000
-# twice what is promised to a reader: something else may be running on the machine
-USUAL_S, TRAINING_S = 360, 600
+# far more than what is promised to a reader: the machine may be slow, and something else may be running
+USUAL_S, TRAINING_S = 360, 1000
 TRAINING = "05_train_coattention"
 LOADED = "player => player.readyState || new Promise(done => player.addEventListener('loadedmetadata', done))"
 

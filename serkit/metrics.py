@@ -315,7 +315,7 @@ def hardly_learned(history, labels=LABELS):
         return ""
     about = f"last training loss {loss:.3f} (a guess: {guess_loss:.3f}), best training UA {ua:.1%} (a guess: {chance / 100:.1%})"
     usual = "what begins from random weights wants about 1e-3, a pretrained encoder that is fine-tuned 1e-5"
-    cure = f"allow more epochs, or change learning_rate={rate:g}: {usual}; under a new run name"
+    cure = f"allow more epochs, or change the learning rate, at most {rate:.2g} so far: {usual}; under a new run name"
     return f"it hardly learned: {about}; {cure}"
 
 

@@ -348,7 +348,7 @@ class TestInterruption:
 def count_done(folder):
     try:
         return int(np.load(folder / "done.npy").sum())
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):  # it is being made
         return 0
 
 

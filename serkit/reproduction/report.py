@@ -177,7 +177,7 @@ def write_report(run, others=(), partial=False, baselines=False):
     found = [evaluation.look_into(run, variant, folds[variant])[0] for variant in parameters]
     for variant in parameters:
         facts += evaluation.make_baselines(run, variant, baselines)
-    across, others = _across(run, corpus, others)
+    across, others = _across(run, predictions, corpus, others)
     items = run_tables(run, predictions, folds, parameters, others)
     for item in items:
         facts += evaluation.below_baseline(item.numbers()) if item.stem == "baselines" else []
@@ -209,14 +209,14 @@ def digests_of(predictions):
     return [digest_of(predictions), *(digest_of(table) for _, table in predictions.groupby("variant"))]
 
 
-def _across(run, corpus, others):
+def _across(run, predictions, corpus, others):
     """Table and figure of this run and of those on other corpora; and the runs on the same one, which stand beside the paper."""
     corpus_of = {name: runs.shared_parameters(name).get("corpus") for name in others}
     elsewhere = [name for name in others if corpus_of[name] != corpus]
     if not elsewhere:
         return [], others
     names = run, *elsewhere
-    about = {"runs": names, DIGEST: digest_of(runs.load_predictions(run))}
+    about = {"runs": names, DIGEST: digest_of(predictions)}
     table = evaluation.across_corpora(*names)
     plots = {"across_corpora_table": None, "across_corpora": figures.plot_across}
     items = [Item.of(stem, lambda: table, about, plot=plot) for stem, plot in plots.items()]

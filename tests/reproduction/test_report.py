@@ -245,10 +245,11 @@ class TestRefused:
     def test_runs_with_other_corpora_and_a_run_given_twice(self, project):
         write_run(project, "demo", "clean", range(1, 6), run="one")
         write_run(project, "ravdess", "last", range(1, 6), run="three")
-        across, beside = report._across("one", "demo", ["three"])
+        predictions = runs.load_predictions("one")
+        across, beside = report._across("one", predictions, "demo", ["three"])
         assert [item.stem for item in across] == ["across_corpora_table", "across_corpora"] and beside == []
         assert across[0].numbers()["tested_on"].tolist() == ["demo", "ravdess"]
-        own = report.digests_of(runs.load_predictions("one"))
+        own = report.digests_of(predictions)
         assert all(item.parameters[DIGEST] in own for item in across)  # not out of date at once
         with pytest.raises(ParameterError, match="stands in two runs of"):
             report.write_report("one", ["one"])

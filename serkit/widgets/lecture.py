@@ -21,15 +21,13 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from scipy.signal import lfilter
 
-from serkit import corpora, figures, runs
+from serkit import corpora, evaluation, figures, runs, training
 from serkit.constants import GUIDED, HOP_LENGTH, N_FFT, PREEMPHASIS, SAMPLE_RATE
 from serkit.errors import CorpusError, ParameterError, RunError, check_range, shown
-from serkit.evaluation.attention import correlations
 from serkit.features import audio, cut_samples, plan_segments
 from serkit.figures import BLUE, ORANGE, OTHER_COLOURS, VERMILLION, VIEW_COLOURS
 from serkit.folds import seconds_of, task_rows
 from serkit.metrics import PROBABILITY, classes_of, confusion_matrix, labels_of
-from serkit.training.encoder_states import real_frames
 
 PEAK = 0.9  # of full scale, where players are brought to equal peaks
 SCREEN_DPI = 130  # a page of 7 inches fits beside JupyterLab's file browser
@@ -286,7 +284,8 @@ def read_weights(network, weights, num_samples, recipe):
     """
     if network.config.fusion not in GUIDED or "speech" not in network.views or len(network.views) == 1:
         return "This network has no co-attention: no view decides about the frames of another."
-    alike = correlations(weights, real_frames(network, num_samples, recipe)).dropna()
+    real = training.real_frames(network, num_samples, recipe)
+    alike = evaluation.attention.correlations(weights, real).dropna()
     unused, n = (weights == 0).all(axis=0).sum(), len(weights)
     text = f"{unused} of {weights.shape[1]} frames get no weight in any of these {n} segments."
     if alike.empty:

@@ -13,7 +13,10 @@ def tidy(os_path, model, **_):
     """Called by the server after each save; it waits for nothing."""
     if model["type"] == "notebook":
         ONE_BY_ONE.submit(
-            subprocess.run, ["make", "--silent", "tidy"], cwd=HOME, capture_output=True
+            subprocess.run,
+            ["make", "--silent", "tidy"],
+            cwd=HOME,
+            capture_output=True,
         )
 
 

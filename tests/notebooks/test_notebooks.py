@@ -97,7 +97,7 @@ class TestAnatomy:
         assert "cccc" not in kinds
         for cell in code_cells(notebook):
             assert len(cell.source.splitlines()) <= 24, cell.source
-            assert max(map(len, cell.source.splitlines())) <= 88, cell.source
+            assert max(map(len, cell.source.splitlines())) <= 84, cell.source
 
     def test_no_logic_no_installing_no_absolute_path(self, notebook):
         for cell in code_cells(notebook):

@@ -146,7 +146,7 @@ def save_figure(fig, stem, *, run, data, caption, root=None, parameters=None) ->
     # the page is extended downwards by the notice
     page = mpl.transforms.Bbox([[0, -NOTICE_IN], fig.get_size_inches()]) if notice else None
     files = {}
-    with mpl.style.context(["default", PAPER]):
+    with paper_style():
         fig.draw_without_rendering()
         fig.set_layout_engine("none")  # or the axes would move a little with each format
         footnote = fig.text(0.02, 0, notice, fontsize=NOTICE_PT, va="top", wrap=True)

@@ -144,10 +144,11 @@ class TestSaving:
         image = mpl.image.imread(save(tmp_path)[0])
         assert image.shape[:2] == (720, 1020)  # 2.4 in x 3.4 in at 300 dpi
 
-    def test_leak_notice_on_page_and_in_caption(self, tmp_path):
+    def test_leak_notice_on_page_and_in_caption(self, tmp_path, caplog):
         fig = confusion_figure()
         plain = save(tmp_path / "clean", fig, parameters={"selection": "clean"})
         leaking = save(tmp_path / "published", fig, parameters={"selection": "published"})
+        assert not caplog.records  # such as fonts that are named and not installed
         notice = runs.leak_notice({"selection": "published"})
         assert json.loads(leaking[4].read_text())["caption"] == f"Two points. {notice}"
         assert "Leak" not in plain[4].read_text()

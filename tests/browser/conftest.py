@@ -4,17 +4,31 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from browser.lab import OpenNotebook
-from browser.server import environment, make_project, serve
+from browser.server import HOME, make_project, serve
 
 ARTEFACTS = Path(__file__).with_name("artefacts")
-VIEW = {"width": 1400, "height": 900}
+VIEW, NARROW = {"width": 1400, "height": 900}, {"width": 1100, "height": 900}
+USUAL_S = (
+    500  # far more than a reader is promised: the machine may be slow, and something else may be running
+)
+MEMORY_MB = 3000
+NOTEBOOKS = sorted(path.stem for path in (HOME / "notebooks").glob("0*.ipynb"))
+EXPECTED = {  # at least so many players and images
+    "01_prepare_corpus": (4, 4),
+    "02_mfcc": (9, 8),
+    "03_spectrogram": (8, 8),
+    "04_wav2vec2": (4, 6),
+    "05_train_coattention": (4, 4),
+    "06_confusion_matrix": (1, 5),
+    "07_ablations": (0, 2),
+    "08_predict": (1, 1),
+    "09_own_corpus": (4, 1),
+}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # nothing here needs a graphics card, and no browser of a test should ask other hosts for anything
 FLAGS = [
@@ -27,6 +41,9 @@ TAKEN = "taken"  # what a test has measured, in its report
 
 
 def pytest_addoption(parser):
+    parser.addoption(
+        "--epochs", default="2", help="of notebooks 05 and 09, whose own number takes minutes: None or 15"
+    )
     parser.addoption(
         "--screenshots", action="store_true", help="keep a picture of each notebook in both themes"
     )
@@ -68,9 +85,9 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
+def lab(request, tmp_path_factory):
     """JupyterLab for a project in which nothing has been done yet."""
-    project = make_project(tmp_path_factory.mktemp("project"))
+    project = make_project(tmp_path_factory.mktemp("project"), request.config.getoption("--epochs"))
     with serve(project, tmp_path_factory.mktemp("jupyter")) as server:
         yield server
 
@@ -115,16 +132,31 @@ def save_views(request):
     return save
 
 
-@pytest.fixture(scope="session")
-def run_headless(lab):
-    """Function that runs a notebook of the project without a browser, for what comes after it."""
+@pytest.fixture
+def run_all(open_notebook, save_views, lab, record):
+    """Function that runs a notebook as a reader does, at two widths of the page, and returns it open."""
 
-    def run(name, **parameters):
-        chosen = [text for key, value in parameters.items() for text in ("-p", key, str(value))]
-        command = [sys.executable, "-m", "papermill", "--no-progress-bar", f"notebooks/{name}.ipynb"]
-        subprocess.run(
-            [*command, os.devnull, *chosen], cwd=lab.project, env=environment(), check=True, timeout=600
-        )
+    def run(name):
+        notebook, (players, images) = open_notebook(name), EXPECTED[name]
+        outcome = notebook.run_all(USUAL_S)
+        record(f"{name}: Run All {outcome.seconds:.0f} s, at most {outcome.peak_mb:.0f} MB")
+        assert notebook.problems() == []
+        shown = notebook.shown()
+        assert shown["players"] >= players and shown["images"] >= images, shown
+        record(f"{name}: sliders that move their picture: {', '.join(notebook.move_sliders()) or 'none'}")
+        assert notebook.problems() == []
+        notebook.page.set_viewport_size(NARROW)
+        notebook.page.wait_for_timeout(1000)
+        assert notebook.problems() == []
+        notebook.page.set_viewport_size(VIEW)
+        if players:
+            assert notebook.play(notebook.node.locator("audio:visible").first) > 0
+        assert outcome.peak_mb < MEMORY_MB
+        before = lab.project.joinpath(notebook.path).stat().st_size
+        assert notebook.save() == ""
+        assert lab.project.joinpath(notebook.path).stat().st_size > before  # its outputs are on the disk
+        save_views(notebook, ".jp-OutputArea img")
+        return notebook
 
     return run
 

@@ -8,9 +8,9 @@ from urllib.parse import quote
 from browser.server import git
 
 READY_S = 120  # s until a notebook is open and its kernel idle
-POLL_S = 0.5  # s
+POLL_S = 1  # s; reading the memory of all processes takes a while
 MOVED_S = 60  # s until a moved slider has drawn
-SAVED_S = 30  # s until git has been told of a saved notebook
+SAVED_S = 120  # s until git has been told of a saved notebook: seconds, but on a busy machine
 QUIET_S = 1.5  # s that a state must last: outputs of widgets come after the cell has ended
 PANEL = "const panel = [...jupyterapp.shell.widgets('main')].find(w => w.context?.path === path);"
 
@@ -47,7 +47,8 @@ SHOWN = f"""async path => {{
   const list = (elements, text) => elements.map(e => `cell ${{where(e)}}: ${{text(e)}}`);
   const printed = all('[data-mime-type$="jupyter.stderr"], [data-mime-type$="jupyter.error"]');
   const tracebacks = printed.filter(e => e.textContent.includes('Traceback (most recent call last)'));
-  const wide = all('.jp-OutputArea-output').filter(e => e.scrollWidth > e.clientWidth + 2);
+  const wide = all('.jp-OutputArea-output, .cm-scroller, .jp-RenderedMarkdown')
+    .filter(e => e.checkVisibility() && e.scrollWidth > e.clientWidth + 2);
   return {{
     players: players.length,
     images: images.length,

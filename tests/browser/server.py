@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 
 HOME = Path(__file__).parents[2]
+TRAINING = ("05_train_coattention", "09_own_corpus")
 START_S = 120  # s; on a busy machine the first start compiles hundreds of modules
 STOP_S = 30  # s
 SETTINGS = {
@@ -64,11 +66,19 @@ class Server:
         return total / 1e6
 
 
-def make_project(folder):
-    """A checkout in which nothing has been done yet: notebooks, shipped predictions, and how git sees them."""
+def make_project(folder, epochs):
+    """A checkout in which nothing has been done yet: notebooks, shipped predictions, and how git sees them.
+
+    Notebooks that train do so for that many ``epochs``.
+    """
     shutil.copytree(
         HOME / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
+    for name in TRAINING:
+        path = folder / "notebooks" / f"{name}.ipynb"
+        source, changed = re.subn(r"\bepochs: int = \w+", f"epochs: int = {epochs}", path.read_text())
+        assert changed == 1, f"{name} has no parameter epochs, or two"
+        path.write_text(source)
     shutil.copytree(HOME / "data" / "examples", folder / "data" / "examples")
     for name in ("Makefile", ".gitignore"):
         shutil.copy(HOME / name, folder / name)

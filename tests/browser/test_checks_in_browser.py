@@ -14,17 +14,18 @@ PICTURE = "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()"
 @pytest.fixture
 def toy(lab, open_notebook):
     """Function that writes a notebook of the given cells, opens it and runs all of it."""
+    path = lab.project / "notebooks" / "toy.ipynb"
 
     def run(*sources, limit_s=60):
         cells = [nbformat.v4.new_code_cell(source) for source in sources]
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        path = lab.project / "notebooks" / "toy.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
         notebook = open_notebook("toy")
         notebook.run_all(limit_s)
         return notebook
 
-    return run
+    yield run
+    path.unlink()  # or git would see it in the tests of the notebooks
 
 
 def test_nothing_is_wrong(toy):

@@ -392,5 +392,5 @@ def _hatch_padding(ax, valid, edges):
 
 def _cover(ax, chosen, edges, **style):
     """Patches over the whole height of the axes, between those edges that are chosen."""
-    bounds = np.flatnonzero(np.diff(chosen, prepend=~chosen[0], append=~chosen[-1]))  # a corner takes long to draw
-    ax.stairs(chosen[bounds[:-1]], edges[bounds], fill=True, linewidth=0, transform=ax.get_xaxis_transform(), **style)
+    at = np.flatnonzero(np.diff(chosen, prepend=~chosen[0], append=~chosen[-1]))  # corners are slow
+    ax.stairs(chosen[at[:-1]], edges[at], fill=True, linewidth=0, transform=ax.get_xaxis_transform(), **style)

@@ -174,9 +174,9 @@ def _check_runs(table, folds):
         else:
             expected = {str(getattr(fold, "name", fold)) for fold in folds}
         if missing := sorted(expected - present):
-            absent = f"fold {', '.join(missing)} is missing, found {', '.join(sorted(present)) or 'none'}"
+            absent = f"missing folds: {', '.join(missing)}; found {', '.join(sorted(present)) or 'none'}"
             part = "ask for a part: partial = True in notebook 06, `serkit report --partial`"
-            raise RunError(f"{about}: {absent}; finish it with `serkit reproduce`, or {part}")
+            raise RunError(f"{about}: {absent}; finish them with `serkit reproduce`, or {part}")
         if extra := sorted(present - expected):
             known = ", ".join(sorted(expected))
             raise RunError(f"{about}: fold {extra[0]} is not one of {known}; filter the table to those")

@@ -196,7 +196,7 @@ class TestRefusals:
     def test_damaged_tables(self):
         about = manifest()
         a, b = predict(about), predict(about, recipe="published")
-        with pytest.raises(RunError, match="published_clean_speaker_paper, seed 111: fold 2M is missing"):
+        with pytest.raises(RunError, match="published_clean_speaker_paper, seed 111: missing folds: 2M"):
             compare_variants(a, b[b["fold"] != "2M"])
         b.loc[b.index[b["split"] == "test"][0], "split"] = "validation"
         with pytest.raises(FoldError, match="fold 1F: speaker 1F is in validation"):

@@ -65,7 +65,7 @@ class TestWhatTheKitWritesPasses:
     def test_one_fold_if_asked_for(self, clean):
         part = clean[clean["fold"] == "1F"]
         check_predictions(part, folds=["1F"])
-        with pytest.raises(RunError, match="fold 1M is missing, found 1F"):
+        with pytest.raises(RunError, match="missing folds: 1M; found 1F"):
             check_predictions(part)
 
     def test_order_of_rows_does_not_matter(self, clean):
@@ -80,7 +80,7 @@ class TestMissing:
             check_predictions(table)
 
     def test_no_test_rows(self, clean):
-        with pytest.raises(RunError, match=r"fold 1F, 1M, .* is missing, found none"):
+        with pytest.raises(RunError, match=r"missing folds: 1F, 1M, .*; found none"):
             check_predictions(clean[clean["split"] == "validation"])
 
     @pytest.mark.parametrize(("by", "fold"), [("speaker", "3M"), ("session", "3")])
@@ -88,7 +88,7 @@ class TestMissing:
         # who validates in another fold must be tested somewhere
         table = predict(about, by)
         variant = f"corrected_clean_{by}_paper"
-        with pytest.raises(RunError, match=f"variant {variant}, seed 111: fold {fold} is missing, found 1"):
+        with pytest.raises(RunError, match=f"variant {variant}, seed 111: missing folds: {fold}; found 1"):
             check_predictions(table[table["fold"] != fold])
 
     @pytest.mark.parametrize("selection", ["published", "last"])
@@ -96,14 +96,14 @@ class TestMissing:
         first, second = (predict(about, "session", selection, seed=seed) for seed in (111, 211))
         table = pd.concat([first, second[second["fold"] != "4"]])
         with pytest.raises(
-            RunError, match=f"_{selection}_session_paper, seed 211: fold 4 is missing, found 1, 2, 3, 5"
+            RunError, match=f"_{selection}_session_paper, seed 211: missing folds: 4; found 1, 2, 3, 5"
         ):
             check_predictions(table)
 
     def test_a_fold_that_only_the_manifest_knows(self, about):
         table = predict(about, "session", "last")
         folds = make_folds(about, "session", "last")
-        with pytest.raises(RunError, match="fold 2 is missing"):
+        with pytest.raises(RunError, match="missing folds: 2"):
             check_predictions(table[table["fold"] != "2"], folds=folds)
         with pytest.raises(RunError, match="fold 5 is not one of 1, 2, 3, 4"):
             check_predictions(table, folds=folds[:4])

@@ -280,7 +280,7 @@ PLOTS = {
 class TestEveryPlot:
     def test_a_missing_fold_is_named(self, name, predictions, about, ax):
         part = predictions[predictions["fold"] != "3F"]
-        with pytest.raises(RunError, match="fold 3F is missing"):
+        with pytest.raises(RunError, match="missing folds: 3F"):
             PLOTS[name](part, about, ax)
 
     def test_a_speaker_in_two_splits_is_named(self, name, predictions, about, ax):

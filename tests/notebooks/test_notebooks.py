@@ -193,7 +193,7 @@ class TestGuard:
     def test_folds_that_are_missing(self, write_fold, capsys):
         for fold in "1245":
             write_fold(fold)
-        with pytest.raises(RunError, match=r"fold 3 is missing, .*partial = True in notebook 06") as refused:
+        with pytest.raises(RunError, match=r"missing folds: 3; .*partial = True in notebook 06") as refused:
             self.until_loaded()
         with pytest.raises(RunError) as reported:
             report.write_report("demo")

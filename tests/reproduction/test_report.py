@@ -196,7 +196,7 @@ class TestRefused:
     def test_a_missing_fold_named_by_who_validates(self, project):
         predictions = both_protocols()
         write_folds(project, predictions[predictions["fold"] != "3"], "demo")
-        with pytest.raises(RunError, match="fold 3 is missing, found 1, 2, 4, 5"):
+        with pytest.raises(RunError, match="missing folds: 3; found 1, 2, 4, 5"):
             report.write_report("trial")
         assert not (project / "figures").exists()
 
@@ -204,7 +204,7 @@ class TestRefused:
         write_run(project, "demo", "last", [1, 2, 3])
         write_run(project, "demo", "last", [1, 2], recipe="published")
         with pytest.raises(
-            RunError, match="published_last_session_paper, seed 1: fold 3 is missing, found 1, 2"
+            RunError, match="published_last_session_paper, seed 1: missing folds: 3; found 1, 2"
         ):
             report.checked_predictions("trial")
         (alone,) = report.checked_predictions("trial", variant="corrected_last_session_paper")[1].values()
@@ -215,7 +215,7 @@ class TestRefused:
         for path in (project / "runs").rglob("experiment.json"):
             path.write_text(json.dumps(json.loads(path.read_text()) | {"folds": [1, 2, 3]}))
         with pytest.raises(
-            RunError, match=r"fold 3 is missing, found 1, 2; .*partial = True in notebook 06.*--partial"
+            RunError, match=r"missing folds: 3; found 1, 2; .*partial = True in notebook 06.*--partial"
         ):
             report.checked_predictions("trial")
         assert report.checked_predictions("trial", partial=True)[1] == {

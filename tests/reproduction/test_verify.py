@@ -402,7 +402,7 @@ class TestElsewhere:
 
     def test_a_missing_fold_is_known_there_too(self, moved):
         shutil.rmtree(moved / FOLD)
-        with pytest.raises(RunError, match="fold 2 is missing, found 1, 3"):
+        with pytest.raises(RunError, match="missing folds: 2; found 1, 3"):
             report.write_report("trial")
 
 

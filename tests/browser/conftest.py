@@ -13,9 +13,8 @@ from browser.server import HOME, make_project, serve
 
 ARTEFACTS = Path(__file__).with_name("artefacts")
 VIEW, NARROW = {"width": 1400, "height": 900}, {"width": 1100, "height": 900}
-USUAL_S = (
-    500  # far more than a reader is promised: the machine may be slow, and something else may be running
-)
+# far more than a reader is promised: the machine may be slow, and something else may be running
+USUAL_S = 500
 MEMORY_MB = 3000
 NOTEBOOKS = sorted(path.stem for path in (HOME / "notebooks").glob("0*.ipynb"))
 EXPECTED = {  # at least so many players and images

@@ -4,12 +4,14 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from browser.lab import OpenNotebook
-from browser.server import HOME, make_project, serve
+from browser.server import HOME, environment, make_project, serve
 
 ARTEFACTS = Path(__file__).with_name("artefacts")
 VIEW, NARROW = {"width": 1400, "height": 900}, {"width": 1100, "height": 900}
@@ -131,11 +133,26 @@ def save_views(request):
     return save
 
 
+@pytest.fixture(scope="session")
+def prepare(lab):
+    """Function that runs notebook 01 without a browser, if that has not been done here."""
+
+    def run():
+        if not list(lab.project.glob("data/processed/*/manifest.parquet")):
+            words = ["--no-progress-bar", "notebooks/01_prepare_corpus.ipynb", os.devnull]
+            command = [sys.executable, "-m", "papermill", *words]
+            subprocess.run(command, cwd=lab.project, env=environment(), check=True, timeout=600)
+
+    return run
+
+
 @pytest.fixture
-def run_all(open_notebook, save_views, lab, record):
+def run_all(prepare, open_notebook, save_views, lab, record):
     """Function that runs a notebook as a reader does, at two widths of the page, and returns it open."""
 
     def run(name):
+        if name > "02":
+            prepare()
         notebook, (players, images) = open_notebook(name), EXPECTED[name]
         outcome = notebook.run_all(USUAL_S)
         record(f"{name}: Run All {outcome.seconds:.0f} s, at most {outcome.peak_mb:.0f} MB")

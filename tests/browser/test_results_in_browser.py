@@ -1,6 +1,5 @@
 """Notebooks about a trained run, in JupyterLab and Chromium: they are read, heard, and spoken to."""
 
-import os
 import re
 import subprocess
 import sys
@@ -35,11 +34,11 @@ for fold in make_folds(manifest):
 
 
 @pytest.fixture(scope="module")
-def trained(request, lab):
-    """The corpus, and a run with all folds: a process of its own can do these tests."""
-    prepare = ["-m", "papermill", "--no-progress-bar", "notebooks/01_prepare_corpus.ipynb", os.devnull]
-    for words in (prepare, ["-c", TRAIN, request.config.getoption("--epochs")]):
-        subprocess.run([sys.executable, *words], cwd=lab.project, env=environment(), check=True, timeout=1200)
+def trained(request, lab, prepare):
+    """A run with all folds."""
+    prepare()
+    command = [sys.executable, "-c", TRAIN, request.config.getoption("--epochs")]
+    subprocess.run(command, cwd=lab.project, env=environment(), check=True, timeout=1200)
 
 
 def test_confusion_matrix(trained, run_all, lab, record, save_views):

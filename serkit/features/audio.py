@@ -16,7 +16,7 @@ from serkit.errors import AudioError, ParameterError, check_range, reported_as
 
 PCM16 = 2**15  # int16 sample = amplitude x this
 MAX_AMPLITUDE = 1e10  # more than integers of 32 bits; the power of much more is infinite
-BLOCK = 2**20  # samples of all channels read at once: no header decides how much memory is taken
+BLOCK = 2**16  # samples of all channels read at once: no header decides how much memory is taken
 # of phones and browsers
 AV_SUFFIXES = (".m4a", ".aac", ".mp4", ".mov", ".3gp", ".amr", ".webm", ".mkv", ".mka")
 AV_FORMATS = "mov,aac,amr,matroska,ac3,caf,ogg,mp3"

@@ -35,7 +35,7 @@ from serkit.reproduction.gpu_memory import step_memory
 from serkit.training import loop
 from serkit.training.batches import SegmentDataset, fit_scaler, load_batches
 
-# at a demo's own 1e-3, ten steps make 10 % of rounding to bf16
+# at 1e-3, half of a demo's own, ten steps make 10 % of rounding to bf16
 RATES = {"demo": 1e-4, "paper": 1e-5}
 RANDOM = {"speech_encoder": "random", "cnn_weights": "random"}
 MEMORY = {  # settings whose time and memory are measured

@@ -14,7 +14,7 @@ from serkit.errors import StoreError, reported_as
 from serkit.files import sync
 
 CODES = 2**16  # levels that a spectrogram is stored in
-CHUNK = 2**22  # bytes read at once for a checksum
+CHUNK = 2**18  # bytes read at once for a checksum
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def test_loss_that_is_no_number_names_epoch_and_cure(tones, tmp_path, monkeypatc
         loop.F, "cross_entropy", lambda logits, label, **_: logits.sum() * torch.tensor(float("nan"))
     )
     with pytest.raises(
-        RunError, match=r"epoch 1, batch 1: the loss is nan, expected a number; lower learning_rate=0.001"
+        RunError, match=r"epoch 1, batch 1: the loss is nan, expected a number; lower learning_rate=0.002"
     ):
         train(tones, tmp_path)
 

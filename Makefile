@@ -44,10 +44,10 @@ $(STAMP): requirements.lock pyproject.toml
 
 # Git sees notebooks without what stepping through them adds (notebooks/.gitattributes). It takes a file of another
 # size for changed without asking the filter, so notebooks that differ in nothing else are added again, as they are.
-# A filter that has gone passes everything on; a folder that is no checkout, such as an unpacked zip, stays as it is.
+# A filter or a Python that has gone passes everything on; a folder that is no checkout, such as an unpacked zip, stays as it is.
 tidy:
 	@! git ls-files --error-unmatch Makefile >/dev/null 2>&1 || { \
-	  git config filter.nbstripout.clean 'test -x $(BIN)/nbstripout || exec cat; $(KERNEL) | $(STRIP)'; \
+	  git config filter.nbstripout.clean 'test -x $(BIN)/python -a -x $(BIN)/nbstripout || exec cat; $(KERNEL) | $(STRIP)'; \
 	  git ls-files --modified 'notebooks/*.ipynb' | while read -r file; do \
 	    [ "$$(git hash-object "$$file")" != "$$(git rev-parse ":$$file")" ] || git add "$$file"; done; }
 

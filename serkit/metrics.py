@@ -394,7 +394,7 @@ def fit_temperature(probabilities, truth):
 
     def cross_entropy(log_temperature):
         fitted = at_temperature(probabilities, np.exp(log_temperature))
-        return -np.log(fitted[np.arange(len(truth)), truth]).mean()
+        return -np.log(np.maximum(fitted[np.arange(len(truth)), truth], np.finfo(float).tiny)).mean()
 
     return float(np.exp(minimize_scalar(cross_entropy, bounds=np.log([0.05, 20]), method="bounded").x))
 

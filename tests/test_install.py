@@ -334,8 +334,15 @@ class TestNotebooksInGit:
         assert run(clone, "git", "status", "--porcelain") == f" M {self.NAME}\n"
         assert run(clone, "git", "diff", "--numstat") == f"1\t1\t{self.NAME}\n"
 
-    def test_without_the_filter_git_works_as_ever(self, run, clone):
-        self.tidy(run, clone, venv="gone")
+    @pytest.mark.parametrize("left", [[], ["nbstripout"]])
+    def test_without_the_filter_or_its_python_git_works_as_ever(self, run, clone, left):
+        programs = clone.parent / "venv" / "bin"
+        programs.mkdir(parents=True)
+        for name in left:
+            (programs / name).write_text("#!/gone/python\n")
+            (programs / name).chmod(0o755)
+        (programs / "python").symlink_to("/gone/python")
+        self.tidy(run, clone, venv=programs.parent)
         self.step_through(clone / self.NAME)
         run(clone, "git", "commit", "--all", "--quiet", "--message=with outputs")
         assert "seen" in run(clone, "git", "show", f"HEAD:{self.NAME}")

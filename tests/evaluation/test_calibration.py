@@ -70,3 +70,9 @@ def test_the_picture_says_what_the_table_says():
     figures.plot_risk(calibrated(table()), ax)
     line = next(line for line in ax.lines if line.get_label() == "accuracy")
     np.testing.assert_allclose(line.get_ydata(), 100 * risk_coverage(calibrated(table()))["accuracy"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mistake_that_is_quite_sure_is_no_division_by_zero():
+    probabilities = np.array([[1.0, 0.0]] * 10)
+    assert fit_temperature(probabilities, np.array([0] * 9 + [1])) == pytest.approx(20, rel=1e-3)  # the largest

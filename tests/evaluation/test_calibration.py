@@ -75,4 +75,5 @@ def test_the_picture_says_what_the_table_says():
 @pytest.mark.filterwarnings("error")
 def test_a_mistake_that_is_quite_sure_is_no_division_by_zero():
     probabilities = np.array([[1.0, 0.0]] * 10)
-    assert fit_temperature(probabilities, np.array([0] * 9 + [1])) == pytest.approx(20, rel=1e-3)  # the largest
+    largest = pytest.approx(20, rel=1e-3)
+    assert fit_temperature(probabilities, np.array([0] * 9 + [1])) == largest

@@ -4,9 +4,9 @@ A message says what it is about (id, or argument = value with unit), what was ex
 and how to mend it.
 """
 
+import dis
 import json
 import re
-import symtable
 import sys
 from collections.abc import Hashable
 from contextlib import contextmanager, suppress
@@ -164,9 +164,8 @@ def where_made(name, notebook):
 
 
 def _makes(source, name):
-    with suppress(SyntaxError, KeyError):  # a line for the shell; a name that does not occur
-        symbol = symtable.symtable(source, "cell", "exec").lookup(name)
-        return symbol.is_assigned() or symbol.is_imported()
+    with suppress(SyntaxError):  # a line for the shell
+        return ("STORE_NAME", name) in ((step.opname, step.argval) for step in dis.get_instructions(source))
     return False
 
 

@@ -192,6 +192,8 @@ def families(run, setting):
     for variant in sorted(set(map(runs.variant_of, runs.finished_folders(run)))):
         parameters = runs.shared_parameters(run, variant)
         value = str(parameters.pop(setting))
+        # a head on a frozen encoder has a learning rate of its own
+        parameters.pop("learning_rate" if setting == "encoder_training" else None, None)
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = [*AXES[setting][0], *sorted({value for group in groups.values() for value in group})]
     in_order = (sorted(group.items(), key=lambda item: order.index(item[0])) for group in groups.values())

@@ -215,7 +215,8 @@ class TestPlan:
         training = [step for step in steps if step.experiment is not None]
         frozen, usual = training[0].parameters, training[-1].parameters
         assert frozen["epochs"] == usual["epochs"] == 3  # which it has
-        assert frozen["settings"] == {"encoder_training": "frozen", "patience": 3} and usual["settings"] == {}
+        assert frozen["settings"] == {"encoder_training": "frozen", "learning_rate": 1e-3, "patience": 3}
+        assert usual["settings"] == {}
         about = {"corpus", "run", "root", "name_variant", "settings"}
         for parameters in (frozen, usual):
             given = {name: value for name, value in parameters.items() if name not in about}

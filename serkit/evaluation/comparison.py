@@ -172,6 +172,8 @@ def _p_permutation(pair, score, average):
 def families(run, setting):
     """Groups of variants of a run that differ in one setting and in nothing else.
 
+    With ``encoder_training``, learning rates may differ too: a head on a frozen encoder has its own.
+
     Parameters
     ----------
     run : str
@@ -192,7 +194,6 @@ def families(run, setting):
     for variant in sorted(set(map(runs.variant_of, runs.finished_folders(run)))):
         parameters = runs.shared_parameters(run, variant)
         value = str(parameters.pop(setting))
-        # a head on a frozen encoder has a learning rate of its own
         parameters.pop("learning_rate" if setting == "encoder_training" else None, None)
         groups.setdefault(repr(sorted(parameters.items())), {})[value] = variant
     order = [*AXES[setting][0], *sorted({value for group in groups.values() for value in group})]

@@ -6,9 +6,9 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
+import tarfile
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -429,7 +429,9 @@ def unpack_example():
     mark = target / "unpacked.txt"  # SHA-256 of the file that they were made from
     if not packed.is_file() or (mark.is_file() and mark.read_text() == sha256_of(packed)):
         return
-    shutil.unpack_archive(packed, target, filter="data")
+    with tarfile.open(packed) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # new in Python 3.11.4
+        archive.extractall(target)
     mark.write_text(sha256_of(packed))
 
 
@@ -497,10 +499,8 @@ def planned_folds(run, variant):
     list of str or None
         Sorted; None if no record says.
     """
-    for folder in find_folds(run, variant):
-        if names := read_record(folder).get("folds"):
-            return sorted(map(str, names))
-    return None
+    planned = (read_record(folder).get("folds") for folder in find_folds(run, variant))
+    return next((sorted(map(str, names)) for names in planned if names), None)
 
 
 def load_predictions(run, variant=""):
@@ -522,8 +522,7 @@ def load_predictions(run, variant=""):
     RunError
         If the run has no finished fold of that variant, or one of them has no readable predictions.
     """
-    folders = finished_folders(run, variant)
-    return pd.concat([read_predictions(folder) for folder in folders], ignore_index=True)
+    return pd.concat(map(read_predictions, finished_folders(run, variant)), ignore_index=True)
 
 
 def read_predictions(folder):

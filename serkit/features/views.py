@@ -385,4 +385,4 @@ def spectrogram_image(spectrogram, scaler):
     pixels = spectrogram_pixels(spectrogram, scaler) / 255.0
     mean = torch.tensor(constants.IMAGENET_MEAN, device=pixels.device)[:, None, None]
     std = torch.tensor(constants.IMAGENET_STD, device=pixels.device)[:, None, None]
-    return (pixels[:, None] - mean) / std
+    return (pixels[:, None] - mean).div_(std)

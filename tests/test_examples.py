@@ -8,6 +8,7 @@ import pytest
 from pack_run import pack
 
 from serkit import evaluation, runs
+from serkit.constants import FUSIONS
 from serkit.errors import RunError
 from serkit.evaluation.comparison import RULES
 from serkit.experiment import Experiment
@@ -140,6 +141,14 @@ class TestShipped:
         assert tested["speaker"].nunique() == 24
 
     def test_a_variant_has_every_epoch(self, predictions):
-        plain = min(predictions["variant"].unique(), key=len)
-        epochs = evaluation.load_epochs(runs.EXAMPLE, plain)
+        [epochs] = evaluation.kept_epochs(runs.EXAMPLE)
+        assert epochs["variant"].unique().tolist() == [min(predictions["variant"], key=len) + "_speech"]
+        assert epochs["seed"].nunique() == 3
         assert set(evaluation.rule_scores(epochs)["rule"]) == set(RULES)
+
+    def test_it_has_what_notebook_07_compares(self, predictions):
+        names = ("views", "fusion", "encoder_layers")
+        compared = {name: evaluation.families(runs.EXAMPLE, name) for name in names}
+        assert {name: [set(family) for family in families] for name, families in compared.items()} == {
+            "views": [{"all", "speech"}], "fusion": [set(FUSIONS)], "encoder_layers": [{"last", "weighted"}],
+        }  # fmt: skip

@@ -218,7 +218,7 @@ def protocol_in_words(settings, predictions, planned=None):
     Examples
     --------
     >>> rows = pd.DataFrame({"split": "test", "fold": ["1", "2"], "seed": 111, "utterance_id": ["a", "b"],
-    ...                      "speaker": ["1F", "2M"]})
+    ...                      "speaker": ["1F", "2M"], "variant": "a"})
     >>> settings = {"corpus": "demo", "by": "session", "recipe": "corrected", "selection": "clean"}
     >>> protocol_in_words(settings, rows, ["1", "2"])  # doctest: +NORMALIZE_WHITESPACE
     'both leave-one-session-out folds (2 utterances of 2 synthetic speakers; corrected features, checkpoint chosen
@@ -239,9 +239,9 @@ def protocol_in_words(settings, predictions, planned=None):
     trained, _, tested = settings["corpus"].rpartition(ACROSS)
     if settings.get("by") == "split":
         folds = f"trained on {trained.replace('+', ' and ')}" if trained else "the corpus's own test split"
-    parts = (("utterance_id", "utterances"), ("speaker", speakers_of(tested)), ("seed", "seeds"))
-    utterances, speakers, seeds = (_count(test[column].nunique(), word) for column, word in parts)
-    who = f"{utterances} of {speakers}" + f", {seeds}" * (test["seed"].nunique() > 1)
+    n, seeds = test.nunique(), test.groupby("variant")["seed"].nunique()
+    who = f"{_count(n['utterance_id'], 'utterances')} of {_count(n['speaker'], speakers_of(tested))}"
+    who += f", {' to '.join(map(str, sorted({seeds.min(), seeds.max()})))} seeds" * (seeds.max() > 1)
     return f"{folds} ({'; '.join(filter(None, [who, settings_in_words(settings)]))})"
 
 

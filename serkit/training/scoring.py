@@ -71,7 +71,8 @@ def predict(accelerator, model, dataset, scaler, batch_size):
 
 def mean_over_segments(table, utterances):
     """Scores of utterances from those of their segments; ``utterances`` names the one that each row is of."""
-    return table.groupby(utterances, sort=False).mean().astype({"truth": int}).rename_axis("utterance_id")
+    means = table.groupby(utterances, sort=False).mean().rename_axis("utterance_id")
+    return means.assign(truth=means["truth"].astype(int))
 
 
 def score_utterances(scored):

@@ -223,10 +223,10 @@ class TestEdits:
 class TestProtocolInWords:
     PLANNED = ("1", "2", "3", "4", "5")
 
-    def words(self, settings=None, folds=PLANNED, n=1200, seeds=(111,), planned=PLANNED):
+    def words(self, settings=None, folds=PLANNED, n=1200, seeds=(111,), planned=PLANNED, two=False):
         rows = pd.DataFrame({"utterance_id": range(n), "speaker": [f"{i % 10}" for i in range(n)]})
-        rows = rows.assign(fold=[folds[i % len(folds)] for i in range(n)], split="test")
-        table = pd.concat([rows.assign(seed=seed) for seed in seeds])
+        rows = rows.assign(fold=[folds[i % len(folds)] for i in range(n)], split="test", variant="a")
+        table = pd.concat([rows.assign(seed=seed) for seed in seeds] + [rows.assign(seed=111, variant="b")] * two)
         table = pd.concat([table, table.assign(split="validation", utterance_id="v", fold="9")])
         return predictions.protocol_in_words(
             {"corpus": "demo", "by": "session"} | (settings or {}), table, planned
@@ -254,6 +254,9 @@ class TestProtocolInWords:
 
     def test_long_numbers_and_seeds(self):
         assert "(1,200 utterances of 10 synthetic speakers, 2 seeds)" in self.words(seeds=(111, 211))
+
+    def test_a_variant_with_fewer_seeds(self):
+        assert ", 1 to 3 seeds)" in self.words(seeds=(111, 211, 311), two=True)
 
     def test_no_setting_that_tells_variants_apart_is_left_out(self):
         """Two variants of a run would have the same caption otherwise."""

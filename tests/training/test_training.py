@@ -123,6 +123,14 @@ def test_vectors_are_those_of_the_test_utterances(trained):
     assert (vectors.dtypes[1:] == np.float32).all()
 
 
+def test_a_wide_vector_is_written_without_a_warning(recwarn):
+    """pandas warns of a table in more than a hundred pieces, and the paper's vectors have 128 numbers."""
+    scores = pd.DataFrame(np.zeros((4, 128)), columns=[f"{scoring.FUSED}{i}" for i in range(1, 129)])
+    means = scoring.mean_over_segments(scores.assign(truth=[0, 0, 1, 1]), ["a", "a", "b", "b"])
+    assert means["truth"].tolist() == [0, 1] and means["truth"].dtype == int
+    assert scoring.vector_table(means).shape == (2, 129) and not recwarn.list
+
+
 def test_learns_tones_of_unseen_speakers(tones, tmp_path):
     """Four pitches are easy: far above the 25 % of guessing after a dozen epochs."""
     result = train(tones, tmp_path, lines := [], epochs=15, batch_size=4)

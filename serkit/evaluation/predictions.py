@@ -239,7 +239,7 @@ def protocol_in_words(settings, predictions, planned=None):
     trained, _, tested = settings["corpus"].rpartition(ACROSS)
     if settings.get("by") == "split":
         folds = f"trained on {trained.replace('+', ' and ')}" if trained else "the corpus's own test split"
-    n, seeds = test.nunique(), test.groupby("variant")["seed"].nunique()
+    n, seeds = test[["utterance_id", "speaker"]].nunique(), test.groupby("variant")["seed"].nunique()
     who = f"{_count(n['utterance_id'], 'utterances')} of {_count(n['speaker'], speakers_of(tested))}"
     who += f", {' to '.join(map(str, sorted({seeds.min(), seeds.max()})))} seeds" if seeds.max() > 1 else ""
     return f"{folds} ({'; '.join(filter(None, [who, settings_in_words(settings)]))})"

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
@@ -32,16 +33,18 @@ def forkserver():
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         context = get_mp_context()
         context.set_forkserver_preload(
-            ["distributed", "serkit.reproduction.cluster", "serkit.reproduction.reproduce", "pytest"]
+            ["distributed", "serkit.reproduction.cluster", "serkit.reproduction.gpu_memory", "pytest"]
         )
         yield context
 
 
 @pytest.fixture(scope="session")
-def demo_corpus(tmp_path_factory):
-    """The demo corpus, spoken once for all tests."""
+def demo_corpus(tmp_path_factory, worker_id):
+    """The demo corpus, spoken once for all tests of all processes."""
     from serkit.corpora import demo
 
-    root = tmp_path_factory.mktemp("corpus") / "demo"
-    demo.load(root)
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "corpus" / "demo"
+    with FileLock(f"{root.parent}.lock"):
+        demo.load(root)
     return root

@@ -12,7 +12,6 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PretrainedConfig
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from serkit.constants import SAMPLE_RATE, SEGMENT_SAMPLES
 from serkit.errors import ParameterError, WeightsError, reported_as, shown
@@ -25,6 +24,7 @@ FAMILIES = (
 ONE_OF = f"one of {', '.join(FAMILIES)}"
 LARGEST, MOST_LAYERS = 100_000, 100  # of any number in a structure: more would build for hours
 WHISPER_FRAMES = SEGMENT_SAMPLES // 320  # of 20 ms: positions that a segment needs
+TRIED = {}  # structure -> shape of its states: trying one out takes longer than building the model
 LFS = b"version https://git-lfs"  # how a file begins whose content was not fetched
 
 
@@ -224,7 +224,7 @@ def build_speech_encoder(config):
     config : transformers.PretrainedConfig
     """
     if config.model_type == "whisper":
-        return WhisperEncoder._from_config(config)
+        return transformers.models.whisper.modeling_whisper.WhisperEncoder._from_config(config)
     return AutoModel.from_config(config, trust_remote_code=False)
 
 
@@ -324,13 +324,16 @@ def states_shape(config, preprocessor, layers):
         given = f"encoder_layers={layers}, but the speech encoder has {config.num_hidden_layers} layers"
         known = f"last, weighted or 0 to {config.num_hidden_layers} (0 is the input of the first)"
         raise ParameterError(f"{given}; expected {known}")
+    structure = config.to_json_string(), str(preprocessor), layers
+    if structure in TRIED:
+        return TRIED[structure]
     # transformers knows hundreds of structures, few of them for speech
     about = f"speech encoder of type {config.model_type!r} can't hear 3 s of sound"
     unheard = reported_as(WeightsError, about, f"use {ONE_OF}")
     with unheard, torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         encoder = build_speech_encoder(config).eval()
         inputs = encoder_input(preprocessor)(torch.zeros(1, SEGMENT_SAMPLES))
-        return tuple(read_states(encoder, inputs, layers).shape[1:])
+        return TRIED.setdefault(structure, tuple(read_states(encoder, inputs, layers).shape[1:]))
 
 
 def count_encoder_frames(num_samples, encoder, heard):

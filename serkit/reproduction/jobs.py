@@ -206,7 +206,6 @@ def main(notebook, output, parameters):
 
 
 def _execute(notebook, output, parameters, sockets):
-    sys.modules["rfc3987_syntax"] = None  # jsonschema would take a second to load a grammar of web addresses
     import papermill
     from traitlets.config import Config
 

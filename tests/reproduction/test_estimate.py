@@ -108,13 +108,19 @@ class TestEstimate:
         assert set(estimate.estimate(steps, tones).values()) == {Cost()}
 
 
-def test_what_can_not_be_measured_is_said(tones, capsys):
+@pytest.fixture
+def quick_to_start(monkeypatch, forkserver):
+    """The process that measures is there at once."""
+    monkeypatch.setattr(estimate.multiprocessing, "get_context", lambda method: forkserver)
+
+
+def test_what_can_not_be_measured_is_said(tones, quick_to_start, capsys):
     """Sound files that are gone."""
     assert estimate.measure(DEMO, tones.assign(path="gone.wav")) is None
     assert "it can't be measured: " in capsys.readouterr().out
 
 
-def test_an_encoder_that_can_not_be_built_ends_the_plan(tones, tmp_path):
+def test_an_encoder_that_can_not_be_built_ends_the_plan(tones, quick_to_start, tmp_path):
     (tmp_path / "config.json").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(WeightsError, match=r"config\.json is a Git LFS pointer"):
         estimate.measure(replace(DEMO, speech_encoder=str(tmp_path)), tones)

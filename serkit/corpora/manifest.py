@@ -67,8 +67,7 @@ def check_manifest(manifest):
         On a missing column, a repeated or missing utterance id, an unknown label, a missing
         speaker or session, or a length that is not positive.
     """
-    missing = [name for name in COLUMNS if name not in manifest.columns]
-    if missing:
+    if missing := [name for name in COLUMNS if name not in manifest.columns]:
         raise CorpusError(f"manifest lacks the columns {missing}; build it with serkit.corpora.load")
     for name in ("utterance_id", "path", "speaker", "session", "emotion"):
         for row in manifest.index[manifest[name].isna()]:

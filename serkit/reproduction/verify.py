@@ -165,8 +165,7 @@ def _prediction_faults(folder):
     table = runs.read_predictions(folder)
     variant, fold, seed = (part.rpartition("=")[2] for part in folder.parts[-RUN_FOLDER:])
     for column, value in zip(metrics.UNIT, (variant, seed, fold), strict=True):
-        others = set(table[column].map(str)) - {value}
-        if others:
+        if others := set(table[column].map(str)) - {value}:
             yield f"predictions.parquet: rows with {column}={min(others)}, expected {value}; copied from elsewhere?"
     evaluation.check_predictions(table, [fold])
 

@@ -86,9 +86,9 @@ $(ALONE): runs/$(RUN)/notebooks/%.ipynb: notebooks/%.ipynb runs/$(RUN)/report.ht
 doctor: setup
 	$(BIN)/serkit doctor
 
-# two files of tests at a time, with a thread each: more threads than cores would wait for each other
+# three files of tests at a time, with a thread each: on two cores, one of them often waits for a process it started
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
 # every notebook in JupyterLab and the Chromium of this machine; OPTIONS=--screenshots keeps pictures of them
 test-browser: setup

@@ -226,7 +226,9 @@ class TestProtocolInWords:
     def words(self, settings=None, folds=PLANNED, n=1200, seeds=(111,), planned=PLANNED, two=False):
         rows = pd.DataFrame({"utterance_id": range(n), "speaker": [f"{i % 10}" for i in range(n)]})
         rows = rows.assign(fold=[folds[i % len(folds)] for i in range(n)], split="test", variant="a")
-        table = pd.concat([rows.assign(seed=seed) for seed in seeds] + [rows.assign(seed=111, variant="b")] * two)
+        table = pd.concat(
+            [rows.assign(seed=seed) for seed in seeds] + [rows.assign(seed=111, variant="b")] * two
+        )
         table = pd.concat([table, table.assign(split="validation", utterance_id="v", fold="9")])
         return predictions.protocol_in_words(
             {"corpus": "demo", "by": "session"} | (settings or {}), table, planned

@@ -216,8 +216,7 @@ def _absolute(part):
 
 
 def _words(name, text):
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
+    if not (words := [word.strip() for word in text.split(",") if word.strip()]):
         raise ParameterError(f"{name}={shown(text)}, expected values separated by commas, such as 1,2")
     return words
 

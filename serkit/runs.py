@@ -413,8 +413,7 @@ def finished_folders(run, variant=""):
     run, variant = check_run_name(getattr(run, "name", run)), of_type(str, "variant", variant)
     if run == EXAMPLE:
         unpack_example()
-    folders = find_folds(run, variant or "*")
-    if not folders:
+    if not (folders := find_folds(run, variant or "*")):
         require_project()
         where, others = shown(f"runs/{run}/{variant}".rstrip("/")).strip("'"), variants_of(run)
         known = f"its variants are {', '.join(others)}"

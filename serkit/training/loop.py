@@ -11,6 +11,7 @@ same. On a GPU sums are not always added in the same order, so there the same se
 numbers to about four digits only.
 """
 
+import gc
 import math
 import resource
 import sys
@@ -333,6 +334,7 @@ def time_steps(experiment, store, n_steps=2):
     peak_bytes : int
         Most memory in use: of the GPU, or of this process.
     """
+    gc.collect()  # a model that was measured before takes memory until then
     accelerator = scoring.make_accelerator(experiment.precision, experiment.profile)
     model = coattention.CoAttentionModel(coattention.resolve_structure(model_config(experiment)))
     store = store.through(model.config.hears(store.recipe))

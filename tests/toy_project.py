@@ -15,6 +15,7 @@ MEASURED = {
     "segment_s": 0.05, "extraction_s": 0.0, "store_bytes": 0, "model_bytes": 1_000_000, "memory": 1e9, "free": 10**12,
     "gpu_memory": 0,
 }  # fmt: skip
+PRINTED = "what a notebook prints"
 COMMON = "run = corpus = root = recipe = by = selection = profile = ''\n"  # written out by separate()
 
 # What a toy training does is decided by files in the project folder, so that tests can change their mind.
@@ -54,7 +55,7 @@ def make_project(folder, monkeypatch, preparation=plan.PREPARATION):
     shutil.copytree(NOTEBOOKS / "grids", folder / "notebooks" / "grids")
     more = "iemocap_check = variant = ''\nskip_broken = name_variant = partial = False\nsettings = {}\n"
     for name in (*plan.PREPARATION, plan.ANALYSIS, plan.ABLATIONS):
-        write_notebook(folder / "notebooks" / f"{name}.ipynb", separate(COMMON + more), "print('ended')")
+        write_notebook(folder / "notebooks" / f"{name}.ipynb", separate(COMMON + more), f"print({PRINTED!r})")
     write_training(folder, TRAINING, WAITING, WRITING)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(reproduce.corpora, "load", lambda *given, **options: manifest())

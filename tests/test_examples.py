@@ -137,7 +137,8 @@ class TestShipped:
     def test_it_passes_every_check_of_a_run(self, predictions):
         evaluation.check_predictions(predictions, "123456")
         tested = predictions[predictions["split"] == "test"]
-        assert tested.groupby(["variant", "seed"])["utterance_id"].nunique().eq(672).all()
+        every = tested.groupby(["variant", "seed"])["utterance_id"].nunique()
+        assert len(every) == 7 * 3 and every.eq(672).all()
         assert tested["speaker"].nunique() == 24
 
     def test_a_variant_has_every_epoch(self, predictions):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +41,10 @@ def forkserver():
 def demo_corpus(tmp_path_factory, worker_id):
     """The demo corpus, spoken once for all tests of all processes."""
     from serkit.corpora import demo
+    from serkit.files import locked
 
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "corpus" / "demo"
-    with FileLock(f"{root.parent}.lock"):
+    with locked(f"{root.parent}.lock"):
         demo.load(root)
     return root

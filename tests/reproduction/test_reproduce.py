@@ -14,9 +14,9 @@ import nbformat
 import pytest
 from command_line import exit_code
 
-from serkit import corpora, runs
+from serkit import cli, corpora, runs
 from serkit.errors import ParameterError, RunError
-from serkit.reproduction import estimate, plan, reproduce
+from serkit.reproduction import estimate, plan, report, reproduce
 
 HOME = Path(__file__).parents[2]
 
@@ -205,7 +205,7 @@ class TestCommandLine:
 
 
 @pytest.mark.notebooks
-def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus):
+def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus, capsys, monkeypatch):
     """The real notebooks: SIGKILL in the second fold, then the same command again."""
     command = [sys.executable, "-m", "serkit.cli", "reproduce", "--root", str(demo_corpus), "--run", "trial"]
     command += ["--folds", "1,2", "--epochs", "2", "--views", "mfcc"]
@@ -237,6 +237,11 @@ def test_killed_in_mid_training_goes_on_where_it_was(project, demo_corpus):
             assert (project / "figures/trial" / f"{stem}.{suffix}").stat().st_size > 50
     matrix = (project / "figures/trial/confusion_matrix.csv").read_text()
     assert sum(int(n) for line in matrix.splitlines()[1:] for n in line.split(",")[1:]) == 176
+    monkeypatch.setattr(report, "run_figures", lambda *_: [])  # drawn in test_verify
+    assert cli.run(["report", "trial", "--partial"]) == 0
+    assert "can't speak about the paper" in capsys.readouterr().out
+    page = (project / "runs/trial/report.html").read_text()
+    assert "scores are of folds 1, 2 only" in page
     assert json.loads((base / "fold=2/seed=111/metrics.json").read_text())["n_utterances"] == 88
 
 
